@@ -1,0 +1,1 @@
+"""CoMat: prompt-faithful fine-tuning of text-to-image diffusion models."""

@@ -1,0 +1,89 @@
+"""`python -m comat.shapes.recipe STAGE`: train one of the world's models, or measure them all."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from ruamel.yaml import YAML
+
+STAGES = ("autoencoder", "captioner", "segmenter", "features", "painter", "base")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--models", type=Path, default=Path("models"))
+    parser.add_argument("--work", type=Path, default=Path(".work"))
+    options = parser.parse_args()
+    section = YAML(typ="safe").load(options.params.read_text())[options.stage]
+    work = options.work / options.stage
+    globals()[f"run_{options.stage}"](section, options.models, work)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def run_autoencoder(section: dict, models: Path, work: Path) -> None:
+    from comat.shapes.recipe import autoencoder
+
+    save(autoencoder.train(section["steps"], work, section["precision"]), models / "autoencoder")
+
+
+def run_captioner(section: dict, models: Path, work: Path) -> None:
+    from comat.shapes.recipe import captioner
+    from comat.shapes.recipe.tokenizers import bert_tokenizer
+
+    tokenizer = bert_tokenizer()
+    model = captioner.train(section["steps"], tokenizer, work, section["precision"])
+    save(model, models / "captioner", tokenizer=tokenizer, processor="BlipImageProcessor")
+
+
+def run_segmenter(section: dict, models: Path, work: Path) -> None:
+    from comat.shapes.recipe import segmenter
+    from comat.shapes.recipe.tokenizers import clip_tokenizer
+
+    tokenizer = clip_tokenizer()
+    model = segmenter.train(section["steps"], tokenizer, work, section["precision"])
+    save(model, models / "segmenter", tokenizer=tokenizer, processor="ViTImageProcessor")
+
+
+def run_features(section: dict, models: Path, work: Path) -> None:
+    from comat.shapes.recipe import features
+
+    model = features.train(section["steps"], work, section["precision"])
+    save(model, models / "features", processor="ConvNextImageProcessor")
+
+
+def run_painter(section: dict, models: Path, work: Path) -> None:
+    from comat.shapes.recipe import base
+
+    save(base.train_painter(section, models, work), models / "painter")
+
+
+def run_base(section: dict, models: Path, work: Path) -> None:
+    from comat.shapes.recipe import base
+
+    save(base.train_base(section, models, work), models / "base")
+
+
+def save(model: object, folder: Path, tokenizer: object = None, processor: str | None = None) -> None:
+    """Write a hub-layout folder, weights in half precision; appears whole or not at all."""
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    model.to(torch.float16).save_pretrained(part)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(part)
+    if processor:
+        half = [0.5, 0.5, 0.5]
+        fields = {"image_processor_type": processor, "do_resize": True, "size": {"height": 64, "width": 64}}
+        fields |= {"do_rescale": True, "do_normalize": True, "image_mean": half, "image_std": half}
+        (part / "preprocessor_config.json").write_text(json.dumps(fields, indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+if __name__ == "__main__":
+    main()

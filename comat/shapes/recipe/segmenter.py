@@ -1,0 +1,82 @@
+"""The segmenter: CLIPSeg in miniature, asked for one noun at a time."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPTokenizer
+
+from comat.shapes.captions import plural
+from comat.shapes.recipe.data import clean_examples, images, noun_masks, unit
+from comat.shapes.recipe.fit import fit
+from comat.shapes.recipe.tokenizers import MAX_TOKENS
+from comat.shapes.scenes import NOUNS
+
+
+def build(tokenizer: CLIPTokenizer, image_size: int = 64) -> CLIPSegForImageSegmentation:
+    """0.5 M parameters; pixels are normalised to [-1, 1]."""
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": MAX_TOKENS,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "image_size": image_size,
+        "patch_size": 4,
+    }
+    return CLIPSegForImageSegmentation(
+        CLIPSegConfig(
+            text_config=text,
+            vision_config=vision,
+            projection_dim=32,
+            reduce_dim=64,
+            extract_layers=[0, 1, 2],
+            decoder_num_attention_heads=4,
+            decoder_intermediate_size=128,
+            conditional_layer=0,
+        )
+    )
+
+
+def train(steps: int, tokenizer: CLIPTokenizer, work: Path, precision: str) -> CLIPSegForImageSegmentation:
+    """Binary cross-entropy and Dice; half of the questions ask for a noun that is not in the image."""
+    torch.manual_seed(0)
+    model = build(tokenizer)
+    examples = clean_examples(10_000, seed=4)
+    pixels = images(examples, 64)
+    masks = torch.from_numpy(np.stack([noun_masks(e, 64) for e in examples]))
+    present = masks.flatten(2).any(2).float()
+    forms = [[noun, f"a {noun}", plural(noun), f"{plural(noun)}"] for noun in NOUNS]
+    ids = tokenizer([form for f in forms for form in f], padding="max_length", return_tensors="pt")
+    size = 32
+
+    def loss(generator: torch.Generator) -> torch.Tensor:
+        rows = torch.randint(len(pixels), (size,), generator=generator)
+        odds = torch.where(torch.rand(size, 1, generator=generator) < 0.6, present[rows], 1 - present[rows])
+        nouns = torch.multinomial(odds + 1e-6, 1, generator=generator).squeeze(1)
+        questions = nouns * 4 + torch.randint(4, (size,), generator=generator)
+        x = unit(pixels[rows])
+        x = x + 0.1 * torch.rand(size, 1, 1, 1, generator=generator) * torch.randn(x.shape, generator=generator)
+        logits = model(
+            input_ids=ids.input_ids[questions], attention_mask=ids.attention_mask[questions], pixel_values=x
+        ).logits.float()
+        target = masks[rows, nouns].float()
+        p = logits.sigmoid()
+        dice = 1 - (2 * (p * target).sum((1, 2)) + 1) / (p.sum((1, 2)) + target.sum((1, 2)) + 1)
+        return F.binary_cross_entropy_with_logits(logits, target) + 0.3 * dice.mean()
+
+    return fit("segmenter", model, loss, steps=steps, learning_rate=2e-3, work=work, precision=precision)
