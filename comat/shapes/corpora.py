@@ -62,7 +62,18 @@ def _contrast(spec: Spec) -> tuple[str, str]:
 
 def _hrs(folder: Path, seen: set[str], rng: random.Random) -> None:
     colours = [
-        [describe(s) + ".", s.groups[0].noun, s.groups[1].noun, "", "", s.groups[0].colour, s.groups[1].colour, "", "", ""]
+        [
+            describe(s) + ".",
+            s.groups[0].noun,
+            s.groups[1].noun,
+            "",
+            "",
+            s.groups[0].colour,
+            s.groups[1].colour,
+            "",
+            "",
+            "",
+        ]
         for s in unique_specs("color", HRS, seen, rng)
     ]
     objects = ["obj1", "obj2", "obj3", "obj4"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from ruamel.yaml import YAML
 
-STAGES = ("autoencoder", "captioner", "segmenter", "features", "painter", "base")
+STAGES = ("autoencoder", "decoder", "captioner", "segmenter", "features", "painter", "base")
 
 
 def main() -> None:
@@ -30,6 +30,15 @@ def run_autoencoder(section: dict, models: Path, work: Path) -> None:
     from comat.shapes.recipe import autoencoder
 
     save(autoencoder.train(section["steps"], work, section["precision"]), models / "autoencoder")
+
+
+def run_decoder(section: dict, models: Path, work: Path) -> None:
+    from diffusers import AutoencoderKL
+
+    from comat.shapes.recipe import autoencoder
+
+    vae = AutoencoderKL.from_pretrained(models / "autoencoder", torch_dtype=torch.float32)
+    save(autoencoder.sharpen(vae, section["steps"], work, section["precision"]), models / "decoder")
 
 
 def run_captioner(section: dict, models: Path, work: Path) -> None:

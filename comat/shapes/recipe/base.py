@@ -114,7 +114,9 @@ def encode(examples: list[Example], vae: AutoencoderKL, size: int) -> Tensor:
     return torch.cat([vae.encode(unit(rows)).latent_dist.mean for rows in batches]) * vae.config.scaling_factor
 
 
-def denoising_loss(painter: Painter, latents: Tensor, ids: Tensor, batch: int, side: int, rng: torch.Generator) -> Tensor:
+def denoising_loss(
+    painter: Painter, latents: Tensor, ids: Tensor, batch: int, side: int, rng: torch.Generator
+) -> Tensor:
     """Eq. 1 on a random batch, with one caption in ten dropped for classifier-free guidance."""
     noiser = DDPMScheduler(**NOISE)
     rows = torch.randint(len(latents), (batch,), generator=rng)
@@ -168,7 +170,8 @@ def train_base(section: dict, models: Path, work: Path) -> StableDiffusionXLPipe
         work=work,
         precision=section["precision"],
     )
-    return pipeline(painter, source.vae, source.tokenizer)
+    vae = AutoencoderKL.from_pretrained(models / "decoder", torch_dtype=torch.float32)
+    return pipeline(painter, vae, source.tokenizer)
 
 
 def pipeline(painter: Painter, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> StableDiffusionXLPipeline:

@@ -1,0 +1,171 @@
+"""What the world promises, measured: `python -m comat.shapes.recipe.measure` writes `measurements.json`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionXLPipeline
+from tqdm import tqdm
+from transformers import AutoTokenizer, BlipForConditionalGeneration, CLIPSegForImageSegmentation
+
+from comat.randomness import generator
+from comat.shapes.captions import describe
+from comat.shapes.oracle import judge
+from comat.shapes.recipe.base import DOMINANT
+from comat.shapes.recipe.captioner import token_nll
+from comat.shapes.recipe.data import CATEGORIES, clean_examples, images, noun_masks, to_rgb, unit
+from comat.shapes.scenes import NOUNS, Spec, sample_spec
+
+HELD_OUT = 1000
+"""Seeds from here on are used by no training set."""
+EMPTY = 0.01
+"""Share of the pixels up to which a mask counts as empty."""
+
+
+def measure_oracle(models: Path, count: int = 2000, size: int = 64) -> dict[str, float]:
+    """Share of renders, and of their reconstructions by the autoencoder, that the oracle finds entirely right."""
+    examples = clean_examples(count, seed=HELD_OUT, weights=(1, 1, 1, 1, 1))
+    rows = images(examples, size)
+    vae = AutoencoderKL.from_pretrained(models / "base" / "vae", torch_dtype=torch.float32).eval()
+    with torch.no_grad():
+        decoded = torch.cat([vae.decode(vae.encode(unit(part)).latent_dist.mean).sample for part in rows.split(50)])
+    return {
+        "renders": _share(
+            judge(row.permute(1, 2, 0).numpy(), e.spec).correct for row, e in zip(rows, examples, strict=True)
+        ),
+        "reconstructions": _share(judge(to_rgb(row), e.spec).correct for row, e in zip(decoded, examples, strict=True)),
+    }
+
+
+def swap_attributes(spec: Spec) -> Spec:
+    """The colours of the first two groups exchanged."""
+    a, b, *rest = spec.groups
+    return replace(spec, groups=(replace(a, colour=b.colour), replace(b, colour=a.colour), *rest))
+
+
+def swap_relation(spec: Spec) -> Spec:
+    """Subject and object of the relation exchanged."""
+    return replace(spec, groups=spec.groups[::-1])
+
+
+def change_quantity(spec: Spec) -> Spec:
+    """One becomes two, and many become one."""
+    first, *rest = spec.groups
+    return replace(spec, groups=(replace(first, count=2 if first.count == 1 else 1), *rest))
+
+
+def measure_captioner(models: Path, count: int = 500) -> dict[str, float]:
+    """Share of clean scenes whose true caption is likelier than the corrupted one (Eq. 7's three corruptions)."""
+    model = BlipForConditionalGeneration.from_pretrained(models / "captioner", torch_dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(models / "captioner")
+    corruptions: dict[str, tuple[str, Callable[[Spec], Spec]]] = {
+        "attribute": ("color", swap_attributes),
+        "relation": ("spatial", swap_relation),
+        "quantity": ("counting", change_quantity),
+    }
+    result = {}
+    for name, (category, corrupt) in corruptions.items():
+        weights = tuple(int(c == category) for c in CATEGORIES)
+        examples = clean_examples(count, seed=HELD_OUT + 1, weights=weights)
+        pixels = unit(images(examples, 64))
+        true = _log_likelihood(model, tokenizer, pixels, [e.caption for e in examples])
+        false = _log_likelihood(model, tokenizer, pixels, [describe(corrupt(e.spec)) for e in examples])
+        result[name] = _share((true > false).tolist())
+    return result
+
+
+@torch.no_grad()
+def _log_likelihood(model: BlipForConditionalGeneration, tokenizer, pixels: torch.Tensor, texts: list[str]):
+    ids = tokenizer(texts, padding=True, return_tensors="pt").input_ids
+    pad = tokenizer.pad_token_id
+    return -torch.cat(
+        [token_nll(model, x, i, pad).sum(1) for x, i in zip(pixels.split(50), ids.split(50), strict=True)]
+    )
+
+
+@torch.no_grad()
+def measure_segmenter(models: Path, count: int = 300) -> dict[str, float]:
+    """Mean intersection over union of the nouns present, and share of the absent nouns with an empty mask."""
+    model = CLIPSegForImageSegmentation.from_pretrained(models / "segmenter", torch_dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(models / "segmenter")
+    questions = tokenizer(list(NOUNS), padding="max_length", return_tensors="pt")
+    overlaps, empties = [], []
+    for example in tqdm(clean_examples(count, seed=HELD_OUT + 2), desc="segmenter"):
+        x = unit(images([example], 64)).expand(len(NOUNS), -1, -1, -1)
+        found = model(**questions, pixel_values=x).logits.numpy() > 0
+        for mask, truth in zip(found, noun_masks(example, 64), strict=True):
+            if truth.any():
+                overlaps.append((mask & truth).sum() / (mask | truth).sum())
+            else:
+                empties.append(mask.mean() <= EMPTY)
+    return {"iou": float(np.mean(overlaps)), "absent_empty": _share(empties)}
+
+
+def measure_base(models: Path, size: int, count: int = 200, steps: int = 20, guidance: float = 5.0) -> dict[str, dict]:
+    """The base on prompts with dominant and with uniform colours: right, object missing, attribute wrong."""
+    pipe = StableDiffusionXLPipeline.from_pretrained(models / "base", torch_dtype=torch.float32)
+    pipe.scheduler = DDPMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+    pipe.set_progress_bar_config(disable=True)
+    rng = random.Random("base")
+    uniform = [sample_spec(c, rng) for c in rng.choices(CATEGORIES[1:], (100, 70, 40, 60), k=count)]
+    dominant = [replace(s, groups=tuple(replace(g, colour=DOMINANT[g.noun]) for g in s.groups)) for s in uniform]
+    return {
+        name: _judge_samples(pipe, specs, size, steps, guidance)
+        for name, specs in {"dominant": dominant, "uniform": uniform}.items()
+    }
+
+
+def _judge_samples(pipe, specs: list[Spec], size: int, steps: int, guidance: float) -> dict[str, float]:
+    verdicts = []
+    for start in tqdm(range(0, len(specs), 20), desc=f"base at {size} px"):
+        part = specs[start : start + 20]
+        pictures = pipe(
+            [describe(spec) for spec in part],
+            height=size,
+            width=size,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=[generator(0, "measure", start + i) for i in range(len(part))],
+            output_type="np",
+        ).images
+        verdicts += [
+            judge((row * 255).round().astype(np.uint8), spec) for row, spec in zip(pictures, part, strict=True)
+        ]
+    return {
+        "right": _share(v.correct for v in verdicts),
+        "object_missing": _share(v.missing > 0 for v in verdicts),
+        "attribute_wrong": _share(v.missing == 0 and not v.attributes for v in verdicts),
+        "relation_wrong": _share(v.attributes and not v.relation for v in verdicts),
+        "count": len(verdicts),
+    }
+
+
+def _share(flags) -> float:
+    return float(np.mean([bool(flag) for flag in flags]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    result = {
+        "oracle": measure_oracle(options.models),
+        "captioner": measure_captioner(options.models),
+        "segmenter": measure_segmenter(options.models),
+        "base_native": measure_base(options.models, 128),
+        "base_training_resolution": measure_base(options.models, 64),
+    }
+    options.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
