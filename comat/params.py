@@ -1,0 +1,205 @@
+"""`params.yaml`, typed: the paper's hyperparameters as flat keys, and one section for each stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from comat.errors import UserError
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+CountOrNone = Annotated[int, Field(ge=0)]
+Moment = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A part of the parameters: unknown keys and wrong types are errors, and nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class PromptSource(Section):
+    """One corpus: a folder or file, and the format it is in."""
+
+    name: str
+    format: Literal["t2i_compbench", "hrs", "abc6k", "lines"]
+    path: str
+
+
+class PromptsParams(Section):
+    sources: list[PromptSource]
+    abc6k_sample: CountOrNone  # prompts drawn from ABC-6K; 0 takes all
+    decontaminate: bool  # drop training prompts that are evaluation prompts, or nearly
+    near_duplicate: Probability  # Jaccard similarity of word 3-grams from which a prompt counts as a near-duplicate
+
+
+class EntitiesParams(Section):
+    spacy_model: str
+    batch_size: Count  # prompts
+
+
+class WarmupImagesParams(Section):
+    count: CountOrNone  # images; prompts are drawn by seed
+    batch_size: Count  # images
+
+
+class WarmupParams(Section):
+    steps: CountOrNone  # optimizer steps; 0 passes the base UNet through
+    learning_rate: Positive
+    batch_size: Count  # images
+
+
+class ReferenceLatentsParams(Section):
+    count: CountOrNone  # training prompts to draw; 0 takes all. Training uses the prompts that have latents
+    batch_size: Count  # images
+    shard_size: Count  # latents per file
+
+
+class ImageLatentsParams(Section):
+    images: str  # folder of images
+    captions: str  # COCO captions JSON
+    count: CountOrNone  # images; 0 takes all
+    batch_size: Count  # images
+    shard_size: Count  # latents per file
+
+
+class TrainParams(Section):
+    device_batch: Count  # samples that go through the UNet at once; changes no result
+    checkpoint_every: Count  # iterations
+    max_skipped: Count  # non-finite steps in a row after which the run stops
+
+
+class SamplesParams(Section):
+    prompts: CountOrNone  # held-out prompts; 0 takes all
+    seeds: Count  # images per prompt
+    batch_size: Count  # images
+    attention_prompts: CountOrNone  # prompts whose attention maps are kept
+
+
+class EvaluateParams(Section):
+    feature_model: str  # folder of the model whose features measure the Fréchet distance
+    bootstrap: Count  # resamples
+    grid_pairs: Count  # base/tuned pairs in each picture
+
+
+class Params(Section):
+    """Everything that `params.yaml` holds."""
+
+    seed: CountOrNone
+    device: str  # auto, cpu, cuda, cuda:1 …
+    precision: Literal["fp32", "bf16", "fp16"]  # arithmetic of the frozen models; LoRA weights stay in float32
+
+    base_model: str  # hub id or folder, diffusers layout
+    base_revision: str | None
+    vae: str | None  # hub id or folder of another autoencoder
+    captioner: Literal["blip"]
+    captioner_model: str
+    captioner_revision: str | None
+    caption_prefix: str  # put before the prompt and masked out of the loss
+    segmenter: Literal["clipseg"]
+    segmenter_model: str
+    segmenter_revision: str | None
+    segmenter_threshold: Probability
+    discriminator: Literal["unet"]
+    discriminator_model: str
+    discriminator_revision: str | None
+
+    resolution: Annotated[int, Field(ge=8, multiple_of=8)]  # px, training
+    native_resolution: Annotated[int, Field(ge=8, multiple_of=8)]  # px, of the base model
+    scheduler: Literal["ddpm", "ddim", "euler"]
+    sampling_steps: Count  # T
+    guidance_scale: Annotated[float, Field(ge=1)]
+    grad_steps: Count  # K of the T steps
+    attribute_steps: CountOrNone  # r of the K steps
+
+    concept_activation: bool
+    caption_reduction: Literal["mean", "sum"]  # over the caption's tokens
+    crop_jitter: bool
+    attribute_loss: Literal["comat", "tokencompose"]
+    alpha: NotNegative  # region level
+    beta: NotNegative  # pixel level
+    lambda_adv: NotNegative
+    mixed_latent_t1: Annotated[int, Field(ge=0, le=999)]  # training timesteps
+    mixed_latent_t2: Annotated[int, Field(ge=0, le=999)]
+
+    lora_rank: Count
+    learning_rate: Positive
+    adam_beta1: Moment
+    adam_beta2: Moment
+    weight_decay: NotNegative
+    max_grad_norm: Positive
+    discriminator_learning_rate: Positive
+    discriminator_adam_beta1: Moment
+    discriminator_adam_beta2: Moment
+    discriminator_max_grad_norm: Positive
+    train_steps: CountOrNone
+    global_batch: Count  # prompts per iteration, over all processes
+    image_batch: CountOrNone  # real images per iteration (mixed latents), over all processes
+
+    prompts: PromptsParams
+    entities: EntitiesParams
+    warmup_images: WarmupImagesParams
+    warmup: WarmupParams
+    reference_latents: ReferenceLatentsParams
+    image_latents: ImageLatentsParams
+    train: TrainParams
+    samples: SamplesParams
+    evaluate: EvaluateParams
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Params:
+        if self.grad_steps > self.sampling_steps:
+            raise ValueError(f"grad_steps is {self.grad_steps}: expected at most sampling_steps ({self.sampling_steps})")
+        if self.attribute_steps > self.grad_steps:
+            raise ValueError(f"attribute_steps is {self.attribute_steps}: expected at most grad_steps ({self.grad_steps})")
+        if self.mixed_latent_t1 > self.mixed_latent_t2:
+            raise ValueError(
+                f"mixed_latent_t1 is {self.mixed_latent_t1}: expected at most mixed_latent_t2 ({self.mixed_latent_t2})"
+            )
+        return self
+
+    @property
+    def attribute_concentration(self) -> bool:
+        """Whether Eq. 4 and 5 have any weight."""
+        return self.attribute_steps > 0 and (self.alpha > 0 or self.beta > 0)
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """Read and check a parameter file.
+
+    Raises:
+        UserError: naming the key, its value and what is allowed, for the first thing that is wrong.
+        FileNotFoundError: if there is no such file.
+    """
+    try:
+        # YAML 1.2: PyYAML would read 1e-05, as DVC writes it, as a string.
+        values = YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such parameter file; run in the project's root or copy a preset") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected keys and values, got {type(values).__name__}")
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first(error)}") from None
+
+
+def _first(error: ValidationError) -> str:
+    """The first problem as one line: key, value, what is allowed."""
+    problem = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{key} (= {problem['input']!r}) is no parameter; see the preset of the same name for those there are"
+    if problem["type"] == "missing":
+        return f"{key} is missing; copy it from a preset"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key} is {problem['input']!r}: {message}" if key else message
