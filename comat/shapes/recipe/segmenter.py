@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPTokenizer
 
+from comat.segmenters.clipseg import segment
 from comat.shapes.captions import plural
 from comat.shapes.recipe.data import clean_examples, images, noun_masks, unit
 from comat.shapes.recipe.fit import fit
@@ -70,9 +71,9 @@ def train(steps: int, tokenizer: CLIPTokenizer, work: Path, precision: str) -> C
         questions = nouns * 4 + torch.randint(4, (size,), generator=generator)
         x = unit(pixels[rows])
         x = x + 0.1 * torch.rand(size, 1, 1, 1, generator=generator) * torch.randn(x.shape, generator=generator)
-        logits = model(
-            input_ids=ids.input_ids[questions], attention_mask=ids.attention_mask[questions], pixel_values=x
-        ).logits.float()
+        asked = {"input_ids": ids.input_ids[questions], "attention_mask": ids.attention_mask[questions]}
+        texts = model.clip.get_text_features(**asked).pooler_output
+        logits = segment(model, x, texts, torch.arange(size)).float()
         target = masks[rows, nouns].float()
         p = logits.sigmoid()
         dice = 1 - (2 * (p * target).sum((1, 2)) + 1) / (p.sum((1, 2)) + target.sum((1, 2)) + 1)

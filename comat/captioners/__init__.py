@@ -1,0 +1,23 @@
+"""Captioners: frozen image-to-text models that score an image against its prompt, differentiable in the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Captioner(Protocol):
+    def log_likelihood(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Score (B, 3, H, W) images in [0, 1]: log p of each prompt token (B, L), and which count (B, L) bool."""
+
+
+def load_captioner(
+    kind: str, model: str, revision: str | None, prefix: str, device: torch.device, dtype: torch.dtype
+) -> Captioner:
+    """Load a captioner by kind from a hub id or folder; frozen."""
+    from comat.captioners.blip import Blip
+
+    return {"blip": Blip}[kind](model, revision, prefix, device, dtype)

@@ -1,0 +1,183 @@
+"""The text-to-image model behind one interface: the one place where SD1.5 and SDXL differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline, EulerDiscreteScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from comat.errors import UserError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+@dataclass(frozen=True)
+class PromptEmbeddings:
+    """Encoded prompts: `tokens` (B, L, D), and SDXL's `pooled` (B, P)."""
+
+    tokens: Tensor
+    pooled: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, rows: slice | Tensor) -> PromptEmbeddings:
+        return PromptEmbeddings(self.tokens[rows], None if self.pooled is None else self.pooled[rows])
+
+    def repeat(self, count: int) -> PromptEmbeddings:
+        """One prompt, `count` times."""
+        pooled = None if self.pooled is None else self.pooled.expand(count, -1)
+        return PromptEmbeddings(self.tokens.expand(count, -1, -1), pooled)
+
+    @staticmethod
+    def cat(parts: Sequence[PromptEmbeddings]) -> PromptEmbeddings:
+        pooled = None if parts[0].pooled is None else torch.cat([part.pooled for part in parts])
+        return PromptEmbeddings(torch.cat([part.tokens for part in parts]), pooled)
+
+
+class Backbone:
+    """A frozen Stable Diffusion model. Latents are scaled; images are (B, 3, H, W) in [0, 1]."""
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        vae: AutoencoderKL,
+        text_encoders: Sequence[nn.Module],
+        tokenizers: Sequence[CLIPTokenizer],
+        scheduler_config: dict,
+        zero_null: bool,
+    ) -> None:
+        self.unet, self.vae = unet, vae
+        self.text_encoders, self.tokenizers = list(text_encoders), list(tokenizers)
+        self.scheduler_config = scheduler_config
+        self.is_xl = unet.config.addition_embed_type == "text_time"
+        self.vae_scale = 2 ** (len(vae.config.block_out_channels) - 1)
+        for module in (unet, vae, *text_encoders):
+            module.requires_grad_(False).eval()
+        null = self.encode_prompts([""])
+        if zero_null and self.is_xl:  # as the stock pipeline does where no negative prompt is given
+            null = PromptEmbeddings(torch.zeros_like(null.tokens), torch.zeros_like(null.pooled))
+        self.null = null
+
+    @staticmethod
+    def load(
+        model: str,
+        revision: str | None = None,
+        *,
+        unet: str | None = None,
+        vae: str | None = None,
+        precision: str = "fp32",
+        device: torch.device | str = "cpu",
+    ) -> Backbone:
+        """Load from a hub id or a folder in hub layout; `unet` and `vae` replace the model's own.
+
+        Raises:
+            UserError: naming the part that is missing or of another architecture.
+        """
+        dtype = DTYPES[precision]
+        config = _try(model, "model_index.json", lambda: DiffusionPipeline.load_config(model, revision=revision))
+
+        def part(kind: type, name: str, source: str | None = None) -> nn.Module:
+            where = {} if source else {"subfolder": name, "revision": revision}
+            options = {**where, "torch_dtype": dtype, "use_safetensors": True}
+            return _try(source or model, name, lambda: kind.from_pretrained(source or model, **options)).to(device)
+
+        def tokenizer(name: str) -> CLIPTokenizer:
+            return _try(
+                model, name, lambda: CLIPTokenizer.from_pretrained(model, subfolder=name, revision=revision or "main")
+            )
+
+        encoders, tokenizers = [part(CLIPTextModel, "text_encoder")], [tokenizer("tokenizer")]
+        if config.get("text_encoder_2"):
+            encoders.append(part(CLIPTextModelWithProjection, "text_encoder_2"))
+            tokenizers.append(tokenizer("tokenizer_2"))
+        schedule = _try(
+            model, "scheduler", lambda: EulerDiscreteScheduler.load_config(model, subfolder="scheduler", revision=revision)
+        )
+        return Backbone(
+            part(UNet2DConditionModel, "unet", unet),
+            part(AutoencoderKL, "vae", vae),
+            encoders,
+            tokenizers,
+            dict(schedule),
+            bool(config.get("force_zeros_for_empty_prompt", False)),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.vae.dtype
+
+    def latent_shape(self, resolution: int) -> tuple[int, int, int]:
+        """(C, h, w) of an image of `resolution` pixels."""
+        side = resolution // self.vae_scale
+        return (self.unet.config.in_channels, side, side)
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
+        """Encode prompts, cut and padded to the tokenizers' length."""
+        hidden, pooled = [], None
+        for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True):
+            encoded = tokenizer(list(prompts), padding="max_length", truncation=True, return_tensors="pt")
+            out = encoder(encoded.input_ids.to(encoder.device), output_hidden_states=self.is_xl)
+            hidden.append(out.hidden_states[-2] if self.is_xl else out.last_hidden_state)
+            pooled = out.text_embeds if self.is_xl and hasattr(out, "text_embeds") else None
+        return PromptEmbeddings(torch.cat(hidden, -1), pooled)
+
+    def denoise(self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, unet: nn.Module | None = None) -> Tensor:
+        """What the UNet says of z (B, C, h, w), already scaled by the scheduler, at timestep t: (B, C, h, w)."""
+        added = None
+        if self.is_xl:
+            height, width = (side * self.vae_scale for side in z.shape[-2:])
+            sizes = torch.tensor([height, width, 0, 0, height, width], dtype=prompts.pooled.dtype, device=z.device)
+            added = {"text_embeds": prompts.pooled, "time_ids": sizes.expand(len(z), 6)}
+        model = self.unet if unet is None else unet
+        return model(z.to(prompts.tokens.dtype), t, prompts.tokens, added_cond_kwargs=added).sample.float()
+
+    def guided(self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance_scale: float) -> Tensor:
+        """Classifier-free guidance in one call, unconditional half first."""
+        both = PromptEmbeddings.cat([self.null.repeat(len(z)), prompts])
+        unconditional, conditional = self.denoise(torch.cat([z, z]), t, both).chunk(2)
+        return unconditional + guidance_scale * (conditional - unconditional)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents to images, not clamped."""
+        scaled = z.to(self.dtype) / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
+        return self.vae.decode(scaled).sample.float() / 2 + 0.5
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Images to the scaled means of their latents."""
+        mean = self.vae.encode((images * 2 - 1).to(self.device, self.dtype)).latent_dist.mean
+        return (mean.float() - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+
+    def map_layers(self) -> list[str]:
+        """The cross-attention layers of the middle and decoder blocks (App. E), in the order of the forward pass."""
+        names = [name for name, _ in self.unet.named_modules() if name.endswith(".attn2")]
+        return [n for n in names if n.startswith("mid_block")] + [n for n in names if n.startswith("up_blocks")]
+
+
+def _try(model: str, part: str, load):
+    """Run a loader; its failure becomes one line that says which part of which model."""
+    try:
+        return load()
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(
+            f"model {model!r}: cannot load {part}: {reason[:300]} (expected a hub id or a folder in diffusers layout "
+            "with safetensors weights)"
+        ) from None

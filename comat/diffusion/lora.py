@@ -1,0 +1,83 @@
+"""LoRA on the attention projections, in the form that diffusers loads."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from diffusers.utils import convert_state_dict_to_diffusers, convert_unet_state_dict_to_peft
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from comat.store import read_safetensors, write_bytes
+
+TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+FILE = "pytorch_lora_weights.safetensors"
+
+
+def add_lora(unet: nn.Module, rank: int, generator: torch.Generator) -> list[nn.Parameter]:
+    """Put LoRA of `rank` (scale 1) on every attention projection; returns its float32 weights.
+
+    A is drawn from `generator`, N(0, 1/rank); B is zero, so nothing changes at first.
+    """
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS))
+    weights = []
+    for name, weight in unet.named_parameters():
+        if "lora_" not in name:
+            continue
+        weight.data = weight.data.float()
+        with torch.no_grad():
+            if "lora_A" in name:
+                weight.copy_(torch.randn(weight.shape, generator=generator) / rank)
+            else:
+                weight.zero_()
+        weight.requires_grad_(True)
+        weights.append(weight)
+    return weights
+
+
+def lora_state(unet: nn.Module) -> dict[str, Tensor]:
+    """The adapter's weights under peft's names."""
+    return get_peft_model_state_dict(unet)
+
+
+def set_lora_state(unet: nn.Module, state: dict[str, Tensor]) -> None:
+    set_peft_model_state_dict(unet, state)
+
+
+def export_lora(unet: nn.Module, folder: Path) -> None:
+    """Write `pytorch_lora_weights.safetensors`, which `load_lora_weights` of a stock pipeline reads."""
+    state = convert_state_dict_to_diffusers(lora_state(unet))
+    tensors = {f"unet.{name}": state[name].detach().cpu().contiguous() for name in sorted(state)}
+    write_bytes(folder / FILE, save(tensors, {"format": "pt"}))
+
+
+def load_lora(unet: nn.Module, folder: Path) -> None:
+    """Put an exported LoRA onto a UNet that has none, ready for sampling."""
+    tensors = {name.removeprefix("unet."): value for name, value in read_safetensors(folder / FILE).items()}
+    state = convert_unet_state_dict_to_peft(tensors)
+    rank = next(value.shape[0] for name, value in state.items() if "lora_A" in name)
+    add_lora(unet, rank, torch.Generator())
+    set_lora_state(unet, state)
+
+
+@contextlib.contextmanager
+def merged(unet: nn.Module) -> Iterator[None]:
+    """Run with LoRA merged into the base weights, which are exactly restored afterwards."""
+    layers = [module for module in unet.modules() if isinstance(module, LoraLayer)]
+    originals = [layer.get_base_layer().weight.detach().clone() for layer in layers]
+    try:
+        with torch.no_grad():
+            for layer in layers:
+                layer.merge()
+        yield
+    finally:
+        with torch.no_grad():
+            for layer, original in zip(layers, originals, strict=True):
+                layer.unmerge()
+                layer.get_base_layer().weight.copy_(original)

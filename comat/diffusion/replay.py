@@ -1,0 +1,60 @@
+"""Replay: the recorded steps once more, now with gradients, one after the other.
+
+With g_i = dL/d(leaf i) from the rollout's small graph, sum_i <g_i, guided_i(theta)> has the gradient of L with respect
+to the LoRA weights theta: the predictions enter L through the leaves alone. Memory holds one UNet activation set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from comat.diffusion.attention import AttentionMaps, recorded_maps
+from comat.diffusion.backbone import Backbone, PromptEmbeddings
+from comat.diffusion.rollout import Rollout
+
+MapLoss = Callable[[AttentionMaps, slice], Tensor]
+"""Loss on the attention maps of a span of the batch; summed over spans it is the loss of the batch."""
+
+
+def leaf_gradients(rollout: Rollout, z0_gradient: Tensor) -> dict[int, Tensor]:
+    """dL/d(leaf) for every recorded step, from dL/dz0 (B, C, h, w)."""
+    steps = list(rollout.leaves)
+    gradients = torch.autograd.grad(rollout.z0, [rollout.leaves[i] for i in steps], z0_gradient)
+    return dict(zip(steps, gradients, strict=True))
+
+
+def replay(
+    backbone: Backbone,
+    rollout: Rollout,
+    gradients: Mapping[int, Tensor],
+    prompts: PromptEmbeddings,
+    guidance_scale: float,
+    *,
+    chunk: int,
+    map_steps: Sequence[int] = (),
+    map_layers: Sequence[str] = (),
+    map_loss: MapLoss | None = None,
+) -> float:
+    """Accumulate the gradient into the trainable weights; returns the summed map loss.
+
+    `gradients` may be empty (no loss on the image): then only `map_steps` are run.
+    """
+    total = 0.0
+    for index in sorted({*gradients, *map_steps}):
+        with_maps = map_loss is not None and index in map_steps
+        x, t = rollout.inputs[index], rollout.timesteps[index]
+        for at in range(0, len(x), chunk):
+            span = slice(at, min(at + chunk, len(x)))
+            loss = x.new_zeros(())
+            with recorded_maps(backbone.unet, map_layers if with_maps else ()) as maps:
+                prediction = backbone.guided(x[span], t, prompts[span], guidance_scale)
+                if index in gradients:
+                    loss = loss + (gradients[index][span] * prediction).sum()
+                if with_maps:
+                    attention = map_loss(maps.collect(x.shape[-2:]), span)
+                    loss, total = loss + attention, total + attention.item()
+            loss.backward()
+    return total

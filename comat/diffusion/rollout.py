@@ -1,0 +1,70 @@
+"""Rollout: sampling without gradients, with the guided predictions of chosen steps kept as autograd leaves.
+
+The denoiser's input is detached at every step (Sec. 4.1, after deep reward supervision), so the final latent depends on
+a recorded prediction only through the scheduler's own arithmetic. Autograd runs through that arithmetic alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from diffusers import SchedulerMixin
+from torch import Tensor
+
+from comat.diffusion.backbone import Backbone, PromptEmbeddings
+
+
+@dataclass
+class Rollout:
+    """What sampling leaves behind.
+
+    `z0` (B, C, h, w): final latents, with a graph to `leaves`. `leaves[i]`: guided prediction of step i, the leaf.
+    `inputs[i]`: what the UNet saw at step i, scaled as the scheduler asks. `timesteps[i]`: its timestep.
+    """
+
+    z0: Tensor
+    leaves: dict[int, Tensor] = field(default_factory=dict)
+    inputs: dict[int, Tensor] = field(default_factory=dict)
+    timesteps: dict[int, Tensor] = field(default_factory=dict)
+
+
+def rollout(
+    backbone: Backbone,
+    scheduler: SchedulerMixin,
+    z: Tensor,
+    prompts: PromptEmbeddings,
+    guidance_scale: float,
+    generators: Sequence[torch.Generator],
+    *,
+    start: int = 0,
+    record: Sequence[int] = (),
+    chunk: int,
+) -> Rollout:
+    """Denoise z (B, C, h, w) from step `start` of a fresh `scheduler` to the end.
+
+    `generators` hold each sample's own noise for ancestral schedulers; `chunk` samples go through the UNet at once.
+    """
+    result = Rollout(z)
+    scheduler.set_begin_index(start) if hasattr(scheduler, "set_begin_index") else None
+    ancestral = {"generator": list(generators)}
+    for index in range(start, len(scheduler.timesteps)):
+        t = scheduler.timesteps[index]
+        with torch.no_grad():
+            x = scheduler.scale_model_input(z.detach(), t)
+            prediction = guided_in_chunks(backbone, x, t, prompts, guidance_scale, chunk)
+        if index in record:
+            prediction.requires_grad_()
+            result.leaves[index], result.inputs[index], result.timesteps[index] = prediction, x, t
+        z = scheduler.step(prediction, t, z, **ancestral).prev_sample
+    result.z0 = z
+    return result
+
+
+def guided_in_chunks(
+    backbone: Backbone, x: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance_scale: float, chunk: int
+) -> Tensor:
+    """`Backbone.guided`, at most `chunk` samples at once."""
+    spans = [slice(at, at + chunk) for at in range(0, len(x), chunk)]
+    return torch.cat([backbone.guided(x[span], t, prompts[span], guidance_scale) for span in spans])

@@ -1,0 +1,63 @@
+"""CLIPSeg (Lüddecke and Ecker 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AutoTokenizer, CLIPSegForImageSegmentation
+
+from comat.captioners.preprocess import Preprocess
+from comat.errors import UserError
+
+
+def segment(model: CLIPSegForImageSegmentation, pixels: Tensor, texts: Tensor, rows: Tensor) -> Tensor:
+    """Logits (N, S, S) of N questions.
+
+    pixels: (B, 3, S, S), encoded once each. texts: (N, P) text embeddings. rows: (N,) the image of each question.
+    The model's own `forward` encodes an image again for every question, and never with gradients.
+    """
+    vision = model.clip.vision_model(pixel_values=pixels, output_hidden_states=True)
+    activations = [vision.hidden_states[i + 1][rows] for i in model.config.extract_layers]
+    logits = model.decoder(activations, texts).logits
+    return logits.reshape(len(rows), *pixels.shape[-2:])
+
+
+class ClipSeg:
+    """A mask is where the probability exceeds `threshold`."""
+
+    def __init__(
+        self, model: str, revision: str | None, threshold: float, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
+            self.model = CLIPSegForImageSegmentation.from_pretrained(
+                model, revision=revision, dtype=dtype, use_safetensors=True
+            )
+        except (OSError, ValueError) as error:
+            raise UserError(f"segmenter {model!r}: cannot load CLIPSeg: {str(error).splitlines()[0][:300]}") from None
+        self.model.requires_grad_(False).eval().to(device)
+        self.preprocess = Preprocess(model, revision, self.model.config.vision_config.image_size)
+        self.threshold = threshold
+        self._texts: dict[str, Tensor] = {}
+
+    def _embed(self, noun: str) -> Tensor:
+        """(P,) text embedding; each noun is encoded once."""
+        if noun not in self._texts:
+            encoded = self.tokenizer([noun], truncation=True, return_tensors="pt").to(self.model.device)
+            self._texts[noun] = self.model.clip.get_text_features(**encoded).pooler_output[0]
+        return self._texts[noun]
+
+    @torch.no_grad()
+    def masks(self, images: Tensor, nouns: Sequence[Sequence[str]]) -> list[Tensor]:
+        """For each of the (B, 3, H, W) images in [0, 1] the masks of its nouns: (nouns, H, W) bool."""
+        counts = [len(group) for group in nouns]
+        if not sum(counts):
+            return [torch.zeros(0, *images.shape[-2:], dtype=torch.bool, device=images.device) for _ in nouns]
+        rows = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(images.device)
+        texts = torch.stack([self._embed(noun) for group in nouns for noun in group])
+        logits = segment(self.model, self.preprocess(images.clamp(0, 1), self.model.dtype), texts, rows)
+        full = F.interpolate(logits[:, None].float(), images.shape[-2:], mode="bilinear")[:, 0]
+        return list((full.sigmoid() > self.threshold).split(counts))
