@@ -31,22 +31,22 @@ def build(tokenizer: CLIPTokenizer, image_size: int = 64) -> CLIPSegForImageSegm
         "pad_token_id": tokenizer.pad_token_id,
     }
     vision = {
-        "hidden_size": 64,
-        "intermediate_size": 128,
+        "hidden_size": 96,
+        "intermediate_size": 192,
         "num_hidden_layers": 3,
         "num_attention_heads": 4,
         "image_size": image_size,
-        "patch_size": 4,
+        "patch_size": 8,
     }
     return CLIPSegForImageSegmentation(
         CLIPSegConfig(
             text_config=text,
             vision_config=vision,
             projection_dim=32,
-            reduce_dim=64,
+            reduce_dim=96,
             extract_layers=[0, 1, 2],
             decoder_num_attention_heads=4,
-            decoder_intermediate_size=128,
+            decoder_intermediate_size=192,
             conditional_layer=0,
         )
     )

@@ -1,0 +1,107 @@
+"""Attribute concentration (Sec. 4.2): the tokens of an entity attend to the entity's area, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+EPSILON = 1e-6
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A noun with its attributes: `noun` to segment by, `tokens` the positions of all its tokens in the prompt."""
+
+    noun: str
+    tokens: tuple[int, ...]
+
+
+def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (N, H, W) bool masks to a map's (h, w): a cell belongs to the mask if at least half of it is covered.
+
+    On a coarse map a small object may cover half of no cell; its most covered cell is kept then, so that only a mask
+    that is empty in the image is empty on the map.
+    """
+    cover = F.adaptive_avg_pool2d(mask.float(), size)
+    most = cover.amax((1, 2), keepdim=True)
+    return cover >= torch.where(most > 0, most.clamp(max=0.5), 1.0)
+
+
+def region_loss(maps: Tensor, tokens: Tensor, masks: Tensor, squared: bool = False) -> Tensor:
+    """The region level of Eq. 4 and 5 without alpha, (N,) for N entities, mean over heads.
+
+    Sum over the entity's tokens of the share of their attention outside its mask minus the share inside; an entity
+    with an empty mask has a constant loss, so no gradient. `squared` is TokenCompose's form: (1 - share inside)^2.
+
+    Args:
+        maps: (N, heads, h, w, L) attention probabilities of the prompt that each entity belongs to.
+        tokens: (N, L) bool, the entity's tokens.
+        masks: (N, h, w) bool.
+    """
+    share = maps / maps.sum((2, 3), keepdim=True).clamp(min=EPSILON)
+    inside = (share * masks[:, None, :, :, None]).sum((2, 3))
+    present = masks.flatten(1).any(1).float()[:, None, None]
+    per_token = (1 - inside).square() * present if squared else (1 - inside) - inside
+    return (per_token * tokens[:, None]).sum(2).mean(1)
+
+
+def pixel_loss(maps: Tensor, tokens: Tensor, masks: Tensor) -> Tensor:
+    """The pixel level of Eq. 4 and 5 without beta, (N,): cross-entropy of the entity's attention at every pixel.
+
+    Args:
+        maps: (N, h, w, L) probabilities, averaged over heads and over the layers of this size.
+        tokens: (N, L) bool.
+        masks: (N, h, w) bool; where it is empty, no pixel may attend to the entity.
+    """
+    attention = (maps * tokens[:, None, None]).sum(3).clamp(EPSILON, 1 - EPSILON)
+    return -torch.where(masks, attention.log(), (1 - attention).log()).mean((1, 2))
+
+
+def attribute_concentration_loss(
+    maps: Mapping[str, Tensor],
+    entities: Sequence[Sequence[Entity]],
+    masks: Sequence[Tensor],
+    alpha: float,
+    beta: float,
+    squared: bool = False,
+) -> Tensor:
+    """L_pos + L_neg of Eq. 4 and 5, summed over the batch: a scalar.
+
+    The region level is averaged over layers, the pixel level over sizes of maps, both over the N entities of a prompt.
+
+    Args:
+        maps: layer → (B, heads, h, w, L) attention probabilities.
+        entities: the entities of each of the B prompts.
+        masks: for each prompt (entities, H, W) bool.
+    """
+    first = next(iter(maps.values()))
+    rows = [row for row, group in enumerate(entities) for _ in group]
+    if not rows:
+        return first.new_zeros(())
+    weight = first.new_tensor([1 / len(entities[row]) for row in rows])
+    where = torch.tensor(rows, device=first.device)
+    tokens = torch.zeros(len(rows), first.shape[-1], dtype=torch.bool, device=first.device)
+    for row, entity in enumerate(e for group in entities for e in group):
+        tokens[row, list(entity.tokens)] = True
+    full = torch.cat([mask for mask in masks if len(mask)]).to(first.device)
+    by_size: dict[tuple[int, int], list[Tensor]] = {}
+    small = {}
+    regions = []
+    for layer in maps.values():
+        size = (layer.shape[2], layer.shape[3])
+        small.setdefault(size, resize_mask(full, size))
+        picked = layer[where]
+        if alpha:
+            regions.append(region_loss(picked, tokens, small[size], squared))
+        by_size.setdefault(size, []).append(picked.mean(1))
+    loss = first.new_zeros(())
+    if alpha:
+        loss = loss + alpha * (torch.stack(regions).mean(0) * weight).sum()
+    if beta:
+        pixels = [pixel_loss(torch.stack(group).mean(0), tokens, small[size]) for size, group in by_size.items()]
+        loss = loss + beta * (torch.stack(pixels).mean(0) * weight).sum()
+    return loss

@@ -1,0 +1,26 @@
+"""Mixed latents (App. A): noisy real images, denoised beside the pure noise, for the captioner's loss only."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import SchedulerMixin
+from torch import Tensor
+
+
+def draw_start(timesteps: Tensor, t1: int, t2: int, generator: torch.Generator) -> int:
+    """Draw tau ~ U[t1, t2] (training timesteps); returns the first step of the sampler that is not above it.
+
+    Args:
+        timesteps: (T,) the sampler's, descending.
+    """
+    tau = int(torch.randint(t1, t2 + 1, (), generator=generator))
+    below = (timesteps <= tau).nonzero()
+    return int(below[0]) if len(below) else len(timesteps) - 1
+
+
+def noisy_latents(scheduler: SchedulerMixin, latents: Tensor, noise: Tensor, start: int) -> Tensor:
+    """x_tau = AddNoise(x_0, xi, tau) at the sampler's step `start`; latents and noise are (B, C, h, w)."""
+    t = scheduler.timesteps[start].expand(len(latents))
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(start)
+    return scheduler.add_noise(latents, noise, t)

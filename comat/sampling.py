@@ -1,0 +1,67 @@
+"""Sampling for its own sake: batches of prompts, each image with its own noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from comat.diffusion.attention import recorded_maps
+from comat.diffusion.backbone import Backbone
+from comat.diffusion.rollout import rollout
+from comat.diffusion.schedulers import make_scheduler
+from comat.params import Params
+from comat.randomness import generator, noise
+
+
+@torch.no_grad()
+def sample_latents(
+    backbone: Backbone, params: Params, prompts: Sequence[str], keys: Sequence[tuple[str, int]], purpose: str, px: int
+) -> Tensor:
+    """Final latents (B, C, h, w) of `prompts` at `px` pixels.
+
+    The noise of a sample comes from (seed, purpose, its key); two models sampled with equal keys get equal noise.
+    """
+    scheduler = make_scheduler(params.scheduler, backbone.scheduler_config, params.sampling_steps)
+    own = [generator(params.seed, purpose, *key) for key in keys]
+    z = noise(backbone.latent_shape(px), own).to(backbone.device) * scheduler.init_noise_sigma
+    embeddings = backbone.encode_prompts(prompts)
+    return rollout(backbone, scheduler, z, embeddings, params.guidance_scale, own, chunk=len(prompts)).z0
+
+
+def in_batches(rows: Sequence, size: int, title: str) -> Iterator[Sequence]:
+    """Slices of `rows`, with a progress bar over the rows."""
+    with tqdm(total=len(rows), desc=title) as progress:
+        for at in range(0, len(rows), size):
+            yield rows[at : at + size]
+            progress.update(len(rows[at : at + size]))
+
+
+@torch.no_grad()
+def attention_of(backbone: Backbone, params: Params, prompt: str, key: tuple[str, int], purpose: str) -> Tensor:
+    """The cross-attention of one sample: (L, h, w), mean over heads, map layers and all sampling steps.
+
+    Maps are brought to the size of the largest.
+    """
+    scheduler = make_scheduler(params.scheduler, backbone.scheduler_config, params.sampling_steps)
+    own = [generator(params.seed, purpose, *key)]
+    shape = backbone.latent_shape(params.resolution)
+    z = noise(shape, own).to(backbone.device) * scheduler.init_noise_sigma
+    embeddings = backbone.encode_prompts([prompt])
+    total, count = torch.zeros(()), 0
+    for t in scheduler.timesteps:
+        x = scheduler.scale_model_input(z, t)
+        with recorded_maps(backbone.unet, backbone.map_layers()) as recording:
+            prediction = backbone.guided(x, t, embeddings, params.guidance_scale)
+        maps = recording.collect(shape[-2:])
+        size = max((m.shape[2], m.shape[3]) for m in maps.values())
+        for layer in maps.values():
+            mean = layer[0].mean(0).permute(2, 0, 1).cpu()
+            total = total + torch.nn.functional.interpolate(mean[None], size, mode="bilinear")[0]
+            count += 1
+        z = scheduler.step(prediction, t, z, generator=own).prev_sample
+    return total / count
+
+

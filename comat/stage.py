@@ -1,0 +1,28 @@
+"""What every stage script shares: its options, errors as one line, and outs that appear whole."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def options(description: str | None, inputs: Sequence[str], out: str, argv: Sequence[str] | None = None):
+    """Parse `--<input> PATH … --out PATH --params PATH`; inputs and out default to `data/<name>`."""
+    parser = argparse.ArgumentParser(description=description)
+    for name in inputs:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=Path, default=Path("data") / name)
+    parser.add_argument("--out", type=Path, default=Path("data") / out)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    return parser.parse_args(argv)
+
+
+def publish(folder: Path, out: Path) -> None:
+    """Put a finished working folder in the place of `out`."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    shutil.copytree(folder, part)
+    shutil.rmtree(out, ignore_errors=True)
+    part.rename(out)

@@ -1,0 +1,64 @@
+"""What each iteration trains on: a function of the seed and the iteration alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from comat.attribute_concentration import Entity
+from comat.errors import UserError
+from comat.params import Params
+from comat.randomness import generator
+from comat.store import ENTITIES, PROMPTS, TensorStore, read_table
+from comat.training.step import Batch
+
+
+class TrainingData:
+    """Prompts with their entities and reference latents, and real latents with their captions."""
+
+    def __init__(self, params: Params, prompts: Path, entities: Path, reference: Path, images: Path) -> None:
+        self.p = params
+        self.reference = TensorStore(reference)
+        texts = {row["id"]: row["text"] for row in read_table(prompts / "prompts.parquet", PROMPTS)}
+        unknown = [id for id in self.reference.ids if id not in texts]
+        if unknown or not self.reference.ids:
+            raise UserError(
+                f"{reference}: {len(unknown)} of {len(self.reference.ids)} latents are of prompts that {prompts} does not "
+                "hold; run the reference_latents stage again"
+            )
+        self.prompts = [(id, texts[id]) for id in sorted(self.reference.ids)]
+        self.entities: dict[str, list[Entity]] = {}
+        for row in read_table(entities / "entities.parquet", ENTITIES):
+            if row["kept"] and row["tokens"][0]:
+                entity = Entity(row["lemma"], tuple(row["tokens"][0]))
+                self.entities.setdefault(row["prompt_id"], []).append(entity)
+        self.images = TensorStore(images) if params.image_batch and params.concept_activation else None
+        if self.images is not None and not self.images.ids:
+            raise UserError(f"{images}: no image latents; set image_batch to 0 or give image_latents.images a folder")
+
+    def batch(self, iteration: int) -> Batch:
+        """The batch of an iteration: epochs without replacement, each shuffled by the seed."""
+        picked = [self.prompts[i] for i in self._epochs("prompts", iteration, self.p.global_batch, len(self.prompts))]
+        reference = torch.stack([self.reference[id]["latents"] for id, _ in picked]) if self.p.lambda_adv else None
+        real, captions = None, []
+        if self.images is not None:
+            ids = sorted(self.images.ids)
+            rows = self._epochs("images", iteration, self.p.image_batch, len(ids))
+            real = torch.stack([self.images[ids[i]]["latents"] for i in rows])
+            captions = [self.images.caption(ids[i]) for i in rows]
+        return Batch(
+            iteration,
+            [text for _, text in picked],
+            [self.entities.get(id, []) for id, _ in picked],
+            reference,
+            real,
+            captions,
+        )
+
+    def _epochs(self, purpose: str, iteration: int, size: int, total: int) -> list[int]:
+        rows = []
+        for place in range(iteration * size, (iteration + 1) * size):
+            order = torch.randperm(total, generator=generator(self.p.seed, purpose, place // total))
+            rows.append(int(order[place % total]))
+        return rows

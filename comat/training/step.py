@@ -1,0 +1,212 @@
+"""Algorithm 1: one loss computation for the online model, and the discriminator's beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from comat.attribute_concentration import Entity, attribute_concentration_loss
+from comat.captioners import Captioner
+from comat.concept_activation import concept_activation_loss, jitter_crop
+from comat.diffusion.attention import AttentionMaps
+from comat.diffusion.backbone import Backbone
+from comat.diffusion.lora import merged
+from comat.diffusion.replay import leaf_gradients, replay
+from comat.diffusion.rollout import Rollout, rollout
+from comat.diffusion.schedulers import make_scheduler
+from comat.fidelity_preservation import discriminator_loss, generator_loss
+from comat.mixed_latents import draw_start, noisy_latents
+from comat.params import Params
+from comat.randomness import generator, noise
+from comat.segmenters import Segmenter
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one iteration trains on.
+
+    `reference` (B, C, h, w): the original model's latents of `prompts`. `real` (G, C, h, w) with `captions`: latents of
+    real images.
+    """
+
+    iteration: int
+    prompts: Sequence[str]
+    entities: Sequence[Sequence[Entity]]
+    reference: Tensor | None = None
+    real: Tensor | None = None
+    captions: Sequence[str] = ()
+
+
+@dataclass
+class ImageGradient:
+    """dL/dz0 of a rollout (or None, where no loss reads the image), the values of the losses, and the masks."""
+
+    z0: Tensor | None
+    i2t: float = 0.0
+    adversarial: float = 0.0
+    masks: list[Tensor] = field(default_factory=list)
+
+
+class Step:
+    """Computes Eq. 6 on a batch and leaves its gradient in the LoRA weights, and Eq. 3's in the discriminator.
+
+    A part that is switched off is neither computed nor needed: `captioner`, `segmenter` and `discriminator` may be
+    None then.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        backbone: Backbone,
+        captioner: Captioner | None,
+        segmenter: Segmenter | None,
+        discriminator: nn.Module | None,
+    ) -> None:
+        self.p, self.backbone = params, backbone
+        self.captioner = captioner if params.concept_activation else None
+        self.segmenter = segmenter if params.attribute_concentration else None
+        self.discriminator = discriminator if params.lambda_adv else None
+        self.layers = backbone.map_layers()
+
+    def __call__(self, batch: Batch) -> dict[str, float]:
+        """Accumulate all gradients; returns the values of the losses."""
+        steps, map_steps = self.draw_steps(batch.iteration)
+        with merged(self.backbone.unet):
+            generated = self.generate(batch, steps)
+            denoised = self.denoise_real(batch) if self.uses_real(batch) else None
+        samples = len(batch.prompts) + (len(batch.captions) if denoised else 0)
+        image = self.image_gradient(generated.z0, batch.prompts, batch, samples)
+        real = self.image_gradient(denoised.z0, batch.captions, None, samples) if denoised else ImageGradient(None)
+        attribute = self.replay(generated, image, batch.prompts, map_steps, batch.entities)
+        if denoised:
+            self.replay(denoised, real, batch.captions)
+        discriminator = self.discriminate(generated.z0.detach(), batch)
+        return {
+            "loss": image.i2t + real.i2t + attribute + self.p.lambda_adv * image.adversarial,
+            "i2t": (image.i2t + real.i2t) if self.captioner else 0.0,
+            "attribute": attribute,
+            "adversarial": image.adversarial,
+            "discriminator": discriminator,
+        }
+
+    def uses_real(self, batch: Batch) -> bool:
+        return batch.real is not None and self.captioner is not None
+
+    def generator(self, purpose: str, *index: int) -> torch.Generator:
+        return generator(self.p.seed, purpose, *index)
+
+    def draw_steps(self, iteration: int) -> tuple[list[int], list[int]]:
+        """K of the T steps, uniformly placed with a random phase, and r of these K without replacement."""
+        rng = self.generator("steps", iteration)
+        steps = place_steps(0, self.p.sampling_steps, self.p.grad_steps, rng)
+        picked = torch.randperm(len(steps), generator=rng)[: self.p.attribute_steps].tolist()
+        return steps, sorted(steps[i] for i in picked) if self.segmenter else []
+
+    def generate(self, batch: Batch, steps: Sequence[int]) -> Rollout:
+        """From pure noise: GenerateImage(eps_theta, x_T, P)."""
+        scheduler = make_scheduler(self.p.scheduler, self.backbone.scheduler_config, self.p.sampling_steps)
+        own = [self.generator("noise", batch.iteration, row) for row in range(len(batch.prompts))]
+        z = noise(self.backbone.latent_shape(self.p.resolution), own).to(self.backbone.device)
+        return self._rollout(scheduler, z * scheduler.init_noise_sigma, batch.prompts, own, 0, steps)
+
+    def denoise_real(self, batch: Batch) -> Rollout:
+        """From a noisy real image: GenerateImage(eps_theta, AddNoise(I_g, xi, tau), P_g)."""
+        scheduler = make_scheduler(self.p.scheduler, self.backbone.scheduler_config, self.p.sampling_steps)
+        rng = self.generator("tau", batch.iteration)
+        start = draw_start(scheduler.timesteps, self.p.mixed_latent_t1, self.p.mixed_latent_t2, rng)
+        own = [self.generator("real noise", batch.iteration, row) for row in range(len(batch.captions))]
+        xi = noise(batch.real.shape[1:], own).to(self.backbone.device)
+        z = noisy_latents(scheduler, batch.real.to(self.backbone.device), xi, start)
+        steps = place_steps(start, self.p.sampling_steps, self.p.grad_steps, rng)
+        return self._rollout(scheduler, z, batch.captions, own, start, steps)
+
+    def _rollout(self, scheduler, z, prompts, own, start, steps) -> Rollout:
+        embeddings = self.backbone.encode_prompts(prompts)
+        chunk, scale = self.p.train.device_batch, self.p.guidance_scale
+        return rollout(self.backbone, scheduler, z, embeddings, scale, own, start=start, record=steps, chunk=chunk)
+
+    def image_gradient(
+        self, z0: Tensor, prompts: Sequence[str], batch: Batch | None, samples: int
+    ) -> ImageGradient:
+        """dL/dz0 of L_i2t and, for generated images (`batch` given), lambda L_adv; and the masks of the entities.
+
+        `samples` is the number of images that L_i2t is averaged over, generated and real.
+        """
+        result = ImageGradient(torch.zeros_like(z0))
+        for at in range(0, len(z0), self.p.train.device_batch):
+            span = slice(at, at + self.p.train.device_batch)
+            z = z0[span].detach().requires_grad_()
+            loss = z.new_zeros(())
+            if self.captioner or (batch and self.segmenter):
+                images = self.backbone.decode(z)
+            if self.captioner:
+                rng = self.generator("crop", batch.iteration if batch else -1)
+                seen = jitter_crop(images, rng) if self.p.crop_jitter else images
+                scores = self.captioner.log_likelihood(seen, prompts[span])
+                i2t = concept_activation_loss(*scores, self.p.caption_reduction).sum() / samples
+                loss, result.i2t = loss + i2t, result.i2t + i2t.item()
+            if batch and self.discriminator:
+                adversarial = generator_loss(self.discriminator(z)).sum() / len(z0)
+                loss, result.adversarial = loss + self.p.lambda_adv * adversarial, result.adversarial + adversarial.item()
+            if batch and self.segmenter:
+                nouns = [[entity.noun for entity in group] for group in batch.entities[span]]
+                result.masks += self.segmenter.masks(images.detach(), nouns)
+            if loss.requires_grad:
+                result.z0[span] = torch.autograd.grad(loss, z)[0]
+        if not self.captioner and not (batch and self.discriminator):
+            result.z0 = None
+        return result
+
+    def replay(
+        self,
+        generated: Rollout,
+        image: ImageGradient,
+        prompts: Sequence[str],
+        map_steps: Sequence[int] = (),
+        entities: Sequence[Sequence[Entity]] = (),
+    ) -> float:
+        """The gradients of the image's losses and of L_pos + L_neg (mean over the r steps) into the LoRA weights."""
+
+        def map_loss(maps: AttentionMaps, span: slice) -> Tensor:
+            squared = self.p.attribute_loss == "tokencompose"
+            value = attribute_concentration_loss(
+                maps, entities[span], image.masks[span], self.p.alpha, self.p.beta, squared
+            )
+            return value / (len(prompts) * len(map_steps))
+
+        gradients = {} if image.z0 is None else leaf_gradients(generated, image.z0)
+        return replay(
+            self.backbone,
+            generated,
+            gradients,
+            self.backbone.encode_prompts(prompts),
+            self.p.guidance_scale,
+            chunk=self.p.train.device_batch,
+            map_steps=map_steps,
+            map_layers=self.layers,
+            map_loss=map_loss if map_steps else None,
+        )
+
+    def discriminate(self, fake: Tensor, batch: Batch) -> float:
+        """Eq. 3 for the discriminator, on latents that carry no graph."""
+        if self.discriminator is None:
+            return 0.0
+        real, total = batch.reference.to(fake.device), 0.0
+        for at in range(0, len(fake), self.p.train.device_batch):
+            span = slice(at, at + self.p.train.device_batch)
+            logits = self.discriminator(torch.cat([real[span], fake[span]])).chunk(2)
+            loss = discriminator_loss(*logits).sum() / len(fake)
+            loss.backward()
+            total += loss.item()
+        return total
+
+
+def place_steps(start: int, stop: int, count: int, rng: torch.Generator) -> list[int]:
+    """At most `count` steps of [start, stop), equally far apart, with a random phase."""
+    count = min(count, stop - start)
+    gap = (stop - start) // count
+    phase = int(torch.randint(stop - start - gap * (count - 1), (), generator=rng))
+    return [start + phase + gap * i for i in range(count)]

@@ -1,0 +1,175 @@
+"""The loop: two optimizers, clipping, logging, checkpoints; killed at any moment, it goes on as if nothing happened."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+from tqdm import tqdm
+
+from comat.captioners import load_captioner
+from comat.diffusion.backbone import Backbone, choose_device
+from comat.diffusion.lora import add_lora, export_lora, lora_state, set_lora_state
+from comat.discriminators import load_discriminator
+from comat.errors import UserError
+from comat.params import Params
+from comat.randomness import generator
+from comat.segmenters import load_segmenter
+from comat.store import read_safetensors, write_bytes, write_json, write_safetensors
+from comat.training.data import TrainingData
+from comat.training.step import Step
+
+COLUMNS = ["iteration", "loss", "i2t", "attribute", "adversarial", "discriminator", "grad_norm", "skipped"]
+
+
+class Trainer:
+    """Fine-tunes the LoRA of `backbone` and the discriminator on `data`; keeps its state in `work`."""
+
+    def __init__(self, params: Params, backbone: Backbone, data: TrainingData, work: Path) -> None:
+        self.p, self.data, self.backbone, self.work = params, data, backbone, work
+        device, dtype = backbone.device, backbone.dtype
+        self.lora = add_lora(backbone.unet, params.lora_rank, generator(params.seed, "lora"))
+        self.discriminator = _discriminator(params, device) if params.lambda_adv else None
+        captioner = segmenter = None
+        if params.concept_activation:
+            captioner = load_captioner(
+                params.captioner, params.captioner_model, params.captioner_revision, params.caption_prefix, device, dtype
+            )
+        if params.attribute_concentration:
+            segmenter = load_segmenter(
+                params.segmenter, params.segmenter_model, params.segmenter_revision, params.segmenter_threshold, device, dtype
+            )
+        self.step = Step(params, backbone, captioner, segmenter, self.discriminator)
+        self.optimizer = AdamW(
+            self.lora, params.learning_rate, (params.adam_beta1, params.adam_beta2), weight_decay=params.weight_decay
+        )
+        self.critic = self.discriminator.trainable_parameters() if self.discriminator else []
+        betas = (params.discriminator_adam_beta1, params.discriminator_adam_beta2)
+        self.critic_optimizer = AdamW(
+            self.critic or [nn.Parameter(torch.zeros(()))],
+            params.discriminator_learning_rate,
+            betas,
+            weight_decay=params.weight_decay,
+        )
+        self.rows: list[dict[str, float]] = []
+        self._restore()
+
+    def run(self) -> None:
+        """Train to the last iteration.
+
+        Raises:
+            UserError: after `train.max_skipped` non-finite steps in a row; the state is saved.
+        """
+        for iteration in tqdm(range(len(self.rows), self.p.train_steps), initial=len(self.rows), total=self.p.train_steps, desc="train"):
+            self.rows.append({"iteration": iteration, **self.iterate(iteration)})
+            last = iteration + 1 == self.p.train_steps
+            if (iteration + 1) % self.p.train.checkpoint_every == 0 or last:
+                self._save()
+            if self._skipped_in_a_row() >= self.p.train.max_skipped:
+                self._save()
+                raise UserError(
+                    f"training stopped at iteration {iteration}: the last {self.p.train.max_skipped} steps had a loss or "
+                    "gradient that is not finite; lower learning_rate, or use precision fp32 or bf16"
+                )
+
+    def iterate(self, iteration: int) -> dict[str, float]:
+        """One iteration: gradients, clipping, both optimizers. A step that is not finite changes nothing."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        values = self.step(self.data.batch(iteration))
+        norm = float(nn.utils.clip_grad_norm_(self.lora, self.p.max_grad_norm))
+        critic_norm = float(nn.utils.clip_grad_norm_(self.critic, self.p.discriminator_max_grad_norm))
+        finite = all(math.isfinite(v) for v in (*values.values(), norm, critic_norm))
+        if finite:
+            self.optimizer.step()
+            self.critic_optimizer.step()
+        return {**values, "grad_norm": norm, "skipped": int(not finite)}
+
+    def _skipped_in_a_row(self) -> int:
+        count = 0
+        for row in reversed(self.rows):
+            if not row["skipped"]:
+                break
+            count += 1
+        return count
+
+    def _save(self) -> None:
+        tensors = {f"lora.{k}": v for k, v in lora_state(self.backbone.unet).items()}
+        tensors |= _moments("optimizer", self.optimizer)
+        if self.discriminator:
+            tensors |= {f"discriminator.{k}": v for k, v in self.discriminator.trainable_state().items()}
+            tensors |= _moments("critic", self.critic_optimizer)
+        write_safetensors(self.work / "state.safetensors", tensors, {"rows": json.dumps(self.rows)})
+
+    def _restore(self) -> None:
+        path = self.work / "state.safetensors"
+        if not path.exists():
+            return
+        from safetensors import safe_open
+
+        tensors = read_safetensors(path)
+        with safe_open(path, "pt") as file:
+            self.rows = json.loads(file.metadata()["rows"])
+        set_lora_state(self.backbone.unet, _below(tensors, "lora."))
+        _restore_moments(self.optimizer, self.lora, _below(tensors, "optimizer."))
+        if self.discriminator:
+            self.discriminator.load_trainable_state(_below(tensors, "discriminator."))
+            _restore_moments(self.critic_optimizer, self.critic, _below(tensors, "critic."))
+
+    def export(self, out: Path) -> None:
+        """Write the LoRA, the discriminator's trained weights, `curves.csv` and `metrics.json`."""
+        export_lora(self.backbone.unet, out / "lora")
+        state = self.discriminator.trainable_state() if self.discriminator else {}
+        write_safetensors(out / "discriminator" / "discriminator.safetensors", state)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_bytes(out / "curves.csv", text.getvalue().encode())
+        tail = self.rows[-20:]
+        means = {name: sum(row[name] for row in tail) / len(tail) for name in COLUMNS[1:-1]} if tail else {}
+        skipped = sum(row["skipped"] for row in self.rows)
+        write_json(out / "metrics.json", {"train": {**means, "iterations": len(self.rows), "skipped": skipped}})
+
+
+def _discriminator(params: Params, device: torch.device) -> nn.Module:
+    source = Backbone.load(
+        params.discriminator_model, params.discriminator_revision, precision=params.precision, device=device
+    )
+    return load_discriminator(params.discriminator, source, params.lora_rank, generator(params.seed, "discriminator"))
+
+
+def load_backbone(params: Params, unet: Path) -> Backbone:
+    """The base model with the warmed-up UNet."""
+    return Backbone.load(
+        params.base_model,
+        params.base_revision,
+        unet=str(unet),
+        vae=params.vae,
+        precision=params.precision,
+        device=choose_device(params.device),
+    )
+
+
+def _moments(name: str, optimizer: AdamW) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"{name}.{i}.{key}": value for i, entry in state.items() for key, value in entry.items()}
+
+
+def _restore_moments(optimizer: AdamW, weights: Iterable[Tensor], tensors: dict[str, Tensor]) -> None:
+    packed: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, key = name.split(".", 1)
+        packed.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": packed, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

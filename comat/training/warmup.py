@@ -1,0 +1,65 @@
+"""The warm-up (App. E): the UNet learns the training resolution from the base model's own images, resized."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler
+from torch import Tensor
+from tqdm import tqdm
+
+from comat.diffusion.backbone import Backbone, PromptEmbeddings
+from comat.diffusion.schedulers import make_scheduler
+from comat.params import Params
+from comat.randomness import generator
+from comat.store import read_safetensors, write_safetensors
+
+
+def denoising_loss(backbone: Backbone, z0: Tensor, prompts: PromptEmbeddings, rng: torch.Generator) -> Tensor:
+    """Eq. 1 on scaled latents z0 (B, C, h, w); one prompt in ten is dropped for classifier-free guidance."""
+    scheduler: DDPMScheduler = make_scheduler("ddpm", backbone.scheduler_config, 1)
+    t = torch.randint(scheduler.config.num_train_timesteps, (len(z0),), generator=rng)
+    eps = torch.randn(z0.shape, generator=rng)
+    dropped = (torch.rand(len(z0), generator=rng) < 0.1).to(z0.device)
+    null = backbone.null.repeat(len(z0))
+    tokens = torch.where(dropped[:, None, None], null.tokens, prompts.tokens)
+    pooled = None if prompts.pooled is None else torch.where(dropped[:, None], null.pooled, prompts.pooled)
+    t, eps = t.to(z0.device), eps.to(z0.device)
+    prediction = backbone.denoise(scheduler.add_noise(z0, eps, t), t, PromptEmbeddings(tokens, pooled))
+    target = eps if scheduler.config.prediction_type == "epsilon" else scheduler.get_velocity(z0, eps, t)
+    return F.mse_loss(prediction, target)
+
+
+def warm_up(backbone: Backbone, params: Params, latents: Tensor, prompts: list[str], work: Path) -> None:
+    """Fine-tune all weights of the UNet for `warmup.steps` steps on latents (N, C, h, w); resumable in `work`."""
+    section, state = params.warmup, work / "state.safetensors"
+    unet = backbone.unet.requires_grad_(True).train()
+    weights = list(unet.parameters())
+    optimizer = torch.optim.AdamW(weights, lr=section.learning_rate)
+    start = 0
+    if state.exists():
+        saved = read_safetensors(state)
+        start = int(saved.pop("step"))
+        unet.load_state_dict({k[5:]: v for k, v in saved.items() if k.startswith("unet.")})
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in saved.items():
+            if name.startswith("adam."):
+                _, index, key = name.split(".")
+                moments.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    embeddings = backbone.encode_prompts(prompts)
+    for step in tqdm(range(start, section.steps), initial=start, total=section.steps, desc="warm-up"):
+        rng = generator(params.seed, "warmup", step)
+        rows = torch.randint(len(latents), (section.batch_size,), generator=rng)
+        optimizer.zero_grad(set_to_none=True)
+        denoising_loss(backbone, latents[rows].to(backbone.device), embeddings[rows], rng).backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        if (step + 1) % 25 == 0 and step + 1 < section.steps:
+            tensors = {f"unet.{k}": v for k, v in unet.state_dict().items()}
+            moments = optimizer.state_dict()["state"]
+            tensors |= {f"adam.{i}.{key}": value for i, entry in moments.items() for key, value in entry.items()}
+            write_safetensors(state, tensors | {"step": torch.tensor(step + 1)})
+    unet.requires_grad_(False).eval()

@@ -1,0 +1,39 @@
+"""Prompts → the frozen original model's final latents: the discriminator's "real" (App. E)."""
+
+from __future__ import annotations
+
+from comat.errors import main_guard
+from comat.params import load
+from comat.stage import options, publish
+
+
+@main_guard
+def main() -> None:
+    args = options(__doc__, ["prompts", "warmup"], "reference_latents")
+    params = load(args.params)
+
+    from comat.randomness import python_random
+    from comat.sampling import in_batches, sample_latents
+    from comat.store import PROMPTS, TensorStoreWriter, read_table
+    from comat.training.trainer import load_backbone
+    from comat.workdir import fingerprint, work_directory
+
+    section = params.reference_latents
+    rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
+    python_random(params.seed, "reference prompts").shuffle(rows)
+    rows = rows[: section.count or len(rows)]
+    with work_directory("reference_latents", fingerprint(params.model_dump(), [args.prompts, args.warmup])) as work:
+        writer = TensorStoreWriter(work, section.shard_size)
+        todo = [row for row in rows if row["id"] not in writer]
+        backbone = load_backbone(params, args.warmup / "unet")
+        for part in in_batches(todo, section.batch_size, "reference latents"):
+            texts, keys = [row["text"] for row in part], [(row["id"], 0) for row in part]
+            latents = sample_latents(backbone, params, texts, keys, "reference", params.resolution)
+            for row, z in zip(part, latents, strict=True):
+                writer.add(row["id"], {"latents": z}, row["text"])
+        writer.close()
+        publish(work, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Held-out prompts x seeds → images of the base and the tuned model from the same noise, and attention maps."""
+
+from __future__ import annotations
+
+from comat.errors import main_guard
+from comat.params import load
+from comat.stage import options, publish
+
+
+@main_guard
+def main() -> None:
+    args = options(__doc__, ["prompts", "entities", "warmup", "train"], "samples")
+    params = load(args.params)
+
+    from comat.evaluation.sampling import draw_samples
+    from comat.workdir import fingerprint, work_directory
+
+    inputs = [args.prompts, args.entities, args.warmup, args.train / "lora"]
+    with work_directory("samples", fingerprint(params.model_dump(), inputs)) as work:
+        draw_samples(params, args.prompts, args.entities, args.warmup / "unet", args.train / "lora", work / "out")
+        publish(work / "out", args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Everything above → the LoRA, the discriminator, curves and metrics."""
+
+from __future__ import annotations
+
+from comat.errors import main_guard
+from comat.params import load
+from comat.stage import options, publish
+
+
+@main_guard
+def main() -> None:
+    args = options(__doc__, ["prompts", "entities", "warmup", "reference_latents", "image_latents"], "train")
+    params = load(args.params)
+
+    import torch
+
+    from comat.training.data import TrainingData
+    from comat.training.trainer import Trainer, load_backbone
+    from comat.workdir import fingerprint, work_directory
+
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    inputs = [args.prompts, args.entities, args.warmup, args.reference_latents, args.image_latents]
+    with work_directory("train", fingerprint(params.model_dump(), inputs)) as work:
+        data = TrainingData(params, args.prompts, args.entities, args.reference_latents, args.image_latents)
+        trainer = Trainer(params, load_backbone(params, args.warmup / "unet"), data, work)
+        trainer.run()
+        trainer.export(work / "out")
+        publish(work / "out", args.out)
+
+
+if __name__ == "__main__":
+    main()

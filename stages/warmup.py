@@ -1,0 +1,33 @@
+"""Warm-up images → a UNet that is good at the training resolution, in diffusers layout."""
+
+from __future__ import annotations
+
+from comat.errors import main_guard
+from comat.params import load
+from comat.stage import options, publish
+
+
+@main_guard
+def main() -> None:
+    args = options(__doc__, ["warmup_images"], "warmup")
+    params = load(args.params)
+
+    import torch
+
+    from comat.diffusion.backbone import Backbone, choose_device
+    from comat.store import TensorStore
+    from comat.training.warmup import warm_up
+    from comat.workdir import fingerprint, work_directory
+
+    backbone = Backbone.load(params.base_model, params.base_revision, vae=params.vae, device=choose_device(params.device))
+    with work_directory("warmup", fingerprint(params.model_dump(), [args.warmup_images])) as work:
+        if params.warmup.steps:
+            store = TensorStore(args.warmup_images)
+            latents = torch.stack([store[id]["latents"] for id in store.ids])
+            warm_up(backbone, params, latents, [store.caption(id) for id in store.ids], work)
+        backbone.unet.save_pretrained(work / "out" / "unet")
+        publish(work / "out", args.out)
+
+
+if __name__ == "__main__":
+    main()

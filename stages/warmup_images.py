@@ -1,0 +1,48 @@
+"""Prompts → images of the base model at its native resolution, as latents of the training resolution."""
+
+from __future__ import annotations
+
+from comat.errors import main_guard
+from comat.params import load
+from comat.stage import options, publish
+
+
+@main_guard
+def main() -> None:
+    args = options(__doc__, ["prompts"], "warmup_images")
+    params = load(args.params)
+
+    import torch.nn.functional as F
+
+    from comat.diffusion.backbone import Backbone, choose_device
+    from comat.randomness import python_random
+    from comat.sampling import in_batches, sample_latents
+    from comat.store import PROMPTS, TensorStoreWriter, read_table
+    from comat.workdir import fingerprint, work_directory
+
+    rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
+    python_random(params.seed, "warmup prompts").shuffle(rows)
+    rows = rows[: params.warmup_images.count] if params.warmup.steps else []
+    with work_directory("warmup_images", fingerprint(params.model_dump(), [args.prompts])) as work:
+        writer = TensorStoreWriter(work, shard_size=256)
+        todo = [row for row in rows if row["id"] not in writer]
+        backbone = todo and Backbone.load(
+            params.base_model,
+            params.base_revision,
+            vae=params.vae,
+            precision=params.precision,
+            device=choose_device(params.device),
+        )
+        for part in in_batches(todo, params.warmup_images.batch_size, "warm-up images"):
+            texts, keys = [row["text"] for row in part], [(row["id"], 0) for row in part]
+            z = sample_latents(backbone, params, texts, keys, "warmup image", params.native_resolution)
+            images = backbone.decode(z).clamp(0, 1)
+            small = F.interpolate(images, (params.resolution,) * 2, mode="bicubic", antialias=True).clamp(0, 1)
+            for row, latents in zip(part, backbone.encode_images(small), strict=True):
+                writer.add(row["id"], {"latents": latents}, row["text"])
+        writer.close()
+        publish(work, args.out)
+
+
+if __name__ == "__main__":
+    main()

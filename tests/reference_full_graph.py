@@ -1,0 +1,67 @@
+"""The plain implementation that replay must equal: one autograd graph through every recorded step.
+
+Deliberately naive: no chunks, no merging, explicit attention maps at every attribute step, one backward pass.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from comat.attribute_concentration import attribute_concentration_loss
+from comat.concept_activation import concept_activation_loss
+from comat.diffusion.attention import recorded_maps
+from comat.diffusion.schedulers import make_scheduler
+from comat.fidelity_preservation import generator_loss
+from comat.mixed_latents import draw_start, noisy_latents
+from comat.randomness import noise
+from comat.training.step import Batch, Step, place_steps
+
+
+def full_graph_loss(step: Step, batch: Batch) -> Tensor:
+    """Eq. 6 on `batch`, with the noise, steps and masks of `step`, as one differentiable scalar."""
+    p, backbone = step.p, step.backbone
+    steps, map_steps = step.draw_steps(batch.iteration)
+    own = [step.generator("noise", batch.iteration, row) for row in range(len(batch.prompts))]
+    scheduler = make_scheduler(p.scheduler, backbone.scheduler_config, p.sampling_steps)
+    z = noise(backbone.latent_shape(p.resolution), own) * scheduler.init_noise_sigma
+    z0, maps = sample(step, scheduler, z, batch.prompts, own, 0, steps, map_steps)
+    images, loss = backbone.decode(z0), z0.new_zeros(())
+    prompts = list(batch.prompts)
+    if step.uses_real(batch):
+        scheduler = make_scheduler(p.scheduler, backbone.scheduler_config, p.sampling_steps)
+        rng = step.generator("tau", batch.iteration)
+        start = draw_start(scheduler.timesteps, p.mixed_latent_t1, p.mixed_latent_t2, rng)
+        own = [step.generator("real noise", batch.iteration, row) for row in range(len(batch.captions))]
+        noisy = noisy_latents(scheduler, batch.real, noise(batch.real.shape[1:], own), start)
+        steps = place_steps(start, p.sampling_steps, p.grad_steps, rng)
+        real, _ = sample(step, scheduler, noisy, batch.captions, own, start, steps, [])
+        images, prompts = torch.cat([images, backbone.decode(real)]), [*prompts, *batch.captions]
+    if step.captioner:
+        scores = step.captioner.log_likelihood(images, prompts)
+        loss = loss + concept_activation_loss(*scores, p.caption_reduction).mean()
+    if step.discriminator:
+        loss = loss + p.lambda_adv * generator_loss(step.discriminator(z0)).mean()
+    if step.segmenter:
+        nouns = [[entity.noun for entity in group] for group in batch.entities]
+        masks = step.segmenter.masks(images[: len(nouns)].detach(), nouns)
+        for recorded in maps:
+            value = attribute_concentration_loss(recorded, batch.entities, masks, p.alpha, p.beta)
+            loss = loss + value / (len(nouns) * len(maps))
+    return loss
+
+
+def sample(step, scheduler, z, prompts, own, start, steps, map_steps):
+    backbone, maps = step.backbone, []
+    embeddings = backbone.encode_prompts(prompts)
+    scheduler.set_begin_index(start) if hasattr(scheduler, "set_begin_index") else None
+    for index in range(start, len(scheduler.timesteps)):
+        t = scheduler.timesteps[index]
+        x = scheduler.scale_model_input(z.detach(), t)
+        layers = step.layers if index in map_steps else ()
+        with torch.set_grad_enabled(index in steps), recorded_maps(backbone.unet, layers) as recording:
+            prediction = backbone.guided(x, t, embeddings, step.p.guidance_scale)
+        if layers:
+            maps.append(recording.collect(x.shape[-2:]))
+        z = scheduler.step(prediction, t, z, generator=own).prev_sample
+    return z, maps

@@ -1,0 +1,135 @@
+"""Replay's gradient is the full graph's, whatever the term, the scheduler and the chunk; and it reaches LoRA alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from comat.attribute_concentration import Entity
+from comat.captioners import load_captioner
+from comat.diffusion.backbone import Backbone
+from comat.diffusion.lora import add_lora, merged
+from comat.discriminators import load_discriminator
+from comat.randomness import generator
+from comat.segmenters import load_segmenter
+from comat.training.step import Batch, Step
+from tests.reference_full_graph import full_graph_loss
+
+TERMS = {
+    "concept activation": {"alpha": 0.0, "beta": 0.0, "lambda_adv": 0.0, "image_batch": 0},
+    "mixed latents": {"alpha": 0.0, "beta": 0.0, "lambda_adv": 0.0},
+    "adversarial": {"concept_activation": False, "alpha": 0.0, "beta": 0.0, "image_batch": 0},
+    "attribute": {"concept_activation": False, "alpha": 1.0, "beta": 0.5, "lambda_adv": 0.0, "image_batch": 0},
+    "sum": {"alpha": 1.0, "beta": 0.5},
+}
+
+
+def build(params, dtype=torch.float32) -> tuple[Step, list[torch.nn.Parameter], Batch]:
+    device = torch.device("cpu")
+    backbone = Backbone.load(params.base_model)
+    lora = add_lora(backbone.unet, params.lora_rank, generator(0, "lora"))
+    with torch.no_grad():  # B is zero at first, which would hide errors in the gradient of A
+        for weight in lora:
+            weight.add_(0.05 * torch.randn(weight.shape, generator=generator(1, "shake")))
+    critic = load_discriminator("unet", Backbone.load(params.discriminator_model), 2, generator(0, "critic"))
+    captioner = load_captioner("blip", params.captioner_model, None, "", device, dtype)
+    segmenter = load_segmenter("clipseg", params.segmenter_model, None, 0.5, device, dtype)
+    shape = backbone.latent_shape(params.resolution)
+    rng = generator(2, "batch")
+    batch = Batch(
+        iteration=3,
+        prompts=["a red ball and a blue cube", "two green stars", "a pink ring"],
+        entities=[[Entity("ball", (2, 3)), Entity("cube", (6, 7))], [], [Entity("ring", (2, 3))]],
+        reference=torch.randn(3, *shape, generator=rng),
+        real=torch.randn(2, *shape, generator=rng) if params.image_batch else None,
+        captions=["a black cross", "a red star and a cone"] if params.image_batch else [],
+    )
+    return Step(params, backbone, captioner, segmenter, critic), lora, batch
+
+
+def gradient(weights) -> torch.Tensor:
+    return torch.cat([torch.zeros_like(w).flatten() if w.grad is None else w.grad.flatten() for w in weights]).double()
+
+
+def full_gradient(loss: torch.Tensor, weights) -> torch.Tensor:
+    found = torch.autograd.grad(loss, weights, allow_unused=True)  # the layers after the last map have no part in it
+    rows = [torch.zeros_like(w).flatten() if g is None else g.flatten() for g, w in zip(found, weights, strict=True)]
+    return torch.cat(rows).double()
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.mark.parametrize("scheduler", ["ddpm", "ddim", "euler"])
+@pytest.mark.parametrize("term", TERMS)
+def test_replay_has_the_gradient_of_the_full_graph(make_params, term: str, scheduler: str) -> None:
+    params = make_params(scheduler=scheduler, **TERMS[term])
+    step, lora, batch = build(params)
+    loss = full_graph_loss(step, batch)
+    expected = full_gradient(loss, lora)
+    values = step(batch)
+    assert expected.norm() > 0
+    assert relative(gradient(lora), expected) < 1e-5
+    assert values["loss"] == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_sd15_replays_as_well(make_params, tiny) -> None:
+    step, lora, batch = build(make_params(base_model=str(tiny / "sd15"), discriminator_model=str(tiny / "sd15")))
+    loss = full_graph_loss(step, batch)
+    expected = full_gradient(loss, lora)
+    step(batch)
+    assert relative(gradient(lora), expected) < 1e-5
+
+
+def test_the_chunk_changes_nothing(make_params) -> None:
+    results = []
+    for chunk in (1, 2, 32):
+        params = make_params(alpha=1.0, beta=0.5)
+        params = params.model_copy(update={"train": params.train.model_copy(update={"device_batch": chunk})})
+        step, lora, batch = build(params)
+        step(batch)
+        results.append((gradient(lora), gradient(step.discriminator.trainable_parameters())))
+    for lora_gradient, critic_gradient in results[1:]:
+        assert relative(lora_gradient, results[0][0]) < 1e-5
+        assert relative(critic_gradient, results[0][1]) < 1e-5
+
+
+def test_gradients_reach_lora_and_discriminator_alone(make_params) -> None:
+    step, lora, batch = build(make_params(alpha=1.0, beta=0.5))
+    trained = {id(w) for w in (*lora, *step.discriminator.trainable_parameters())}
+    parts = [step.backbone.unet, step.backbone.vae, *step.backbone.text_encoders]
+    parts += [step.captioner.model, step.segmenter.model, step.discriminator._backbone.unet]
+    step(batch)
+    for weight in (w for part in parts for w in part.parameters()):
+        assert id(weight) in trained or (weight.grad is None and not weight.requires_grad)
+    assert gradient(lora).norm() > 0
+    assert gradient(step.discriminator.trainable_parameters()).norm() > 0
+
+
+def test_the_two_players_do_not_touch_each_other(make_params) -> None:
+    step, lora, batch = build(make_params(**TERMS["adversarial"]))
+    z = torch.randn(3, *step.backbone.latent_shape(16), generator=generator(0, "z"))
+    step.discriminate(z, batch)
+    assert all(w.grad is None for w in lora)
+    for weight in step.discriminator.trainable_parameters():
+        weight.grad = None
+    step.image_gradient(z, batch.prompts, batch, 3)
+    assert all(w.grad is None for w in step.discriminator.trainable_parameters())
+
+
+def test_a_part_that_is_off_needs_no_model(make_params) -> None:
+    params = make_params(concept_activation=False, alpha=0.0, beta=0.0, lambda_adv=1.0)
+    full, lora, batch = build(params)
+    step = Step(params, full.backbone, None, None, full.discriminator)
+    assert step(batch)["i2t"] == 0.0
+    assert gradient(lora).norm() > 0
+
+
+def test_merging_restores_the_weights_exactly(make_params) -> None:
+    step, _, _ = build(make_params())
+    before = {name: value.clone() for name, value in step.backbone.unet.state_dict().items()}
+    with merged(step.backbone.unet):
+        pass
+    after = step.backbone.unet.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
