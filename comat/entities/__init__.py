@@ -1,0 +1,1 @@
+"""Entities: a prompt's nouns with their attributes, which of them to keep, and where their tokens are."""
