@@ -1,0 +1,1 @@
+"""What people look at: the result table, grids of pairs, attention overlays."""

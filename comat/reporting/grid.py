@@ -1,0 +1,35 @@
+"""Grids of base/tuned pairs."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from comat.images import read_rgb
+
+GREEN, RED, INK, PAPER = (30, 140, 60), (200, 50, 50), (40, 40, 40), (255, 255, 255)
+GAP, TEXT = 10, 46
+
+
+def pair_grid(pairs: list[tuple[dict, dict]], texts: dict[str, str], folder: Path, columns: int = 4) -> Image.Image:
+    """Each pair side by side, base on the left, framed green where right and red where not, the prompt below."""
+    size = read_rgb(folder / pairs[0][0]["path"]).shape[0]
+    shown = max(size, 128 // size * size, size)
+    width, height = 2 * shown + GAP, shown + TEXT
+    rows = -(-len(pairs) // columns)
+    sheet = Image.new("RGB", (columns * (width + 2 * GAP), rows * (height + GAP) + TEXT // 2), PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    draw.text((GAP, 6), "left: base, right: tuned, same noise; green frame: everything right", INK, font)
+    for number, pair in enumerate(pairs):
+        x, y = (number % columns) * (width + 2 * GAP) + GAP, (number // columns) * (height + GAP) + TEXT // 2
+        for offset, row in zip((0, shown + GAP), pair, strict=True):
+            picture = Image.fromarray(np.asarray(read_rgb(folder / row["path"])))
+            sheet.paste(picture.resize((shown, shown), Image.Resampling.NEAREST), (x + offset, y))
+            colour = GREEN if row["right"] else RED
+            draw.rectangle([x + offset - 2, y - 2, x + offset + shown + 1, y + shown + 1], outline=colour, width=2)
+        lines = textwrap.wrap(texts[pair[0]["prompt_id"]], max(10, width // 6))[:3]
+        draw.text((x, y + shown + 4), "\n".join(lines), INK, font, spacing=1)
+    return sheet
