@@ -13,7 +13,9 @@ from comat.store import IMAGE_INDEX, read_safetensors, read_table
 
 
 def draw_pictures(params: Params, samples: Path, out: Path) -> None:
-    """Write `grid.png` (pairs as they come), `gains.png`, `losses.png` and `attention-<i>.png` into `out`."""
+    """Write `grid.png` (pairs as they come), `gains.png`, `losses.png`, `attention-<i>.png` into `out/pictures`."""
+    pictures = out / "pictures"
+    pictures.mkdir(parents=True, exist_ok=True)
     texts = {row["prompt_id"]: row["text"] for row in read_table(samples / "index.parquet", IMAGE_INDEX)}
     pairs = paired(read_table(out / "scores.parquet", SCORES))
     chosen = {
@@ -23,8 +25,8 @@ def draw_pictures(params: Params, samples: Path, out: Path) -> None:
     }
     for name, some in chosen.items():
         if some:
-            pair_grid(some[: params.evaluate.grid_pairs], texts, samples).save(out / f"{name}.png")
+            pair_grid(some[: params.evaluate.grid_pairs], texts, samples).save(pictures / f"{name}.png")
     maps = read_safetensors(samples / "attention.safetensors")
     for number, entry in enumerate(json.loads((samples / "attention.json").read_text())):
         own = {model: maps[f"{model}/{entry['prompt_id']}"] for model in ("base", "tuned")}
-        attention_figure(entry, own, samples, out / f"attention-{number}.png")
+        attention_figure(entry, own, samples, pictures / f"attention-{number}.png")

@@ -1,0 +1,39 @@
+# make demo: set up, run the pipeline on the embedded default, show the result.
+# make test: set up, lint, run the tests.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export HF_HUB_DISABLE_PROGRESS_BARS := 1
+export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
+
+.PHONY: demo test lint experiments plots clean help
+help:
+	@sed -n '1,2p' Makefile
+
+$(VENV)/.installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --progress-bar off -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+demo: $(VENV)/.installed
+	dvc repro
+	comat show
+
+lint: $(VENV)/.installed
+	ruff check .
+	ruff format --check .
+
+test: lint
+	python -m pytest -q -n 2
+
+experiments: $(VENV)/.installed
+	dvc exp show --drop '.*' --keep 'oracle\.(color|spatial|numeracy|complex|total)\.(tuned|gain)$$|frechet\.ratio|^lambda_adv|^alpha|^concept_activation|^image_batch' --num 1
+
+plots: $(VENV)/.installed
+	dvc plots show --out data/evaluate/plots
+
+clean:
+	rm -rf $(VENV) .work

@@ -1,0 +1,76 @@
+"""`comat`: presets, the result, pictures from any prompt. The pipeline itself is `dvc repro`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import typer
+
+from comat.errors import UserError, main_guard
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+PRESETS = Path("presets")
+
+
+@app.command()
+@main_guard
+def preset(name: str) -> None:
+    """Replace params.yaml by presets/NAME.yaml, comments and all."""
+    source = PRESETS / f"{name}.yaml"
+    if not source.is_file():
+        known = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml"))) or f"none in {PRESETS.resolve()}"
+        raise UserError(f"no preset {name!r}; there are: {known}")
+    from comat.params import load
+
+    load(source)
+    shutil.copyfile(source, "params.yaml")
+    print(f"params.yaml is now {source}; `dvc repro` runs it")
+
+
+@app.command()
+@main_guard
+def show(folder: Path = Path("data/evaluate")) -> None:
+    """Print the result table of the last run, and where its pictures are."""
+    path = folder / "metrics.json"
+    if not path.is_file():
+        raise UserError(f"{path}: no result yet; run `dvc repro` first")
+    from comat.reporting.table import result_table
+
+    print(result_table(json.loads(path.read_text(encoding="utf-8"))))
+    print("\npictures:")
+    for picture in sorted((folder / "pictures").glob("*.png")):
+        print(f"  {picture}")
+
+
+@app.command()
+@main_guard
+def generate(
+    prompt: str,
+    out: Path = Path("generated.png"),
+    seeds: int = typer.Option(4, min=1, help="Images of each model."),
+    params: Path = Path("params.yaml"),
+    unet: Path = Path("data/warmup/unet"),
+    lora: Path = Path("data/train/lora"),
+) -> None:
+    """Draw PROMPT with the base (upper row) and the tuned model (lower row), from the same noise."""
+    from comat.generate import generate as draw
+    from comat.params import load
+
+    draw(load(params), prompt, seeds, unet, lora, out)
+    print(f"{out}: base above, tuned below")
+
+
+@app.command()
+@main_guard
+def entities(prompt: str, params: Path = Path("params.yaml")) -> None:
+    """Print how PROMPT is parsed: entities, attributes, tokens, what is filtered and why."""
+    from comat.entities.show import show_entities
+    from comat.params import load
+
+    show_entities(load(params), prompt)
+
+
+if __name__ == "__main__":
+    app()
