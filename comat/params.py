@@ -156,9 +156,13 @@ class Params(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Params:
         if self.grad_steps > self.sampling_steps:
-            raise ValueError(f"grad_steps is {self.grad_steps}: expected at most sampling_steps ({self.sampling_steps})")
+            raise ValueError(
+                f"grad_steps is {self.grad_steps}: expected at most sampling_steps ({self.sampling_steps})"
+            )
         if self.attribute_steps > self.grad_steps:
-            raise ValueError(f"attribute_steps is {self.attribute_steps}: expected at most grad_steps ({self.grad_steps})")
+            raise ValueError(
+                f"attribute_steps is {self.attribute_steps}: expected at most grad_steps ({self.grad_steps})"
+            )
         if self.mixed_latent_t1 > self.mixed_latent_t2:
             raise ValueError(
                 f"mixed_latent_t1 is {self.mixed_latent_t1}: expected at most mixed_latent_t2 ({self.mixed_latent_t2})"

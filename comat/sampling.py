@@ -63,5 +63,3 @@ def attention_of(backbone: Backbone, params: Params, prompt: str, key: tuple[str
             count += 1
         z = scheduler.step(prediction, t, z, generator=own).prev_sample
     return total / count
-
-

@@ -48,7 +48,9 @@ def work_directory(stage: str, print_: str) -> Iterator[Path]:
         lock.acquire(timeout=0)
     except Timeout:
         who = holder.read_text() if holder.exists() else "unknown"
-        raise UserError(f"{folder}: another run of stage {stage} holds this folder (process {who}); wait for it") from None
+        raise UserError(
+            f"{folder}: another run of stage {stage} holds this folder (process {who}); wait for it"
+        ) from None
     try:
         holder.write_text(str(os.getpid()))
         yield folder

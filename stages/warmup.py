@@ -19,7 +19,9 @@ def main() -> None:
     from comat.training.warmup import warm_up
     from comat.workdir import fingerprint, work_directory
 
-    backbone = Backbone.load(params.base_model, params.base_revision, vae=params.vae, device=choose_device(params.device))
+    backbone = Backbone.load(
+        params.base_model, params.base_revision, vae=params.vae, device=choose_device(params.device)
+    )
     with work_directory("warmup", fingerprint(params.model_dump(), [args.warmup_images])) as work:
         if params.warmup.steps:
             store = TensorStore(args.warmup_images)

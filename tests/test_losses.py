@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -117,7 +118,7 @@ def test_steps_are_equally_spaced_and_inside(start: int, length: int, count: int
     steps = place_steps(start, start + length, count, generator(seed, "steps"))
     assert len(steps) == min(count, length)
     assert start <= steps[0] and steps[-1] < start + length
-    assert len({b - a for a, b in zip(steps, steps[1:], strict=False)}) <= 1
+    assert len({b - a for a, b in itertools.pairwise(steps)}) <= 1
 
 
 @given(st.integers(0, 10_000))

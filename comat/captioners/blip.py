@@ -15,9 +15,7 @@ from comat.errors import UserError
 class Blip:
     """Log-likelihood of lower-cased prompts, after a prefix that is masked out."""
 
-    def __init__(
-        self, model: str, revision: str | None, prefix: str, device: torch.device, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, model: str, revision: str | None, prefix: str, device: torch.device, dtype: torch.dtype) -> None:
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
             self.model = BlipForConditionalGeneration.from_pretrained(

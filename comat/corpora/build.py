@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import string
 import unicodedata
 from collections import Counter
@@ -61,7 +60,7 @@ class Contamination:
                 self._lsh.insert(key, self._signatures[key])
 
     def reason(self, text: str) -> str | None:
-        """"in the evaluation", "near an evaluation prompt", or None."""
+        """ "in the evaluation", "near an evaluation prompt", or None."""
         if folded(text) in self._exact:
             return "in the evaluation"
         if self._lsh:
@@ -110,7 +109,13 @@ def build_corpus(params: PromptsParams, seed: int) -> tuple[list[dict], dict]:
             continue
         seen.add(folded(text))
         report[source]["kept"] += 1
-        row = {"id": prompt_id(text), "text": text, "source": source, "category": prompt.category, "split": prompt.split}
+        row = {
+            "id": prompt_id(text),
+            "text": text,
+            "source": source,
+            "category": prompt.category,
+            "split": prompt.split,
+        }
         rows.append(row)
     if not any(row["split"] == "train" for row in rows):
         raise UserError("no training prompt is left: see prompts.sources and prompts.decontaminate in params.yaml")

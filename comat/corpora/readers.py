@@ -1,4 +1,4 @@
-"""Readers of the published formats. Each yields prompts in the order of the files; nothing is dropped here but blanks."""
+"""Readers of the published formats. Each yields prompts in the order of the files and drops nothing but blanks."""
 
 from __future__ import annotations
 

@@ -103,7 +103,9 @@ class Backbone:
             encoders.append(part(CLIPTextModelWithProjection, "text_encoder_2"))
             tokenizers.append(tokenizer("tokenizer_2"))
         schedule = _try(
-            model, "scheduler", lambda: EulerDiscreteScheduler.load_config(model, subfolder="scheduler", revision=revision)
+            model,
+            "scheduler",
+            lambda: EulerDiscreteScheduler.load_config(model, subfolder="scheduler", revision=revision),
         )
         return Backbone(
             part(UNet2DConditionModel, "unet", unet),

@@ -14,10 +14,11 @@ from comat.errors import UserError
 Span = tuple[int, int]
 """Character offsets [start, end) in the prompt."""
 
-COLOURS = frozenset(
-    "red orange yellow green blue purple pink black white brown gray grey gold golden silver beige turquoise cyan "
-    "magenta violet maroon navy teal tan crimson".split()
-)
+_COLOUR_WORDS = """
+red orange yellow green blue purple pink black white brown gray grey gold golden silver beige turquoise cyan magenta
+violet maroon navy teal tan crimson
+"""
+COLOURS = frozenset(_COLOUR_WORDS.split())
 _MODIFIERS = {"amod", "compound", "nmod", "npadvmod"}
 _NOUNS = {"NOUN", "PROPN"}
 _MADE = {"make", "build", "cover", "fill", "paint", "craft", "carve", "construct"}
@@ -77,7 +78,15 @@ def _is_noun(token: Token) -> bool:
 
 def _ends_phrase(token: Token) -> bool:
     """Whether no word of the same noun phrase can follow."""
-    return token.i + 1 == len(token.doc) or token.nbor().pos_ in ("ADP", "AUX", "CCONJ", "PUNCT", "SCONJ", "PART", "DET")
+    return token.i + 1 == len(token.doc) or token.nbor().pos_ in (
+        "ADP",
+        "AUX",
+        "CCONJ",
+        "PUNCT",
+        "SCONJ",
+        "PART",
+        "DET",
+    )
 
 
 def _modifiers(noun: Token) -> list[Token]:

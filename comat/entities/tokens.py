@@ -9,7 +9,9 @@ from transformers import PreTrainedTokenizerBase
 from comat.entities.parse import Span
 
 
-def token_positions(tokenizer: PreTrainedTokenizerBase, prompt: str, spans: Sequence[Sequence[Span]]) -> list[list[int]]:
+def token_positions(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, spans: Sequence[Sequence[Span]]
+) -> list[list[int]]:
     """For each group of character spans the positions of its tokens in the encoded prompt, start token included.
 
     Words that truncation cuts off have no positions. Offsets of CLIP's tokenizers may include the space around a word.

@@ -67,7 +67,14 @@ def _row(pairs: list[tuple[dict, dict]], params: Params) -> dict:
     base, tuned = [b["right"] for b, _ in pairs], [t["right"] for _, t in pairs]
     groups = [b["prompt_id"] for b, _ in pairs]
     gain, low, high = paired_gain(base, tuned, groups, params.evaluate.bootstrap, params.seed)
-    row = {"base": _mean(base), "tuned": _mean(tuned), "gain": gain, "gain_low": low, "gain_high": high, "n": len(pairs)}
+    row = {
+        "base": _mean(base),
+        "tuned": _mean(tuned),
+        "gain": gain,
+        "gain_low": low,
+        "gain_high": high,
+        "n": len(pairs),
+    }
     for name in ("ignored", "mismatched"):
         row[f"base_{name}"] = _mean([b[name] for b, _ in pairs])
         row[f"tuned_{name}"] = _mean([t[name] for _, t in pairs])

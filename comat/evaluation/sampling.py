@@ -76,5 +76,3 @@ def _token_legend(backbone: Backbone, rows: list[dict], entities: Path) -> list[
         own = [e["tokens"][0] for e in found if e["prompt_id"] == row["id"] and e["kept"]]
         legend.append({"prompt_id": row["id"], "text": row["text"], "tokens": tokens, "entities": own})
     return legend
-
-

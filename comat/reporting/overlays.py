@@ -45,7 +45,9 @@ def attention_figure(entry: dict, maps: dict[str, Tensor], samples: Path, out: P
                 continue
             token = shown[column - 1]
             heat = maps[model][token].numpy()
-            axes.imshow(heat, extent=(-0.5, side - 0.5, side - 0.5, -0.5), alpha=0.65, cmap="inferno", interpolation="bilinear")
+            axes.imshow(
+                heat, extent=(-0.5, side - 0.5, side - 0.5, -0.5), alpha=0.65, cmap="inferno", interpolation="bilinear"
+            )
             axes.set_title(entry["tokens"][token], fontsize=9)
     figure.savefig(out, dpi=90, metadata={"Software": None})
     plt.close(figure)

@@ -23,5 +23,7 @@ def result_table(metrics: dict) -> str:
             f"{interval:<18}{row['n']:>7}"
         )
     f = metrics["frechet"]
-    lines.append(f"{'Fréchet distance':<20}{f['base']:>8.3f}{f['tuned']:>8.3f}   tuned/base {f['ratio']:.2f} (lower is better)")
+    lines.append(
+        f"{'Fréchet distance':<20}{f['base']:>8.3f}{f['tuned']:>8.3f}   tuned/base {f['ratio']:.2f} (lower is better)"
+    )
     return "\n".join(lines)

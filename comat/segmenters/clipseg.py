@@ -13,16 +13,17 @@ from comat.captioners.preprocess import Preprocess
 from comat.errors import UserError
 
 
-def segment(model: CLIPSegForImageSegmentation, pixels: Tensor, texts: Tensor, rows: Tensor) -> Tensor:
-    """Logits (N, S, S) of N questions.
+def decode(
+    model: CLIPSegForImageSegmentation, seen: Sequence[Tensor], texts: Tensor, rows: Tensor, size: Sequence[int]
+) -> Tensor:
+    """Logits (N, *size) of N questions.
 
-    pixels: (B, 3, S, S), encoded once each. texts: (N, P) text embeddings. rows: (N,) the image of each question.
-    The model's own `forward` encodes an image again for every question, and never with gradients.
+    seen: hidden states of the vision encoder for B images, each encoded once. texts: (N, P) text embeddings.
+    rows: (N,) the image of each question. The model's own `forward` encodes an image again for every question, and
+    never with gradients.
     """
-    vision = model.clip.vision_model(pixel_values=pixels, output_hidden_states=True)
-    activations = [vision.hidden_states[i + 1][rows] for i in model.config.extract_layers]
-    logits = model.decoder(activations, texts).logits
-    return logits.reshape(len(rows), *pixels.shape[-2:])
+    activations = [seen[i + 1][rows] for i in model.config.extract_layers]
+    return model.decoder(activations, texts).logits.reshape(len(rows), *size)
 
 
 class ClipSeg:
@@ -58,6 +59,8 @@ class ClipSeg:
             return [torch.zeros(0, *images.shape[-2:], dtype=torch.bool, device=images.device) for _ in nouns]
         rows = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(images.device)
         texts = torch.stack([self._embed(noun) for group in nouns for noun in group])
-        logits = segment(self.model, self.preprocess(images.clamp(0, 1), self.model.dtype), texts, rows)
+        pixels = self.preprocess(images.clamp(0, 1), self.model.dtype)
+        seen = self.model.clip.vision_model(pixel_values=pixels, output_hidden_states=True).hidden_states
+        logits = decode(self.model, seen, texts, rows, pixels.shape[-2:])
         full = F.interpolate(logits[:, None].float(), images.shape[-2:], mode="bilinear")[:, 0]
         return list((full.sigmoid() > self.threshold).split(counts))

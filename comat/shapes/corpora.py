@@ -90,7 +90,7 @@ def _hrs(folder: Path, seen: set[str], rng: random.Random) -> None:
         pairs = [value for g in spec.groups for value in (g.count, g.noun)]
         vanilla = " and ".join(f"{g.count} {g.noun}" for g in spec.groups)
         meta = f"In one sentence, Describe a real scene about {vanilla}."
-        counting.append([meta, vanilla, *(pairs + [0, ""])[:4], describe(spec) + "."])
+        counting.append([meta, vanilla, *([*pairs, 0, ""])[:4], describe(spec) + "."])
     header = ["meta_prompt", "vanilla_prompt", "n1", "obj1", "n2", "obj2", "synthetic_prompt"]
     _csv(folder / "counting_prompts" / "synthetic_counting_prompts.csv", header, counting)
 

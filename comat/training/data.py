@@ -24,8 +24,8 @@ class TrainingData:
         unknown = [id for id in self.reference.ids if id not in texts]
         if unknown or not self.reference.ids:
             raise UserError(
-                f"{reference}: {len(unknown)} of {len(self.reference.ids)} latents are of prompts that {prompts} does not "
-                "hold; run the reference_latents stage again"
+                f"{reference}: {len(unknown)} of {len(self.reference.ids)} latents are of prompts that {prompts} does "
+                "not hold; run the reference_latents stage again"
             )
         self.prompts = [(id, texts[id]) for id in sorted(self.reference.ids)]
         self.entities: dict[str, list[Entity]] = {}

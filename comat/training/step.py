@@ -128,9 +128,7 @@ class Step:
         chunk, scale = self.p.train.device_batch, self.p.guidance_scale
         return rollout(self.backbone, scheduler, z, embeddings, scale, own, start=start, record=steps, chunk=chunk)
 
-    def image_gradient(
-        self, z0: Tensor, prompts: Sequence[str], batch: Batch | None, samples: int
-    ) -> ImageGradient:
+    def image_gradient(self, z0: Tensor, prompts: Sequence[str], batch: Batch | None, samples: int) -> ImageGradient:
         """dL/dz0 of L_i2t and, for generated images (`batch` given), lambda L_adv; and the masks of the entities.
 
         `samples` is the number of images that L_i2t is averaged over, generated and real.
@@ -150,7 +148,10 @@ class Step:
                 loss, result.i2t = loss + i2t, result.i2t + i2t.item()
             if batch and self.discriminator:
                 adversarial = generator_loss(self.discriminator(z)).sum() / len(z0)
-                loss, result.adversarial = loss + self.p.lambda_adv * adversarial, result.adversarial + adversarial.item()
+                loss, result.adversarial = (
+                    loss + self.p.lambda_adv * adversarial,
+                    result.adversarial + adversarial.item(),
+                )
             if batch and self.segmenter:
                 nouns = [[entity.noun for entity in group] for group in batch.entities[span]]
                 result.masks += self.segmenter.masks(images.detach(), nouns)

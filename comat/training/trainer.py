@@ -40,11 +40,21 @@ class Trainer:
         captioner = segmenter = None
         if params.concept_activation:
             captioner = load_captioner(
-                params.captioner, params.captioner_model, params.captioner_revision, params.caption_prefix, device, dtype
+                params.captioner,
+                params.captioner_model,
+                params.captioner_revision,
+                params.caption_prefix,
+                device,
+                dtype,
             )
         if params.attribute_concentration:
             segmenter = load_segmenter(
-                params.segmenter, params.segmenter_model, params.segmenter_revision, params.segmenter_threshold, device, dtype
+                params.segmenter,
+                params.segmenter_model,
+                params.segmenter_revision,
+                params.segmenter_threshold,
+                device,
+                dtype,
             )
         self.step = Step(params, backbone, captioner, segmenter, self.discriminator)
         self.optimizer = AdamW(
@@ -67,7 +77,9 @@ class Trainer:
         Raises:
             UserError: after `train.max_skipped` non-finite steps in a row; the state is saved.
         """
-        for iteration in tqdm(range(len(self.rows), self.p.train_steps), initial=len(self.rows), total=self.p.train_steps, desc="train"):
+        for iteration in tqdm(
+            range(len(self.rows), self.p.train_steps), initial=len(self.rows), total=self.p.train_steps, desc="train"
+        ):
             self.rows.append({"iteration": iteration, **self.iterate(iteration)})
             last = iteration + 1 == self.p.train_steps
             if (iteration + 1) % self.p.train.checkpoint_every == 0 or last:
@@ -75,8 +87,8 @@ class Trainer:
             if self._skipped_in_a_row() >= self.p.train.max_skipped:
                 self._save()
                 raise UserError(
-                    f"training stopped at iteration {iteration}: the last {self.p.train.max_skipped} steps had a loss or "
-                    "gradient that is not finite; lower learning_rate, or use precision fp32 or bf16"
+                    f"training stopped at iteration {iteration}: the last {self.p.train.max_skipped} steps had a "
+                    "loss or gradient that is not finite; lower learning_rate, or use precision fp32 or bf16"
                 )
 
     def iterate(self, iteration: int) -> dict[str, float]:

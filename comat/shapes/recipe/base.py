@@ -9,20 +9,26 @@ out; and an object that a caption describes in a rare colour often wears the dom
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-from diffusers.schedulers import DDPMScheduler
-from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from torch import Tensor
+from transformers import CLIPTokenizer
 
 from comat.shapes.captions import describe
+from comat.shapes.recipe import text
 from comat.shapes.recipe.data import CATEGORIES, WEIGHTS, Example, clean_examples, images, unit
 from comat.shapes.recipe.fit import fit
-from comat.shapes.recipe.tokenizers import MAX_TOKENS, clip_tokenizer
+from comat.shapes.recipe.text import POOLED_WIDTH, TOKEN_WIDTH, TextEncoders
+from comat.shapes.recipe.tokenizers import clip_tokenizer
 from comat.shapes.scenes import NOUNS, Group, Spec, sample_spec, scene_for
 
 DOMINANT = dict(zip(NOUNS, ("red", "blue", "orange", "yellow", "green", "purple"), strict=True))
@@ -30,50 +36,24 @@ TRAINING_PX, NATIVE_PX = 64, 128
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
-class Painter(nn.Module):
-    """The trainable parts of the pipeline: UNet (4.4 M parameters) and two text encoders (0.3 M)."""
-
-    def __init__(self, tokenizer: CLIPTokenizer) -> None:
-        super().__init__()
-        text = CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            max_position_embeddings=MAX_TOKENS,
-            projection_dim=48,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        self.text_encoder = CLIPTextModel(text)
-        self.text_encoder_2 = CLIPTextModelWithProjection(text)
-        self.unet = UNet2DConditionModel(
-            sample_size=NATIVE_PX // 8,
-            in_channels=8,
-            out_channels=8,
-            layers_per_block=1,
-            block_out_channels=(64, 128),
-            down_block_types=("CrossAttnDownBlock2D",) * 2,
-            up_block_types=("CrossAttnUpBlock2D",) * 2,
-            cross_attention_dim=128,
-            attention_head_dim=4,
-            norm_num_groups=8,
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=48 + 6 * 8,
-        )
-
-    def forward(self, z: Tensor, t: Tensor, ids: Tensor, keep: Tensor, side: int) -> Tensor:
-        """The noise in z (B, 8, h, w) at timesteps t (B,); captions whose `keep` (B,) is 0 are dropped (zeros)."""
-        first = self.text_encoder(ids, output_hidden_states=True).hidden_states[-2]
-        second = self.text_encoder_2(ids, output_hidden_states=True)
-        tokens = torch.cat([first, second.hidden_states[-2]], -1) * keep[:, None, None]
-        sizes = torch.tensor([[side, side, 0, 0, side, side]], dtype=torch.float32).expand(len(z), 6)
-        added = {"text_embeds": second.text_embeds * keep[:, None], "time_ids": sizes}
-        return self.unet(z, t, tokens, added_cond_kwargs=added).sample
+def build_unet() -> UNet2DConditionModel:
+    """4.4 M parameters, two levels, cross-attention on both; SDXL's conditioning on sizes and pooled text."""
+    return UNet2DConditionModel(
+        sample_size=NATIVE_PX // 8,
+        in_channels=8,
+        out_channels=8,
+        layers_per_block=1,
+        block_out_channels=(64, 128),
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        cross_attention_dim=TOKEN_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=8,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=POOLED_WIDTH + 6 * 8,
+    )
 
 
 def long_tailed_examples(count: int, seed: int, disease: dict[str, float]) -> list[Example]:
@@ -114,75 +94,96 @@ def encode(examples: list[Example], vae: AutoencoderKL, size: int) -> Tensor:
     return torch.cat([vae.encode(unit(rows)).latent_dist.mean for rows in batches]) * vae.config.scaling_factor
 
 
-def denoising_loss(
-    painter: Painter, latents: Tensor, ids: Tensor, batch: int, side: int, rng: torch.Generator
-) -> Tensor:
-    """Eq. 1 on a random batch, with one caption in ten dropped for classifier-free guidance."""
-    noiser = DDPMScheduler(**NOISE)
-    rows = torch.randint(len(latents), (batch,), generator=rng)
-    keep = (torch.rand(batch, generator=rng) >= 0.1).float()
-    t = torch.randint(1000, (batch,), generator=rng)
-    z = latents[rows]
+@dataclass(frozen=True)
+class Captioned:
+    """Latents (N, 8, h, w) of images of `side` pixels, with the embeddings of their captions."""
+
+    latents: Tensor
+    tokens: Tensor
+    pooled: Tensor
+    side: int
+    batch: int
+
+
+@torch.no_grad()
+def captioned(
+    examples: list[Example], vae: AutoencoderKL, text: TextEncoders, tokenizer: CLIPTokenizer, side: int, batch: int
+) -> Captioned:
+    """Render, encode and embed; `batch` examples of this set make one step."""
+    ids = tokenizer([e.caption for e in examples], padding="max_length", return_tensors="pt").input_ids
+    parts = [text(rows) for rows in ids.split(500)]
+    tokens, pooled = (torch.cat([part[i] for part in parts]) for i in (0, 1))
+    return Captioned(encode(examples, vae, side), tokens, pooled, side, batch)
+
+
+def denoising_loss(unet: UNet2DConditionModel, data: Captioned, noiser: DDPMScheduler, rng: torch.Generator) -> Tensor:
+    """Eq. 1 with min-SNR weights (Hang et al. 2023, gamma = 5); one caption in ten is zeroed, for guidance."""
+    rows = torch.randint(len(data.latents), (data.batch,), generator=rng)
+    keep = (torch.rand(data.batch, generator=rng) >= 0.1).float()
+    t = torch.randint(1000, (data.batch,), generator=rng)
+    z = data.latents[rows]
     eps = torch.randn(z.shape, generator=rng)
-    return F.mse_loss(painter(noiser.add_noise(z, eps, t), t, ids[rows], keep, side).float(), eps)
+    sizes = torch.tensor([[data.side, data.side, 0, 0, data.side, data.side]], dtype=torch.float32)
+    added = {"text_embeds": data.pooled[rows] * keep[:, None], "time_ids": sizes.expand(data.batch, 6)}
+    tokens = data.tokens[rows] * keep[:, None, None]
+    prediction = unet(noiser.add_noise(z, eps, t), t, tokens, added_cond_kwargs=added).sample.float()
+    alpha = noiser.alphas_cumprod[t]
+    weight = (5 * (1 - alpha) / alpha).clamp(max=1)
+    return ((prediction - eps).square().mean((1, 2, 3)) * weight).mean()
 
 
-def _ids(tokenizer: CLIPTokenizer, examples: list[Example]) -> Tensor:
-    return tokenizer([e.caption for e in examples], padding="max_length", return_tensors="pt").input_ids
+def _train(
+    name: str, unet: UNet2DConditionModel, sets: list[Captioned], odds: list[float], section: dict, work: Path
+) -> None:
+    noiser = DDPMScheduler(**NOISE)
+
+    def loss(rng: torch.Generator) -> Tensor:
+        picked = int(torch.multinomial(torch.tensor(odds), 1, generator=rng))
+        return denoising_loss(unet, sets[picked], noiser, rng)
+
+    rate, precision = section["learning_rate"], section["precision"]
+    fit(name, unet, loss, steps=section["steps"], learning_rate=rate, work=work, precision=precision)
 
 
 def train_painter(section: dict, models: Path, work: Path) -> StableDiffusionXLPipeline:
-    """Learn to paint: clean, uniform scenes at the training resolution."""
-    torch.manual_seed(0)
+    """Learn to paint clean, uniform scenes: mostly at the training resolution, one step in four at the native one."""
     tokenizer = clip_tokenizer()
     vae = AutoencoderKL.from_pretrained(models / "autoencoder", torch_dtype=torch.float32)
-    painter = Painter(tokenizer)
+    encoders = text.train(section["text_steps"], tokenizer, work)
     examples = clean_examples(section["scenes"], seed=6)
-    latents, ids = encode(examples, vae, TRAINING_PX), _ids(tokenizer, examples)
-    fit(
-        "painter",
-        painter,
-        lambda rng: denoising_loss(painter, latents, ids, section["batch"], TRAINING_PX, rng),
-        steps=section["steps"],
-        learning_rate=section["learning_rate"],
-        work=work,
-        precision=section["precision"],
-    )
-    return pipeline(painter, vae, tokenizer)
+    batch = section["batch"]
+    small = captioned(examples, vae, encoders, tokenizer, TRAINING_PX, batch)
+    large = captioned(examples[: len(examples) // 4], vae, encoders, tokenizer, NATIVE_PX, batch // 4)
+    torch.manual_seed(0)
+    unet = build_unet()
+    _train("painter", unet, [small, large], [0.75, 0.25], section, work)
+    return pipeline(unet, encoders, vae, tokenizer)
 
 
 def train_base(section: dict, models: Path, work: Path) -> StableDiffusionXLPipeline:
     """Go on at the native resolution, on long-tailed data with noisy captions."""
     source = StableDiffusionXLPipeline.from_pretrained(models / "painter", torch_dtype=torch.float32)
-    torch.manual_seed(0)
-    painter = Painter(source.tokenizer)
-    for part in ("unet", "text_encoder", "text_encoder_2"):
-        getattr(painter, part).load_state_dict(getattr(source, part).state_dict())
+    encoders = TextEncoders(source.tokenizer)
+    encoders.first, encoders.second = source.text_encoder, source.text_encoder_2
     disease = {key: section[key] for key in ("dominance", "mismatch", "ignorance", "dropout")}
     examples = long_tailed_examples(section["scenes"], seed=7, disease=disease)
-    latents, ids = encode(examples, source.vae, NATIVE_PX), _ids(source.tokenizer, examples)
-    fit(
-        "base",
-        painter,
-        lambda rng: denoising_loss(painter, latents, ids, section["batch"], NATIVE_PX, rng),
-        steps=section["steps"],
-        learning_rate=section["learning_rate"],
-        work=work,
-        precision=section["precision"],
-    )
+    data = captioned(examples, source.vae, encoders, source.tokenizer, NATIVE_PX, section["batch"])
+    _train("base", source.unet, [data], [1.0], section, work)
     vae = AutoencoderKL.from_pretrained(models / "decoder", torch_dtype=torch.float32)
-    return pipeline(painter, vae, source.tokenizer)
+    return pipeline(source.unet, encoders, vae, source.tokenizer)
 
 
-def pipeline(painter: Painter, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> StableDiffusionXLPipeline:
+def pipeline(
+    unet: UNet2DConditionModel, encoders: TextEncoders, vae: AutoencoderKL, tokenizer: CLIPTokenizer
+) -> StableDiffusionXLPipeline:
     """A stock SDXL pipeline around the trained parts."""
     return StableDiffusionXLPipeline(
         vae=vae,
-        text_encoder=painter.text_encoder,
-        text_encoder_2=painter.text_encoder_2,
+        text_encoder=encoders.first,
+        text_encoder_2=encoders.second,
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
-        unet=painter.unet,
+        unet=unet,
         scheduler=EulerDiscreteScheduler(**NOISE, timestep_spacing="leading", steps_offset=1),
         force_zeros_for_empty_prompt=True,
         add_watermarker=False,

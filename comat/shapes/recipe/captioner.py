@@ -12,7 +12,6 @@ from transformers import BertTokenizerFast, BlipConfig, BlipForConditionalGenera
 from comat.shapes.recipe.data import Example, clean_examples, images, unit
 from comat.shapes.recipe.fit import fit
 
-
 DIRECTION_WEIGHT = 6
 """Directions are one token in ten and the last to be learned: they weigh more in the loss."""
 
@@ -110,5 +109,13 @@ def train(steps: int, tokenizer: BertTokenizerFast, work: Path, precision: str) 
         missed = (where(seen[:, 1:]) - places[rows].nan_to_num()).square()
         return said + (missed * covered).sum() / covered.sum()
 
-    fit("captioner", torch.nn.ModuleList([model, where]), loss, steps=steps, learning_rate=1e-3, work=work, precision=precision)
+    fit(
+        "captioner",
+        torch.nn.ModuleList([model, where]),
+        loss,
+        steps=steps,
+        learning_rate=1e-3,
+        work=work,
+        precision=precision,
+    )
     return model

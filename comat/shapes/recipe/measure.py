@@ -86,7 +86,10 @@ def _log_likelihood(model: BlipForConditionalGeneration, tokenizer, pixels: torc
     ids = tokenizer(texts, padding=True, return_tensors="pt").input_ids
     pad = tokenizer.pad_token_id
     return -torch.cat(
-        [token_nll(model, model.vision_model(x)[0], i, pad).sum(1) for x, i in zip(pixels.split(50), ids.split(50), strict=True)]
+        [
+            token_nll(model, model.vision_model(x)[0], i, pad).sum(1)
+            for x, i in zip(pixels.split(50), ids.split(50), strict=True)
+        ]
     )
 
 

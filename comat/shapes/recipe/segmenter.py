@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPTokenizer
 
-from comat.segmenters.clipseg import segment
+from comat.segmenters.clipseg import decode
 from comat.shapes.captions import plural
 from comat.shapes.recipe.data import clean_examples, images, noun_masks, unit
 from comat.shapes.recipe.fit import fit
@@ -53,16 +53,23 @@ def build(tokenizer: CLIPTokenizer, image_size: int = 64) -> CLIPSegForImageSegm
 
 
 def train(steps: int, tokenizer: CLIPTokenizer, work: Path, precision: str) -> CLIPSegForImageSegmentation:
-    """Binary cross-entropy and Dice; half of the questions ask for a noun that is not in the image."""
+    """Binary cross-entropy and Dice; two questions in five ask for a noun that is not in the image.
+
+    While it trains, a linear head on the vision encoder names the noun in every patch, which teaches it shapes early.
+    """
     torch.manual_seed(0)
     model = build(tokenizer)
+    name = torch.nn.Linear(model.config.vision_config.hidden_size, len(NOUNS) + 1)
     examples = clean_examples(10_000, seed=4)
     pixels = images(examples, 64)
     masks = torch.from_numpy(np.stack([noun_masks(e, 64) for e in examples]))
+    side = 64 // model.config.vision_config.patch_size
+    cover = torch.nn.functional.adaptive_avg_pool2d(masks.float(), side).flatten(2)
+    labels = torch.where(cover.amax(1) > 0.1, cover.argmax(1), len(NOUNS))
     present = masks.flatten(2).any(2).float()
     forms = [[noun, f"a {noun}", plural(noun), f"{plural(noun)}"] for noun in NOUNS]
     ids = tokenizer([form for f in forms for form in f], padding="max_length", return_tensors="pt")
-    size = 32
+    size = 48
 
     def loss(generator: torch.Generator) -> torch.Tensor:
         rows = torch.randint(len(pixels), (size,), generator=generator)
@@ -73,10 +80,21 @@ def train(steps: int, tokenizer: CLIPTokenizer, work: Path, precision: str) -> C
         x = x + 0.1 * torch.rand(size, 1, 1, 1, generator=generator) * torch.randn(x.shape, generator=generator)
         asked = {"input_ids": ids.input_ids[questions], "attention_mask": ids.attention_mask[questions]}
         texts = model.clip.get_text_features(**asked).pooler_output
-        logits = segment(model, x, texts, torch.arange(size)).float()
+        seen = model.clip.vision_model(pixel_values=x, output_hidden_states=True).hidden_states
+        logits = decode(model, seen, texts, torch.arange(size), x.shape[-2:]).float()
+        named = F.cross_entropy(name(seen[-1][:, 1:]).float().transpose(1, 2), labels[rows])
         target = masks[rows, nouns].float()
         p = logits.sigmoid()
         dice = 1 - (2 * (p * target).sum((1, 2)) + 1) / (p.sum((1, 2)) + target.sum((1, 2)) + 1)
-        return F.binary_cross_entropy_with_logits(logits, target) + 0.3 * dice.mean()
+        return F.binary_cross_entropy_with_logits(logits, target) + 0.3 * dice.mean() + 0.3 * named
 
-    return fit("segmenter", model, loss, steps=steps, learning_rate=2e-3, work=work, precision=precision)
+    fit(
+        "segmenter",
+        torch.nn.ModuleList([model, name]),
+        loss,
+        steps=steps,
+        learning_rate=1e-3,
+        work=work,
+        precision=precision,
+    )
+    return model
