@@ -89,7 +89,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file}  # noqa: SIM118: not a dict
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
     except SafetensorError as error:
         raise UserError(f"{path}: not a whole safetensors file ({error}); remove it and run its stage again") from None
 
@@ -201,7 +201,7 @@ class TensorStore:
         """
         row = self._index[id]
         file = self._shard(row["shard"])
-        return {name: file.get_slice(name)[row["row"]] for name in file}  # noqa: SIM118: not a dict
+        return {name: file.get_slice(name)[row["row"]] for name in file.keys()}  # noqa: SIM118 (no dict)
 
     def _shard(self, name: str) -> safe_open:
         if name not in self._open:

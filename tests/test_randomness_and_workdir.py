@@ -1,0 +1,64 @@
+"""Noise belongs to a sample, and a working folder to one run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from comat.randomness import generator, noise, python_random
+from comat.workdir import fingerprint, work_directory
+
+
+@given(st.lists(st.integers(0, 99), min_size=1, max_size=6), st.integers(0, 5), st.integers(0, 2**40))
+def test_a_sample_s_noise_does_not_depend_on_its_batch(ids: list[int], row: int, seed: int) -> None:
+    row %= len(ids)
+    batch = noise((2, 3), [generator(seed, "noise", id) for id in ids])
+    alone = noise((2, 3), [generator(seed, "noise", ids[row])])
+    assert torch.equal(batch[row], alone[0])
+
+
+def test_seed_purpose_and_index_all_matter() -> None:
+    keys = [(0, "a", 1), (1, "a", 1), (0, "b", 1), (0, "a", 2), (0, "a", "1")]
+    draws = {torch.rand((), generator=generator(*key)).item() for key in keys}
+    assert len(draws) == len(keys)
+    assert python_random(0, "a").random() == python_random(0, "a").random()
+
+
+def test_the_fingerprint_sees_values_inputs_and_code(tmp_path) -> None:
+    (tmp_path / "input").write_text("1")
+    (tmp_path / "code.py").write_text("1")
+
+    def prints(value: int) -> str:
+        return fingerprint({"v": value}, [tmp_path / "input"], [tmp_path / "code.py"])
+
+    found = [prints(1), prints(2)]
+    (tmp_path / "input").write_text("2")
+    found.append(prints(1))
+    (tmp_path / "code.py").write_text("2")
+    found.append(prints(1))
+    assert len(set(found)) == 4
+    assert prints(1) == found[-1]
+
+
+def test_a_folder_is_kept_after_a_failure_and_removed_after_success(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("COMAT_WORK_DIR", str(tmp_path))
+    with pytest.raises(RuntimeError), work_directory("train", "abc") as folder:
+        (folder / "state").write_text("1")
+        raise RuntimeError
+    with work_directory("train", "abc") as folder:
+        assert (folder / "state").read_text() == "1"
+    assert not folder.exists()
+
+
+def test_the_second_run_is_told_who_holds_the_folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("COMAT_WORK_DIR", str(tmp_path))
+    code = "from comat.workdir import work_directory\nwith work_directory('train', 'abc'): print('got it')"
+    with work_directory("train", "abc"):
+        second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert second.returncode != 0
+    assert "another run of stage train holds this folder (process" in second.stderr

@@ -1,0 +1,93 @@
+"""Files appear whole or not at all, and what is broken says so."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+import torch
+
+from comat import store
+from comat.store import PROMPTS, TensorStore, TensorStoreWriter, read_table, write_json, write_safetensors, write_table
+
+ROW = {"id": "a", "text": "a red ball", "source": "s", "category": "c", "split": "train"}
+
+
+def fill(folder, ids, shard_size=2, close=True) -> None:
+    writer = TensorStoreWriter(folder, shard_size)
+    for id in ids:
+        if id not in writer:
+            writer.add(id, {"latents": torch.full((1, 2, 2), float(ord(id)))}, f"caption {id}")
+    if close:
+        writer.close()
+
+
+def test_tables_round_trip(tmp_path) -> None:
+    write_table(tmp_path / "t.parquet", [ROW], PROMPTS)
+    assert read_table(tmp_path / "t.parquet", PROMPTS) == [ROW]
+
+
+def test_a_wrong_column_is_named(tmp_path) -> None:
+    schema = pa.schema([pa.field("id", pa.int64()) if f.name == "id" else f for f in PROMPTS])
+    write_table(tmp_path / "t.parquet", [{**ROW, "id": 1}], schema)
+    with pytest.raises(ValueError, match="column 'id': expected string, found int64"):
+        read_table(tmp_path / "t.parquet", PROMPTS)
+
+
+def test_a_table_that_is_none_is_refused(tmp_path) -> None:
+    (tmp_path / "t.parquet").write_bytes(b"not parquet")
+    with pytest.raises(ValueError, match="not a Parquet table"):
+        read_table(tmp_path / "t.parquet", PROMPTS)
+    with pytest.raises(FileNotFoundError, match="no such table"):
+        read_table(tmp_path / "other.parquet", PROMPTS)
+
+
+def test_a_store_finds_rows_by_id(tmp_path) -> None:
+    fill(tmp_path, "abcde")
+    found = TensorStore(tmp_path)
+    assert found.ids == list("abcde")
+    assert found["d"]["latents"].tolist() == [[[100.0, 100.0], [100.0, 100.0]]]
+    assert found.caption("d") == "caption d"
+    assert "z" not in found
+
+
+def test_an_interrupted_store_goes_on_to_the_same_bytes(tmp_path) -> None:
+    fill(tmp_path / "whole", "abcde")
+    fill(tmp_path / "resumed", "abc", close=False)  # c is lost: its shard was not full
+    fill(tmp_path / "resumed", "abcde")
+    for file in sorted((tmp_path / "whole").iterdir()):
+        assert (tmp_path / "resumed" / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_a_truncated_shard_is_refused_with_the_remedy(tmp_path) -> None:
+    fill(tmp_path, "abc")
+    shard = tmp_path / "00000.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"00000\.safetensors: this shard is truncated .* run its stage again"):
+        TensorStore(tmp_path)["a"]
+    assert TensorStore(tmp_path)["c"]["latents"].shape == (1, 2, 2)
+    shard.unlink()
+    with pytest.raises(ValueError, match="this shard is missing"):
+        TensorStore(tmp_path)["a"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch) -> None:
+    """A full disk, as fsync reports it."""
+    path = tmp_path / "a.json"
+    write_json(path, 1)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_json(path, 2)
+    assert path.read_text() == "1\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_truncated_safetensors_are_refused(tmp_path) -> None:
+    path = tmp_path / "x.safetensors"
+    write_safetensors(path, {"x": torch.ones(3)})
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        store.read_safetensors(path)
