@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from comat.corpora.build import Contamination, folded, normalise, prompt_id
+from comat.corpora.build import Contamination, build_corpus, folded, normalise, prompt_id
 from comat.corpora.readers import Prompt, read_hrs, read_lines, read_t2i_compbench
 from comat.errors import UserError
+from comat.params import PromptsParams
 
 
 def test_normalise_folds_whitespace_and_typographic_quotes() -> None:
@@ -61,3 +62,34 @@ def test_contamination_exact_near_and_none() -> None:
     assert contamination.reason(held_out.upper() + ".") == "in the evaluation"
     assert contamination.reason(held_out + " today") == "near an evaluation prompt"
     assert contamination.reason("a yellow cone") is None
+
+
+def corpus(tmp_path, decontaminate: bool, train: list[str], val: list[str]):
+    (tmp_path / "color_train.txt").write_text("\n".join(train))
+    (tmp_path / "color_val.txt").write_text("\n".join(val))
+    source = {"name": "t2i", "format": "t2i_compbench", "path": str(tmp_path)}
+    values = {"sources": [source], "abc6k_sample": 0, "decontaminate": decontaminate, "near_duplicate": 0.8}
+    return build_corpus(PromptsParams.model_validate(values), seed=0)
+
+
+def test_held_out_prompts_leave_the_training_split(tmp_path) -> None:
+    """Three training prompts: one held out, one twice (its case differs)."""
+    train, val = ["a red ball", "A Blue cube.", "a blue cube"], ["A red ball!"]
+    rows, report = corpus(tmp_path, True, train, val)
+    assert [(row["text"], row["split"]) for row in rows] == [("A red ball!", "test"), ("A Blue cube.", "train")]
+    assert report["sources"]["t2i"] == {
+        "read": 4,
+        "kept": 2,
+        "dropped": {"duplicate": 1, "in the evaluation": 1},
+    }
+
+
+def test_without_decontamination_a_prompt_may_stand_in_both_splits(tmp_path) -> None:
+    rows, report = corpus(tmp_path, False, ["a red ball"], ["a red ball"])
+    assert report["total"] == {"train": 1, "test": 1}
+    assert len({row["id"] for row in rows}) == 2
+
+
+def test_a_corpus_without_training_prompts_is_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match="no training prompt is left"):
+        corpus(tmp_path, True, ["a red ball"], ["a red ball"])

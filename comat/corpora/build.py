@@ -32,9 +32,9 @@ def folded(text: str) -> str:
     return " ".join(text.lower().translate(str.maketrans(string.punctuation, " " * len(string.punctuation))).split())
 
 
-def prompt_id(text: str) -> str:
-    """16 hexadecimal digits of the normalised text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def prompt_id(text: str, split: str = "train") -> str:
+    """16 hexadecimal digits of the normalised text and its split: without decontamination it may stand in both."""
+    return hashlib.sha256(f"{split} {text}".encode()).hexdigest()[:16]
 
 
 def _signature(text: str) -> MinHash:
@@ -85,7 +85,7 @@ def read_sources(params: PromptsParams, seed: int) -> Iterator[tuple[str, Prompt
 def build_corpus(params: PromptsParams, seed: int) -> tuple[list[dict], dict]:
     """The rows of `prompts.parquet`, and the report: per source read, kept, and dropped by reason.
 
-    Held-out prompts come first, so a prompt that is in both splits is held out.
+    Held-out prompts come first. A training prompt that is held out as well is dropped by decontamination alone.
 
     Raises:
         UserError: if no training prompt is left.
@@ -99,18 +99,19 @@ def build_corpus(params: PromptsParams, seed: int) -> tuple[list[dict], dict]:
     for i in tqdm(order, desc="prompts"):
         source, prompt, text = found[i]
         report[source]["read"] += 1
-        reason = "duplicate" if folded(text) in seen else None
-        if reason is None and prompt.split == "train":
-            reason = contamination.reason(text)
-        if reason is None and not folded(text):
+        key = (prompt.split, folded(text))
+        reason = contamination.reason(text) if prompt.split == "train" else None
+        if key in seen:
+            reason = "duplicate"
+        elif not key[1]:
             reason = "no words"
         if reason:
             report[source]["dropped"][reason] += 1
             continue
-        seen.add(folded(text))
+        seen.add(key)
         report[source]["kept"] += 1
         row = {
-            "id": prompt_id(text),
+            "id": prompt_id(text, prompt.split),
             "text": text,
             "source": source,
             "category": prompt.category,
