@@ -30,7 +30,7 @@ test: lint
 	python -m pytest -q -n 2
 
 experiments: $(VENV)/.installed
-	dvc exp show --drop '.*' --keep 'oracle\.(color|spatial|numeracy|complex|total)\.(tuned|gain)$$|frechet\.ratio|^lambda_adv|^alpha|^concept_activation|^image_batch' --num 1
+	dvc exp show --drop '.*' --keep '^Experiment$$|oracle\.(color|spatial|numeracy|complex|total)\.(tuned|gain)$$|frechet\.ratio|^lambda_adv|^alpha|^concept_activation|^image_batch' --num 1
 
 plots: $(VENV)/.installed
 	dvc plots show --out data/evaluate/plots
