@@ -23,10 +23,10 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """
     if min(len(a), len(b)) < 2 or a.shape[1] != b.shape[1]:
         raise ValueError(f"expected two sets of at least two images with equal features, got {a.shape} and {b.shape}")
-    ca, cb = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    root = linalg.sqrtm(np.atleast_2d(ca @ cb) if ca.ndim else np.atleast_2d(ca * cb))
-    mean = np.square(a.mean(0) - b.mean(0)).sum()
-    return float(mean + np.trace(np.atleast_2d(ca)) + np.trace(np.atleast_2d(cb)) - 2 * np.trace(root.real))
+    ca, cb = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
+    # The trace of a matrix root is the sum of the roots of the eigenvalues; those of ca @ cb are real and not negative.
+    root = np.sqrt(linalg.eigvals(ca @ cb).real.clip(min=0)).sum()
+    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(ca) + np.trace(cb) - 2 * root)
 
 
 class Features:
