@@ -170,9 +170,7 @@ def denoising_loss(
     sizes = torch.tensor([[data.side, data.side, 0, 0, data.side, data.side]], dtype=torch.float32)
     added = {"text_embeds": data.pooled[rows] * keep[:, None], "time_ids": sizes.expand(data.batch, 6)}
     tokens = data.tokens[rows] * keep[:, None, None]
-    layers = (
-        [n for n, _ in unet.named_modules() if n.endswith(".attn2") and not n.startswith("down")] if binding else []
-    )
+    names = [name for name, _ in unet.named_modules() if name.endswith(".attn2") and not name.startswith("down")]
     with recorded_maps(unet, names if binding else ()) as recording:
         prediction = unet(noiser.add_noise(z, eps, t), t, tokens, added_cond_kwargs=added).sample.float()
     alpha = noiser.alphas_cumprod[t]
