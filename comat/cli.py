@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -25,7 +26,9 @@ def preset(name: str) -> None:
     from comat.params import load
 
     load(source)
-    shutil.copyfile(source, "params.yaml")
+    part = Path(".params.yaml.part")
+    shutil.copyfile(source, part)
+    os.replace(part, "params.yaml")
     print(f"params.yaml is now {source}; `dvc repro` runs it")
 
 

@@ -16,13 +16,14 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(min_length=1)]  # hub id or folder
 Moment = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
     """A part of the parameters: unknown keys and wrong types are errors, and nothing changes after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class PromptSource(Section):
@@ -34,7 +35,7 @@ class PromptSource(Section):
 
 
 class PromptsParams(Section):
-    sources: list[PromptSource]
+    sources: Annotated[list[PromptSource], Field(min_length=1)]
     abc6k_sample: CountOrNone  # prompts drawn from ABC-6K; 0 takes all
     decontaminate: bool  # drop training prompts that are evaluation prompts, or nearly
     near_duplicate: Probability  # Jaccard similarity of word 3-grams from which a prompt counts as a near-duplicate
@@ -84,7 +85,7 @@ class SamplesParams(Section):
 
 
 class EvaluateParams(Section):
-    feature_model: str  # folder of the model whose features measure the Fréchet distance
+    feature_model: Name  # folder of the model whose features measure the Fréchet distance
     bootstrap: Count  # resamples
     grid_pairs: Count  # base/tuned pairs in each picture
 
@@ -93,28 +94,28 @@ class Params(Section):
     """Everything that `params.yaml` holds."""
 
     seed: CountOrNone
-    device: str  # auto, cpu, cuda, cuda:1 …
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
     precision: Literal["fp32", "bf16", "fp16"]  # arithmetic of the frozen models; LoRA weights stay in float32
 
-    base_model: str  # hub id or folder, diffusers layout
+    base_model: Name  # diffusers layout
     base_revision: str | None
     vae: str | None  # hub id or folder of another autoencoder
     captioner: Literal["blip"]
-    captioner_model: str
+    captioner_model: Name
     captioner_revision: str | None
     caption_prefix: str  # put before the prompt and masked out of the loss
     segmenter: Literal["clipseg"]
-    segmenter_model: str
+    segmenter_model: Name
     segmenter_revision: str | None
     segmenter_threshold: Probability
     discriminator: Literal["unet"]
-    discriminator_model: str
+    discriminator_model: Name
     discriminator_revision: str | None
 
     resolution: Annotated[int, Field(ge=8, multiple_of=8)]  # px, training
     native_resolution: Annotated[int, Field(ge=8, multiple_of=8)]  # px, of the base model
     scheduler: Literal["ddpm", "ddim", "euler"]
-    sampling_steps: Count  # T
+    sampling_steps: Annotated[int, Field(ge=1, le=1000)]  # T, of 1000 training timesteps
     guidance_scale: Annotated[float, Field(ge=1)]
     grad_steps: Count  # K of the T steps
     attribute_steps: CountOrNone  # r of the K steps

@@ -54,7 +54,11 @@ IMAGE_INDEX = pa.schema(
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and is removed otherwise."""
+    """A temporary path beside `path` that takes its place when the block ends well, and is removed otherwise.
+
+    Raises:
+        OSError: naming `path`, for example where the disk is full; what stood there before still does.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -62,6 +66,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # A full disk names no file of its own.
+        raise OSError(error.errno, f"{error.strerror or error}; nothing was changed at", str(path)) from None
     finally:
         part.unlink(missing_ok=True)
 
@@ -168,9 +177,6 @@ class TensorStoreWriter:
             for row, (id, caption) in enumerate(zip(shard["ids"], shard["captions"], strict=True))
         ]
         write_table(self.folder / "index.parquet", rows, LATENT_INDEX)
-        write_json(
-            self._journal, [{"name": s["name"], "sha256": s["sha256"], "ids": [], "captions": []} for s in self._shards]
-        )
 
 
 class TensorStore:

@@ -58,6 +58,15 @@ def test_an_interrupted_store_goes_on_to_the_same_bytes(tmp_path) -> None:
         assert (tmp_path / "resumed" / file.name).read_bytes() == file.read_bytes(), file.name
 
 
+def test_a_closed_store_is_whole_and_stays_so(tmp_path) -> None:
+    """A run killed after `close` but before its folder is published draws nothing again."""
+    fill(tmp_path, "abcde")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert all(id in TensorStoreWriter(tmp_path, 2) for id in "abcde")
+    fill(tmp_path, "abcde")
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
 def test_a_truncated_shard_is_refused_with_the_remedy(tmp_path) -> None:
     fill(tmp_path, "abc")
     shard = tmp_path / "00000.safetensors"
@@ -79,7 +88,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(store.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=r"No space left on device; nothing was changed at: '.*a\.json'"):
         write_json(path, 2)
     assert path.read_text() == "1\n"
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]

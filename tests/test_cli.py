@@ -1,0 +1,62 @@
+"""The `comat` command: what it does, and what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from comat.cli import app
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(ROOT / "presets", tmp_path / "presets")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(*words: str):
+    return CliRunner().invoke(app, list(words))
+
+
+def test_a_preset_replaces_the_parameters_comments_and_all(folder: Path) -> None:
+    (folder / "params.yaml").write_text("seed: 5\n")
+    assert call("preset", "shapes").exit_code == 0
+    assert (folder / "params.yaml").read_text() == (ROOT / "presets/shapes.yaml").read_text()
+
+
+def test_an_unknown_preset_leaves_the_parameters_alone(folder: Path) -> None:
+    before = (folder / "params.yaml").read_text()
+    result = call("preset", "sd99")
+    assert result.exit_code == 1
+    assert "error: no preset 'sd99'; there are: " in result.stderr and "shapes" in result.stderr
+    assert (folder / "params.yaml").read_text() == before
+
+
+def test_show_needs_a_result(folder: Path) -> None:
+    result = call("show")
+    assert result.exit_code == 1
+    assert "no result yet; run `dvc repro` first" in result.stderr
+
+
+def test_show_prints_the_table_and_the_pictures(folder: Path) -> None:
+    row = {"base": 0.25, "tuned": 0.5, "gain": 0.25, "gain_low": 0.2, "gain_high": 0.3, "n": 200}
+    metrics = {"oracle": {"total": row}, "frechet": {"base": 2.0, "tuned": 1.0, "ratio": 0.5}}
+    (folder / "data/evaluate/pictures").mkdir(parents=True)
+    (folder / "data/evaluate/metrics.json").write_text(json.dumps(metrics))
+    (folder / "data/evaluate/pictures/grid.png").write_bytes(b"")
+    result = call("show")
+    assert result.exit_code == 0
+    assert "25.0%   50.0%   +25.0" in result.stdout and "data/evaluate/pictures/grid.png" in result.stdout
+
+
+def test_generate_needs_a_tuned_model_and_a_prompt(folder: Path) -> None:
+    result = call("generate", "a red ball")
+    assert result.exit_code == 1 and "run `dvc repro` first" in result.stderr
+    assert "the prompt is empty" in call("generate", " ").stderr
