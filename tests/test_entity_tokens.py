@@ -1,0 +1,53 @@
+"""Entities and tokens: decoding an entity's tokens gives back its words, whatever the prompt looks like."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from comat.entities.tokens import token_positions
+from comat.shapes.recipe.tokenizers import clip_tokenizer, words
+
+TOKENIZER = clip_tokenizer()
+word = st.one_of(
+    st.sampled_from(words()[4:]),
+    st.text("abcdefghijklmnopqrstuvwxyzABCDEFGH", min_size=1, max_size=9),
+    st.sampled_from(["dog's", "T-shirt", "café", "well-lit", "’quoted’"]),
+)
+
+
+def decoded(prompt: str, positions: list[int]) -> str:
+    ids = TOKENIZER(prompt, truncation=True).input_ids
+    return TOKENIZER.decode([ids[i] for i in positions]).replace(" ", "")
+
+
+@settings(deadline=None)
+@given(st.lists(word, min_size=1, max_size=6), st.data())
+def test_tokens_decode_to_the_words(parts: list[str], data: st.DataObject) -> None:
+    prompt = " ".join(parts)
+    index = data.draw(st.integers(0, len(parts) - 1))
+    start = len(" ".join(parts[:index])) + (index > 0)
+    span = (start, start + len(parts[index]))
+    offsets = TOKENIZER(prompt, truncation=True, return_offsets_mapping=True).offset_mapping
+    cut = max(end for _, end in offsets) < span[1]
+    (positions,) = token_positions(TOKENIZER, prompt, [[span]])
+    if not cut:
+        assert decoded(prompt, positions) == parts[index].lower().replace(" ", "")
+
+
+def test_groups_join_their_words_and_the_start_token_counts() -> None:
+    prompt = "A red, big ball"
+    assert token_positions(TOKENIZER, prompt, [[(2, 5), (11, 15)], [(7, 10)]]) == [[2, 5], [4]]
+
+
+def test_words_that_are_cut_off_have_no_positions() -> None:
+    prompt = " ".join(["red"] * 30)
+    assert token_positions(TOKENIZER, prompt, [[(0, 3)], [(116, 119)]]) == [[1], []]
+
+
+@pytest.mark.parametrize("prompt", ["a red ball", "  a red  ball"])
+def test_spaces_do_not_shift_tokens(prompt: str) -> None:
+    start = prompt.index("ball")
+    (positions,) = token_positions(TOKENIZER, prompt, [[(start, start + 4)]])
+    assert decoded(prompt, positions) == "ball"
