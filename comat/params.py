@@ -175,6 +175,11 @@ class Params(Section):
         """Whether Eq. 4 and 5 have any weight."""
         return self.attribute_steps > 0 and (self.alpha > 0 or self.beta > 0)
 
+    def local_models(self) -> list[Path]:
+        """The models that are folders of the user's; the others are hub ids, which their revisions tell apart."""
+        names = (self.base_model, self.vae, self.captioner_model, self.segmenter_model, self.discriminator_model)
+        return sorted({Path(name) for name in names if name and Path(name).is_dir()})
+
 
 def load(path: str | Path = "params.yaml") -> Params:
     """Read and check a parameter file.

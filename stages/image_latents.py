@@ -29,7 +29,8 @@ def main() -> None:
     pairs = captions_by_file(Path(section.captions), params.seed)
     python_random(params.seed, "images").shuffle(pairs)
     pairs = pairs[: section.count or len(pairs)]
-    with work_directory("image_latents", fingerprint(params.model_dump(), [Path(section.captions)])) as work:
+    inputs = [Path(section.captions), *params.local_models()]
+    with work_directory("image_latents", fingerprint(params.model_dump(), inputs)) as work:
         writer, skipped = TensorStoreWriter(work, section.shard_size), {}
         backbone = Backbone.load(
             params.base_model,

@@ -22,7 +22,8 @@ def main() -> None:
     rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
     python_random(params.seed, "reference prompts").shuffle(rows)
     rows = rows[: section.count or len(rows)]
-    with work_directory("reference_latents", fingerprint(params.model_dump(), [args.prompts, args.warmup])) as work:
+    inputs = [args.prompts, args.warmup, *params.local_models()]
+    with work_directory("reference_latents", fingerprint(params.model_dump(), inputs)) as work:
         writer = TensorStoreWriter(work, section.shard_size)
         todo = [row for row in rows if row["id"] not in writer]
         backbone = load_backbone(params, args.warmup / "unet")

@@ -16,7 +16,7 @@ def main() -> None:
     from comat.workdir import fingerprint, work_directory
 
     inputs = [args.prompts, args.entities, args.warmup, args.train / "lora"]
-    with work_directory("samples", fingerprint(params.model_dump(), inputs)) as work:
+    with work_directory("samples", fingerprint(params.model_dump(), [*inputs, *params.local_models()])) as work:
         draw_samples(params, args.prompts, args.entities, args.warmup / "unet", args.train / "lora", work / "out")
         publish(work / "out", args.out)
 

@@ -20,7 +20,7 @@ def main() -> None:
 
     torch.use_deterministic_algorithms(True, warn_only=True)
     inputs = [args.prompts, args.entities, args.warmup, args.reference_latents, args.image_latents]
-    with work_directory("train", fingerprint(params.model_dump(), inputs)) as work:
+    with work_directory("train", fingerprint(params.model_dump(), [*inputs, *params.local_models()])) as work:
         data = TrainingData(params, args.prompts, args.entities, args.reference_latents, args.image_latents)
         trainer = Trainer(params, load_backbone(params, args.warmup / "unet"), data, work)
         trainer.run()

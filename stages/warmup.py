@@ -22,7 +22,8 @@ def main() -> None:
     backbone = Backbone.load(
         params.base_model, params.base_revision, vae=params.vae, device=choose_device(params.device)
     )
-    with work_directory("warmup", fingerprint(params.model_dump(), [args.warmup_images])) as work:
+    inputs = [args.warmup_images, *params.local_models()]
+    with work_directory("warmup", fingerprint(params.model_dump(), inputs)) as work:
         if params.warmup.steps:
             store = TensorStore(args.warmup_images)
             latents = torch.stack([store[id]["latents"] for id in store.ids])

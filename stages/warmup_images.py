@@ -23,7 +23,8 @@ def main() -> None:
     rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
     python_random(params.seed, "warmup prompts").shuffle(rows)
     rows = rows[: params.warmup_images.count] if params.warmup.steps else []
-    with work_directory("warmup_images", fingerprint(params.model_dump(), [args.prompts])) as work:
+    inputs = [args.prompts, *params.local_models()]
+    with work_directory("warmup_images", fingerprint(params.model_dump(), inputs)) as work:
         writer = TensorStoreWriter(work, shard_size=256)
         todo = [row for row in rows if row["id"] not in writer]
         backbone = todo and Backbone.load(

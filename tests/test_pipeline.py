@@ -33,3 +33,16 @@ def test_every_parameter_belongs_to_a_stage() -> None:
 
 def test_a_lambda_reruns_train_samples_and_evaluate_only() -> None:
     assert [name for name in STAGES if "lambda_adv" in STAGES[name]["params"]] == ["train"]
+
+
+WORLD = YAML(typ="safe").load((ROOT / "data/shapes/dvc.yaml").read_text())["stages"]
+MODULES = {"painter": "recipe.base", "coco": "corpora"}
+"""Stages of the world that are not made by the module of their name."""
+
+
+@pytest.mark.parametrize("name", WORLD)
+def test_deps_of_the_world_hold_every_module(name: str) -> None:
+    listed = {dep for dep in WORLD[name]["deps"] if dep.endswith(".py")}
+    imported = project_imports(f"comat.shapes.{MODULES.get(name, f'recipe.{name}')}")
+    shared = {f"comat/shapes/recipe/{module}.py" for module in ("__main__", "tokenizers")}
+    assert imported <= listed <= imported | shared

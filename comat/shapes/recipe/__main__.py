@@ -10,35 +10,11 @@ from pathlib import Path
 import torch
 from ruamel.yaml import YAML
 
-STAGES = ("autoencoder", "decoder", "captioner", "segmenter", "features", "painter", "base")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=STAGES)
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--models", type=Path, default=Path("models"))
-    parser.add_argument("--work", type=Path, default=Path(".work"))
-    options = parser.parse_args()
-    section = YAML(typ="safe").load(options.params.read_text())[options.stage]
-    work = options.work / options.stage
-    globals()[f"run_{options.stage}"](section, options.models, work)
-    shutil.rmtree(work, ignore_errors=True)
-
 
 def run_autoencoder(section: dict, models: Path, work: Path) -> None:
     from comat.shapes.recipe import autoencoder
 
     save(autoencoder.train(section["steps"], work, section["precision"]), models / "autoencoder")
-
-
-def run_decoder(section: dict, models: Path, work: Path) -> None:
-    from diffusers import AutoencoderKL
-
-    from comat.shapes.recipe import autoencoder
-
-    vae = AutoencoderKL.from_pretrained(models / "autoencoder", torch_dtype=torch.float32)
-    save(autoencoder.sharpen(vae, section["steps"], work, section["precision"]), models / "decoder")
 
 
 def run_captioner(section: dict, models: Path, work: Path) -> None:
@@ -92,6 +68,29 @@ def save(model: object, folder: Path, tokenizer: object = None, processor: str |
         (part / "preprocessor_config.json").write_text(json.dumps(fields, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
+
+
+RUN = {
+    "autoencoder": run_autoencoder,
+    "captioner": run_captioner,
+    "segmenter": run_segmenter,
+    "features": run_features,
+    "painter": run_painter,
+    "base": run_base,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=RUN)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--models", type=Path, default=Path("models"))
+    parser.add_argument("--work", type=Path, default=Path(".work"))
+    options = parser.parse_args()
+    section = YAML(typ="safe").load(options.params.read_text())[options.stage]
+    work = options.work / options.stage
+    RUN[options.stage](section, options.models, work)
+    shutil.rmtree(work, ignore_errors=True)
 
 
 if __name__ == "__main__":
