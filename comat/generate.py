@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from comat.diffusion.lora import FILE, load_lora, merged
+from comat.diffusion.tokenizers import check_length, load_tokenizers
 from comat.errors import UserError
 from comat.images import to_bytes
 from comat.params import Params
@@ -21,7 +22,7 @@ def generate(params: Params, prompt: str, seeds: int, unet: Path, lora: Path, ou
     """Write a picture of two rows, base and tuned, one column a seed, from the same noise.
 
     Raises:
-        UserError: if there is no tuned model yet, or the prompt is empty.
+        UserError: if there is no tuned model yet, or the prompt is empty or too long.
     """
     from comat.training.trainer import load_backbone
 
@@ -29,6 +30,7 @@ def generate(params: Params, prompt: str, seeds: int, unet: Path, lora: Path, ou
         raise UserError("the prompt is empty; say what to draw")
     if not (lora / FILE).is_file() or not unet.is_dir():
         raise UserError(f"{lora / FILE} and {unet}: expected both; run `dvc repro` first")
+    check_length(load_tokenizers(params.base_model, params.base_revision), prompt)
     backbone = load_backbone(params, unet)
     rows = []
     for tuned in (False, True):

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from comat.diffusion.tokenizers import check_length, is_too_long
 from comat.entities.tokens import token_positions
+from comat.errors import UserError
 from comat.shapes.recipe.tokenizers import clip_tokenizer, words
 
 TOKENIZER = clip_tokenizer()
@@ -51,3 +53,14 @@ def test_spaces_do_not_shift_tokens(prompt: str) -> None:
     start = prompt.index("ball")
     (positions,) = token_positions(TOKENIZER, prompt, [[(start, start + 4)]])
     assert decoded(prompt, positions) == "ball"
+
+
+def test_a_prompt_over_the_text_encoders_length_is_refused_with_what_would_be_cut() -> None:
+    """24 tokens are 22 words between start and end; the words of the world are one token each."""
+    tokenizers = [clip_tokenizer()]
+    fits = " ".join(["red"] * 21 + ["ball"])
+    check_length(tokenizers, fits)
+    assert not is_too_long(tokenizers, fits)
+    assert is_too_long(tokenizers, fits + " and star")
+    with pytest.raises(UserError, match=r"has 26 tokens.* reads 24: 'and star' would be cut off"):
+        check_length(tokenizers, fits + " and star")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from diffusers import DiffusionPipeline
 from transformers import CLIPTokenizer
 
@@ -21,3 +23,25 @@ def load_tokenizers(model: str, revision: str | None = None) -> list[CLIPTokeniz
     except (OSError, ValueError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(f"base_model {model!r}: cannot load its tokenizers: {reason[:300]}") from None
+
+
+def is_too_long(tokenizers: Sequence[CLIPTokenizer], prompt: str) -> bool:
+    """Whether a text encoder would not read the prompt to its end."""
+    return any(len(tokenizer(prompt).input_ids) > tokenizer.model_max_length for tokenizer in tokenizers)
+
+
+def check_length(tokenizers: Sequence[CLIPTokenizer], prompt: str) -> None:
+    """Refuse a prompt that a text encoder would not read to its end.
+
+    Raises:
+        UserError: with its length, the limit, and what would be cut off.
+    """
+    for tokenizer in tokenizers:
+        encoded = tokenizer(prompt, return_offsets_mapping=True)
+        length, most = len(encoded.input_ids), tokenizer.model_max_length
+        if length > most:
+            cut = prompt[encoded.offset_mapping[most - 1][0] :].strip()
+            raise UserError(
+                f"the prompt has {length} tokens, start and end included, and the text encoder reads {most}: "
+                f"{cut[:60]!r} would be cut off; shorten it"
+            )

@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from comat.diffusion.tokenizers import is_too_long
 from comat.entities.parse import ParsedEntity, load_parser, parse_all
 from comat.entities.tokens import token_positions
 
@@ -33,7 +34,7 @@ def entity_rows(
 ) -> tuple[list[dict], dict]:
     """The rows of `entities.parquet` for (id, text) pairs, and a report of what was dropped and why."""
     parser, filtered = load_parser(spacy_model), filtered_nouns()
-    rows, dropped, without = [], Counter(), 0
+    rows, dropped, without, too_long = [], Counter(), 0, 0
     parsed = parse_all(parser, (text for _, text in prompts), batch_size)
     for (id, text), entities in tqdm(zip(prompts, parsed, strict=True), total=len(prompts), desc="entities"):
         kept = 0
@@ -49,11 +50,13 @@ def entity_rows(
             row |= {"noun_tokens": [noun for noun, _ in positions], "tokens": [every for _, every in positions]}
             rows.append(row)
         without += kept == 0
+        too_long += is_too_long(tokenizers, text)
     report = {
         "prompts": len(prompts),
         "entities": len(rows),
         "kept": sum(row["kept"] for row in rows),
         "prompts_without_entities": without,
+        "prompts_too_long": too_long,  # the text encoder does not read their ends
         "dropped": {reason: count for reason, count in sorted(dropped.items(), key=str) if reason},
     }
     return rows, report
