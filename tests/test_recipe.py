@@ -1,0 +1,99 @@
+"""The recipe of the world: training resumes exactly, latents are standard, supervision is where it should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+
+from comat.shapes.captions import describe
+from comat.shapes.recipe.autoencoder import standardise
+from comat.shapes.recipe.base import areas_and_words, binding_loss
+from comat.shapes.recipe.data import Example
+from comat.shapes.recipe.fit import fit
+from comat.shapes.recipe.tokenizers import clip_tokenizer
+from comat.shapes.scenes import Group, Object, Scene, Spec
+
+
+def regression(model: nn.Module, stop_at: int | None = None):
+    """A loss on random data that raises at its `stop_at`-th call."""
+    calls = iter(range(10**6))
+
+    def loss(generator: torch.Generator) -> torch.Tensor:
+        if next(calls) == stop_at:
+            raise KeyboardInterrupt
+        x = torch.randn(8, 3, generator=generator)
+        return (model(x) - x.sum(1, keepdim=True)).square().mean()
+
+    return loss
+
+
+def linear() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(3, 1)
+
+
+def test_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """The state is saved after step 100; the second run takes steps 100 to 129 again."""
+    whole, broken = linear(), linear()
+    fit("m", whole, regression(whole), steps=130, learning_rate=0.01, work=tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        fit("m", broken, regression(broken, stop_at=115), steps=130, learning_rate=0.01, work=tmp_path / "b")
+    again = linear()
+    fit("m", again, regression(again), steps=130, learning_rate=0.01, work=tmp_path / "b")
+    assert torch.equal(again.weight, whole.weight) and torch.equal(again.bias, whole.bias)
+
+
+def test_standard_latents_decode_to_the_same_image() -> None:
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+    ).eval()
+    x = torch.randn(16, 3, 16, 16)
+    with torch.no_grad():
+        before = vae.encode(x).latent_dist
+        image = vae.decode(before.mean).sample
+        standardise(vae, before.mean)
+        after = vae.encode(x).latent_dist
+        torch.testing.assert_close(after.mean.mean((0, 2, 3)), torch.zeros(4), atol=1e-5, rtol=0)
+        torch.testing.assert_close(after.mean.std((0, 2, 3)), torch.ones(4), atol=1e-4, rtol=0)
+        torch.testing.assert_close(vae.decode(after.mean).sample, image, atol=1e-4, rtol=1e-4)
+        shrunk = before.std / before.mean.std((0, 2, 3))[None, :, None, None]
+        torch.testing.assert_close(after.std, shrunk, atol=1e-5, rtol=1e-4)
+
+
+def test_areas_and_words_of_each_group() -> None:
+    """ "a red ball and a blue cube" is start a red ball and a blue cube end: words 1-3 and 5-7. A ball of radius 0.25
+    at (0.25, 0.25) covers most of the upper left cell of four, and nothing else."""
+    scene = Scene((Object("ball", "red", 0.25, 0.25, 0.25), Object("cube", "blue", 0.75, 0.75, 0.2)))
+    spec = Spec((Group("ball", "red"), Group("cube", "blue")))
+    tokenizer = clip_tokenizer()
+    ids = tokenizer([describe(spec)], padding="max_length", return_tensors="pt").input_ids
+    areas, words = areas_and_words([Example(scene, spec, describe(spec))], ids, tokenizer, cells=2)
+    assert words[0, 0].nonzero().flatten().tolist() == [1, 2, 3]
+    assert words[0, 1].nonzero().flatten().tolist() == [5, 6, 7]
+    assert not words[0, 2].any() and not areas[0, 2].any()
+    assert areas[0, 0, 0, 0] > 0.5 and areas[0, 0].sum() == areas[0, 0, 0, 0]
+    assert areas[0, 1, 1, 1] > 0.4 and areas[0, 1].sum() == areas[0, 1, 1, 1]
+
+
+def test_binding_loss_by_hand() -> None:
+    """One layer, one head, one pixel, three tokens with attention 0.5, 0.3, 0.2; the group's words are the last two.
+
+    All of the pixel belongs to the group: -log(0.5). None of it: -log(1 - 0.5), the same. Groups without words count
+    for nothing.
+    """
+    maps = {"layer": torch.tensor([0.5, 0.3, 0.2]).reshape(1, 1, 1, 1, 3)}
+    words = torch.tensor([[[False, True, True], [False, False, False]]])
+    areas = torch.ones(1, 2, 1, 1)
+    expected = torch.tensor(2.0).log()
+    torch.testing.assert_close(binding_loss(maps, areas, words), expected)
+    torch.testing.assert_close(binding_loss(maps, 0 * areas, words), expected)
+    only = torch.tensor([[[False, True, False], [False, False, False]]])
+    torch.testing.assert_close(binding_loss(maps, areas, only), -torch.tensor(0.3).log())
