@@ -1,8 +1,8 @@
 """The base: an SDXL-style pipeline in miniature that has the paper's two diseases.
 
-It learns to paint on clean, uniform scenes at 64 px (`painter`), then goes on at its native 128 px on long-tailed data
-with noisy captions (`base`), as models learn from the web: every shape has a dominant colour; captions leave colours
-out; and an object that a caption describes in a rare colour often wears the dominant one in the image
+It learns to paint on clean, uniform scenes, mostly at 64 px (`painter`), then goes on, mostly at its native 128 px, on
+long-tailed data with noisy captions (`base`), as models learn from the web: every shape has a dominant colour; captions
+leave colours out; and an object that a caption describes in a rare colour often wears the dominant one in the image
 (concept mismatching) or is not there at all (concept ignorance).
 """
 
@@ -214,15 +214,17 @@ def train_painter(section: dict, models: Path, work: Path) -> StableDiffusionXLP
 
 
 def train_base(section: dict, models: Path, work: Path) -> StableDiffusionXLPipeline:
-    """Go on at the native resolution, on long-tailed data with noisy captions."""
+    """Go on, mostly at the native resolution, on long-tailed data with noisy captions."""
     source = StableDiffusionXLPipeline.from_pretrained(models / "painter", torch_dtype=torch.float32)
     encoders = TextEncoders(source.tokenizer)
     encoders.first, encoders.second = source.text_encoder, source.text_encoder_2
     disease = {key: section[key] for key in ("dominance", "mismatch", "ignorance", "dropout")}
     examples = long_tailed_examples(section["scenes"], seed=7, disease=disease)
-    data = captioned(examples, source.vae, encoders, source.tokenizer, NATIVE_PX, section["batch"])
-    _train("base", source.unet, [data], [1.0], section, work)
-    return pipeline(source.unet, encoders, source.vae, source.tokenizer)
+    batch, vae, tokenizer = section["batch"], source.vae, source.tokenizer
+    small = captioned(examples, vae, encoders, tokenizer, TRAINING_PX, batch)
+    large = captioned(examples[: len(examples) // 2], vae, encoders, tokenizer, NATIVE_PX, batch // 4)
+    _train("base", source.unet, [small, large], [1 - section["native"], section["native"]], section, work)
+    return pipeline(source.unet, encoders, vae, tokenizer)
 
 
 def pipeline(
