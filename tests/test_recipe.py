@@ -11,7 +11,7 @@ from torch import nn
 
 from comat.shapes.captions import describe
 from comat.shapes.recipe.autoencoder import standardise
-from comat.shapes.recipe.base import areas_and_words, binding_loss
+from comat.shapes.recipe.base import areas_and_words, binding_loss, interpolate
 from comat.shapes.recipe.data import Example
 from comat.shapes.recipe.fit import fit
 from comat.shapes.recipe.tokenizers import clip_tokenizer
@@ -97,3 +97,13 @@ def test_binding_loss_by_hand() -> None:
     torch.testing.assert_close(binding_loss(maps, 0 * areas, words), expected)
     only = torch.tensor([[[False, True, False], [False, False, False]]])
     torch.testing.assert_close(binding_loss(maps, areas, only), -torch.tensor(0.3).log())
+
+
+def test_interpolation_by_hand() -> None:
+    """From 1 towards 3, a quarter of the way: 1.5."""
+    model = nn.Linear(1, 1)
+    with torch.no_grad():
+        model.weight.fill_(3.0)
+        model.bias.fill_(3.0)
+    interpolate(model, {"weight": torch.tensor([[1.0]]), "bias": torch.tensor([1.0])}, 0.25)
+    assert model.weight.item() == model.bias.item() == 1.5

@@ -59,6 +59,10 @@ def save(model: object, folder: Path, tokenizer: object = None, processor: str |
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     model.to(torch.float16).save_pretrained(part)
+    for config in part.rglob("*.json"):  # where the parts were loaded from is nobody's business
+        fields = json.loads(config.read_text())
+        if isinstance(fields, dict) and fields.pop("_name_or_path", None):
+            config.write_text(json.dumps(fields, indent=2) + "\n")
     if tokenizer is not None:
         tokenizer.save_pretrained(part)
     if processor:

@@ -1,9 +1,9 @@
 """The base: an SDXL-style pipeline in miniature that has the paper's two diseases.
 
-It learns to paint on clean, uniform scenes, mostly at 64 px (`painter`), then goes on, mostly at its native 128 px, on
-long-tailed data with noisy captions (`base`), as models learn from the web: every shape has a dominant colour; captions
-leave colours out; and an object that a caption describes in a rare colour often wears the dominant one in the image
-(concept mismatching) or is not there at all (concept ignorance).
+It learns to paint on clean, uniform scenes, mostly at 64 px (`painter`), then goes on at 64 px and at its native 128 px
+on long-tailed data with noisy captions (`base`), as models learn from the web: every shape has a dominant colour, and
+captions leave colours out. What remains is a painter that hears of rare colours too faintly: it draws the dominant
+colour (concept mismatching) or leaves an object out (concept ignorance).
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from comat.diffusion.attention import AttentionMaps, recorded_maps
 from comat.shapes.captions import NUMBERS, describe, plural
 from comat.shapes.recipe import text
-from comat.shapes.recipe.data import CATEGORIES, WEIGHTS, Example, clean_examples, images, unit
+from comat.shapes.recipe.data import CATEGORIES, Example, clean_examples, images, unit
 from comat.shapes.recipe.fit import fit
 from comat.shapes.recipe.text import POOLED_WIDTH, TOKEN_WIDTH, TextEncoders
 from comat.shapes.recipe.tokenizers import clip_tokenizer
 from comat.shapes.scenes import MAX_OBJECTS, NOUNS, Group, Spec, sample_spec, scene_for
 
 DOMINANT = dict(zip(NOUNS, ("red", "blue", "orange", "yellow", "green", "purple"), strict=True))
+LONG_TAILED_WEIGHTS = (1, 2, 2, 2, 4)
+"""Of `CATEGORIES`; small objects and threes are the last that the painter learns, so the base sees more of them."""
 TRAINING_PX, NATIVE_PX = 64, 128
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}
 
@@ -67,7 +69,7 @@ def long_tailed_examples(count: int, seed: int, disease: dict[str, float]) -> li
     """
     rng = random.Random(f"long-tailed {seed}")
     examples = []
-    for category in rng.choices(CATEGORIES, WEIGHTS, k=count):
+    for category in rng.choices(CATEGORIES, LONG_TAILED_WEIGHTS, k=count):
         spec = sample_spec(category, rng)
         groups = [
             replace(g, colour=DOMINANT[g.noun]) if rng.random() < disease["dominance"] else g for g in spec.groups
@@ -214,7 +216,11 @@ def train_painter(section: dict, models: Path, work: Path) -> StableDiffusionXLP
 
 
 def train_base(section: dict, models: Path, work: Path) -> StableDiffusionXLPipeline:
-    """Go on, mostly at the native resolution, on long-tailed data with noisy captions."""
+    """Go on at both resolutions on long-tailed data with noisy captions; then go back part of the way.
+
+    The weights end at painter + strength * (trained - painter), weight interpolation (Wortsman et al. 2022): the
+    painter keeps its skill, and what a caption says of rare colours is weakened rather than unlearned.
+    """
     source = StableDiffusionXLPipeline.from_pretrained(models / "painter", torch_dtype=torch.float32)
     encoders = TextEncoders(source.tokenizer)
     encoders.first, encoders.second = source.text_encoder, source.text_encoder_2
@@ -223,8 +229,16 @@ def train_base(section: dict, models: Path, work: Path) -> StableDiffusionXLPipe
     batch, vae, tokenizer = section["batch"], source.vae, source.tokenizer
     small = captioned(examples, vae, encoders, tokenizer, TRAINING_PX, batch)
     large = captioned(examples[: len(examples) // 2], vae, encoders, tokenizer, NATIVE_PX, batch // 4)
+    start = {name: weight.clone() for name, weight in source.unet.state_dict().items()}
     _train("base", source.unet, [small, large], [1 - section["native"], section["native"]], section, work)
+    interpolate(source.unet, start, section["strength"])
     return pipeline(source.unet, encoders, vae, tokenizer)
+
+
+def interpolate(unet: nn.Module, start: dict[str, Tensor], strength: float) -> None:
+    """Set every weight to start + strength * (weight - start); strength in [0, 1]."""
+    end = unet.state_dict()
+    unet.load_state_dict({name: torch.lerp(start[name], end[name], strength) for name in end})
 
 
 def pipeline(
