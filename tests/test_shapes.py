@@ -15,6 +15,7 @@ from comat.shapes.recipe.base import DOMINANT, long_tailed_examples
 from comat.shapes.recipe.tokenizers import clip_tokenizer, words
 from comat.shapes.render import render
 from comat.shapes.scenes import COLOURS, NOUNS, RELATIONS, Group, Object, Scene, Spec, holds, sample_spec, scene_for
+from tests.conftest import ROOT
 
 groups = st.builds(
     Group,
@@ -114,3 +115,9 @@ def test_renders_are_the_same_twice() -> None:
     spec = parse_prompt("three pink stars")
     a, b = (render(scene_for(spec, random.Random(3)), 64)[0] for _ in range(2))
     assert np.array_equal(a, b)
+
+
+def test_the_models_do_not_say_where_they_were_made() -> None:
+    configs = list((ROOT / "data/shapes/models").rglob("*.json"))
+    assert configs
+    assert not [path for path in configs if "_name_or_path" in path.read_text()]

@@ -1,9 +1,9 @@
 """The base: an SDXL-style pipeline in miniature that has the paper's two diseases.
 
 It learns to paint on clean, uniform scenes, mostly at 64 px (`painter`), then goes on at 64 px and at its native 128 px
-on long-tailed data with noisy captions (`base`), as models learn from the web: every shape has a dominant colour, and
-captions leave colours out. What remains is a painter that hears of rare colours too faintly: it draws the dominant
-colour (concept mismatching) or leaves an object out (concept ignorance).
+on long-tailed data with noisy captions (`base`), as models learn from the web: every shape has a dominant colour,
+captions leave colours out, and some name a colour that is not drawn. What remains is a painter that hears of rare
+colours too faintly: it draws the dominant colour (concept mismatching) or leaves an object out (concept ignorance).
 """
 
 from __future__ import annotations

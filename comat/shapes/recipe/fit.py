@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from comat.randomness import generator
@@ -27,22 +26,18 @@ def fit(
     work: Path,
     seed: int = 0,
     precision: str = "fp32",
-    ema: float | None = None,
 ) -> nn.Module:
-    """Minimise `loss(generator)` over `model`'s parameters; returns the model, or its running average with `ema`.
+    """Minimise `loss(generator)` over `model`'s parameters; returns the model.
 
     The generator of a step depends on (seed, name, step) alone, and the state is saved every 100 steps into `work`,
     so an interrupted run goes on to the weights of an undisturbed one.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
     path, start = work / f"{name}.pt", 0
     if path.exists():
         state = torch.load(path, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        if average:
-            average.load_state_dict(state["average"])
         start = state["step"]
     model.train()
     progress = tqdm(range(start, steps), initial=start, total=steps, desc=name, mininterval=5)
@@ -55,13 +50,11 @@ def fit(
         value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if average:
-            average.update_parameters(model)
         if step % 20 == 0:
             progress.set_postfix(loss=f"{value.item():.4f}", refresh=False)
         if (step + 1) % SAVE_EVERY == 0 and step + 1 < steps:
-            _save(path, model, optimizer, average, step + 1)
-    return (average.module if average else model).eval()
+            _save(path, model, optimizer, step + 1)
+    return model.eval()
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -70,10 +63,8 @@ def _schedule(step: int, steps: int) -> float:
     return (step + 1) / warm if step < warm else 0.5 + 0.5 * math.cos(math.pi * (step - warm) / (steps - warm))
 
 
-def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None, step: int) -> None:
+def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-    if average:
-        state["average"] = average.state_dict()
     torch.save(state, path.with_suffix(".tmp"))
     os.replace(path.with_suffix(".tmp"), path)
