@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from comat.errors import UserError
+from comat.params import Params
 
 CODE = Path(__file__).parent
 
@@ -58,3 +59,8 @@ def work_directory(stage: str, print_: str) -> Iterator[Path]:
         holder.unlink(missing_ok=True)
     finally:
         lock.release()
+
+
+def stage_directory(stage: str, params: Params, inputs: Iterable[Path]) -> contextlib.AbstractContextManager[Path]:
+    """The working folder of a stage of the pipeline: of its parameters, inputs, local models and code."""
+    return work_directory(stage, fingerprint(params.model_dump(), [*inputs, *params.local_models()]))

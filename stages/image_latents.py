@@ -23,14 +23,13 @@ def main() -> None:
     from comat.images import captions_by_file, readable
     from comat.randomness import python_random
     from comat.store import TensorStoreWriter, write_json
-    from comat.workdir import fingerprint, work_directory
+    from comat.workdir import stage_directory
 
     section, folder = params.image_latents, Path(params.image_latents.images)
     pairs = captions_by_file(Path(section.captions), params.seed)
     python_random(params.seed, "images").shuffle(pairs)
     pairs = pairs[: section.count or len(pairs)]
-    inputs = [Path(section.captions), *params.local_models()]
-    with work_directory("image_latents", fingerprint(params.model_dump(), inputs)) as work:
+    with stage_directory("image_latents", params, [Path(section.captions)]) as work:
         writer, skipped = TensorStoreWriter(work, section.shard_size), {}
         backbone = Backbone.load(
             params.base_model,

@@ -16,14 +16,13 @@ def main() -> None:
     from comat.sampling import in_batches, sample_latents
     from comat.store import PROMPTS, TensorStoreWriter, read_table
     from comat.training.trainer import load_backbone
-    from comat.workdir import fingerprint, work_directory
+    from comat.workdir import stage_directory
 
     section = params.reference_latents
     rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
     python_random(params.seed, "reference prompts").shuffle(rows)
     rows = rows[: section.count or len(rows)]
-    inputs = [args.prompts, args.warmup, *params.local_models()]
-    with work_directory("reference_latents", fingerprint(params.model_dump(), inputs)) as work:
+    with stage_directory("reference_latents", params, [args.prompts, args.warmup]) as work:
         writer = TensorStoreWriter(work, section.shard_size)
         todo = [row for row in rows if row["id"] not in writer]
         backbone = load_backbone(params, args.warmup / "unet")

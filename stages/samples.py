@@ -13,10 +13,10 @@ def main() -> None:
     params = load(args.params)
 
     from comat.evaluation.sampling import draw_samples
-    from comat.workdir import fingerprint, work_directory
+    from comat.workdir import stage_directory
 
     inputs = [args.prompts, args.entities, args.warmup, args.train / "lora"]
-    with work_directory("samples", fingerprint(params.model_dump(), [*inputs, *params.local_models()])) as work:
+    with stage_directory("samples", params, inputs) as work:
         draw_samples(params, args.prompts, args.entities, args.warmup / "unet", args.train / "lora", work / "out")
         publish(work / "out", args.out)
 

@@ -16,11 +16,11 @@ def main() -> None:
 
     from comat.training.data import TrainingData
     from comat.training.trainer import Trainer, load_backbone
-    from comat.workdir import fingerprint, work_directory
+    from comat.workdir import stage_directory
 
     torch.use_deterministic_algorithms(True, warn_only=True)
     inputs = [args.prompts, args.entities, args.warmup, args.reference_latents, args.image_latents]
-    with work_directory("train", fingerprint(params.model_dump(), [*inputs, *params.local_models()])) as work:
+    with stage_directory("train", params, inputs) as work:
         data = TrainingData(params, args.prompts, args.entities, args.reference_latents, args.image_latents)
         trainer = Trainer(params, load_backbone(params, args.warmup / "unet"), data, work)
         trainer.run()

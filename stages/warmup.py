@@ -17,13 +17,12 @@ def main() -> None:
     from comat.diffusion.backbone import Backbone, choose_device
     from comat.store import TensorStore
     from comat.training.warmup import warm_up
-    from comat.workdir import fingerprint, work_directory
+    from comat.workdir import stage_directory
 
     backbone = Backbone.load(
         params.base_model, params.base_revision, vae=params.vae, device=choose_device(params.device)
     )
-    inputs = [args.warmup_images, *params.local_models()]
-    with work_directory("warmup", fingerprint(params.model_dump(), inputs)) as work:
+    with stage_directory("warmup", params, [args.warmup_images]) as work:
         if params.warmup.steps:
             store = TensorStore(args.warmup_images)
             latents = torch.stack([store[id]["latents"] for id in store.ids])

@@ -18,13 +18,12 @@ def main() -> None:
     from comat.randomness import python_random
     from comat.sampling import in_batches, sample_latents
     from comat.store import PROMPTS, TensorStoreWriter, read_table
-    from comat.workdir import fingerprint, work_directory
+    from comat.workdir import stage_directory
 
     rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
     python_random(params.seed, "warmup prompts").shuffle(rows)
     rows = rows[: params.warmup_images.count] if params.warmup.steps else []
-    inputs = [args.prompts, *params.local_models()]
-    with work_directory("warmup_images", fingerprint(params.model_dump(), inputs)) as work:
+    with stage_directory("warmup_images", params, [args.prompts]) as work:
         writer = TensorStoreWriter(work, shard_size=256)
         todo = [row for row in rows if row["id"] not in writer]
         backbone = todo and Backbone.load(

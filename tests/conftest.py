@@ -1,14 +1,21 @@
-"""Fixtures: tiny models, written once a session, and parameters that use them."""
+"""Fixtures: tiny models, parameters that use them, and a project in which every stage has run, once a session."""
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from ruamel.yaml import YAML
 
 from comat.params import Params, load
+from comat.shapes.corpora import write_coco
+from comat.shapes.recipe import features
+from comat.shapes.recipe.__main__ import save
 from tests import tiny_models
 
 torch.set_num_threads(1)
@@ -49,3 +56,60 @@ def make_params(tiny: Path) -> Callable[..., Params]:
         return Params.model_validate({**values, **changes})
 
     return make
+
+
+STAGES = [
+    "prompts",
+    "entities",
+    "warmup_images",
+    "warmup",
+    "reference_latents",
+    "image_latents",
+    "train",
+    "samples",
+    "evaluate",
+]
+
+
+def run(stage: str, folder: Path) -> None:
+    """Run a stage script in this process, in `folder`."""
+    before, argv = Path.cwd(), sys.argv
+    os.chdir(folder)
+    sys.argv = [stage]
+    try:
+        importlib.import_module(f"stages.{stage}").main()
+    finally:
+        os.chdir(before)
+        sys.argv = argv
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory, make_params, tiny: Path) -> Path:
+    """A project folder in which every stage has run."""
+    root = tmp_path_factory.mktemp("project")
+    (root / "lists").mkdir()
+    lines = ["a red ball and a blue cube", "two green stars", "a pink ring above a black cross", "a yellow cone"]
+    (root / "lists" / "color_train.txt").write_text("\n".join(lines))
+    (root / "lists" / "color_val.txt").write_text("a blue ball and a red cube\na purple star and a green ring\n")
+    write_coco(root / "coco", count=5, size=24)
+    save(features.build(), tiny / "features", processor="ConvNextImageProcessor")
+    values = make_params(train_steps=4).model_dump()
+    values["prompts"] |= {
+        "sources": [{"name": "t2i", "format": "t2i_compbench", "path": "lists"}],
+        "decontaminate": False,
+    }
+    values["warmup_images"] |= {"count": 4, "batch_size": 3}
+    values["warmup"] |= {"steps": 2, "batch_size": 2}
+    values["reference_latents"] |= {"batch_size": 3, "shard_size": 3}
+    values["image_latents"] |= {
+        "images": "coco/train2017",
+        "captions": "coco/annotations/captions_train2017.json",
+        "batch_size": 2,
+    }
+    values["train"] |= {"checkpoint_every": 1}
+    values["samples"] |= {"batch_size": 3, "attention_prompts": 1}
+    values["evaluate"] |= {"feature_model": str(tiny / "features"), "bootstrap": 50, "grid_pairs": 4}
+    YAML().dump(values, root / "params.yaml")
+    for stage in STAGES:
+        run(stage, root)
+    return root

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comat.randomness import generator, noise, python_random
-from comat.workdir import fingerprint, work_directory
+from comat.workdir import fingerprint, stage_directory, work_directory
 
 
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=6), st.integers(0, 5), st.integers(0, 2**40))
@@ -62,3 +64,19 @@ def test_the_second_run_is_told_who_holds_the_folder(tmp_path, monkeypatch) -> N
         second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert second.returncode != 0
     assert "another run of stage train holds this folder (process" in second.stderr
+
+
+def test_another_local_model_is_another_run(make_params, tiny: Path, tmp_path: Path, monkeypatch) -> None:
+    """What was half done with one model must not be finished with another of the same name."""
+    monkeypatch.setenv("COMAT_WORK_DIR", str(tmp_path / "work"))
+    shutil.copytree(tiny / "sdxl", tmp_path / "model")
+    params = make_params(base_model=str(tmp_path / "model"))
+
+    def folder() -> str:
+        with stage_directory("s", params, []) as work:
+            return work.name
+
+    before = folder()
+    assert folder() == before
+    (tmp_path / "model" / "unet" / "config.json").write_text("{}")
+    assert folder() != before

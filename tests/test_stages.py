@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import shutil
@@ -22,69 +21,10 @@ from ruamel.yaml import YAML
 from comat.images import to_bytes
 from comat.params import Params
 from comat.randomness import generator, noise
-from comat.shapes.corpora import write_coco
-from comat.shapes.recipe import features
-from comat.shapes.recipe.__main__ import save
-from comat.store import IMAGE_INDEX, PROMPTS, TensorStore, read_safetensors, read_table
+from comat.store import IMAGE_INDEX, TensorStore, read_safetensors, read_table
 from comat.training.data import TrainingData
 from comat.training.trainer import Trainer, load_backbone
-from tests.conftest import ROOT
-
-STAGES = [
-    "prompts",
-    "entities",
-    "warmup_images",
-    "warmup",
-    "reference_latents",
-    "image_latents",
-    "train",
-    "samples",
-    "evaluate",
-]
-
-
-def run(stage: str, folder: Path) -> None:
-    """Run a stage script in this process, in `folder`."""
-    before, argv = Path.cwd(), sys.argv
-    os.chdir(folder)
-    sys.argv = [stage]
-    try:
-        importlib.import_module(f"stages.{stage}").main()
-    finally:
-        os.chdir(before)
-        sys.argv = argv
-
-
-@pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory, make_params, tiny: Path) -> Path:
-    """A project folder in which every stage has run."""
-    root = tmp_path_factory.mktemp("project")
-    (root / "lists").mkdir()
-    lines = ["a red ball and a blue cube", "two green stars", "a pink ring above a black cross", "a yellow cone"]
-    (root / "lists" / "color_train.txt").write_text("\n".join(lines))
-    (root / "lists" / "color_val.txt").write_text("a blue ball and a red cube\na purple star and a green ring\n")
-    write_coco(root / "coco", count=5, size=24)
-    save(features.build(), tiny / "features", processor="ConvNextImageProcessor")
-    values = make_params(train_steps=4).model_dump()
-    values["prompts"] |= {
-        "sources": [{"name": "t2i", "format": "t2i_compbench", "path": "lists"}],
-        "decontaminate": False,
-    }
-    values["warmup_images"] |= {"count": 4, "batch_size": 3}
-    values["warmup"] |= {"steps": 2, "batch_size": 2}
-    values["reference_latents"] |= {"batch_size": 3, "shard_size": 3}
-    values["image_latents"] |= {
-        "images": "coco/train2017",
-        "captions": "coco/annotations/captions_train2017.json",
-        "batch_size": 2,
-    }
-    values["train"] |= {"checkpoint_every": 1}
-    values["samples"] |= {"batch_size": 3, "attention_prompts": 1}
-    values["evaluate"] |= {"feature_model": str(tiny / "features"), "bootstrap": 50, "grid_pairs": 4}
-    YAML().dump(values, root / "params.yaml")
-    for stage in STAGES:
-        run(stage, root)
-    return root
+from tests.conftest import ROOT, run
 
 
 def params_of(project: Path) -> Params:
@@ -235,71 +175,3 @@ def test_steps_that_are_not_finite_change_nothing_and_stop_the_run(project: Path
         broken.run()
     assert all(torch.equal(a, b) for a, b in zip(before, broken.lora, strict=True))
     assert [row["skipped"] for row in broken.rows] == [1, 1]
-
-
-def error_of(stage: str, folder: Path, capsys: pytest.CaptureFixture) -> str:
-    with pytest.raises(SystemExit) as stop:
-        run(stage, folder)
-    assert stop.value.code == 1
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    return lines[0]
-
-
-@pytest.fixture
-def broken(project: Path, tmp_path: Path) -> Path:
-    """A copy of the project to break."""
-    for name in ("data", "lists", "coco"):
-        shutil.copytree(project / name, tmp_path / name)
-    shutil.copy(project / "params.yaml", tmp_path)
-    return tmp_path
-
-
-def test_a_missing_image_is_named(broken: Path, capsys: pytest.CaptureFixture) -> None:
-    victim = next((broken / "data/samples/images/tuned").iterdir())
-    victim.unlink()
-    assert victim.name in error_of("evaluate", broken, capsys)
-
-
-def test_a_truncated_shard_stops_training_before_it_starts(broken: Path, capsys: pytest.CaptureFixture) -> None:
-    shard = broken / "data/reference_latents/00000.safetensors"
-    shard.write_bytes(shard.read_bytes()[:-8])
-    weights = (broken / "data/train/lora/pytorch_lora_weights.safetensors").read_bytes()
-    assert "truncated" in error_of("train", broken, capsys)
-    assert (broken / "data/train/lora/pytorch_lora_weights.safetensors").read_bytes() == weights
-
-
-def test_a_model_folder_without_weights_is_named(broken: Path, capsys: pytest.CaptureFixture) -> None:
-    values = YAML(typ="safe").load((broken / "params.yaml").read_text())
-    shutil.copytree(values["base_model"], broken / "model")
-    (broken / "model/unet/diffusion_pytorch_model.safetensors").unlink()
-    YAML().dump({**values, "base_model": "model"}, broken / "params.yaml")
-    assert "cannot load unet" in error_of("warmup", broken, capsys)
-
-
-def test_unreadable_images_are_counted_and_an_empty_folder_is_an_error(
-    broken: Path, capsys: pytest.CaptureFixture
-) -> None:
-    files = sorted((broken / "coco/train2017").iterdir())
-    files[0].write_bytes(b"no image")
-    files[1].unlink()
-    run("image_latents", broken)
-    report = json.loads((broken / "data/image_latents/report.json").read_text())
-    assert report == {"listed": 5, "skipped": {"unreadable": 1, "missing": 1}}
-    for file in files[2:]:
-        file.unlink()
-    assert "none of the 5 images" in error_of("image_latents", broken, capsys)
-
-
-def test_an_unknown_parameter_stops_a_stage_before_models_load(broken: Path, capsys: pytest.CaptureFixture) -> None:
-    with (broken / "params.yaml").open("a") as file:
-        file.write("lambda: 1\n")
-    assert "lambda (= 1) is no parameter" in error_of("train", broken, capsys)
-
-
-def test_samples_need_held_out_prompts(broken: Path, capsys: pytest.CaptureFixture) -> None:
-    from comat.store import write_table
-
-    rows = read_table(broken / "data/prompts/prompts.parquet", PROMPTS)
-    write_table(broken / "data/prompts/prompts.parquet", [r for r in rows if r["split"] == "train"], PROMPTS)
-    assert "no prompt of split 'test'" in error_of("samples", broken, capsys)

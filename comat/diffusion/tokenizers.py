@@ -37,11 +37,10 @@ def check_length(tokenizers: Sequence[CLIPTokenizer], prompt: str) -> None:
         UserError: with its length, the limit, and what would be cut off.
     """
     for tokenizer in tokenizers:
-        encoded = tokenizer(prompt, return_offsets_mapping=True)
-        length, most = len(encoded.input_ids), tokenizer.model_max_length
-        if length > most:
+        if is_too_long([tokenizer], prompt):
+            encoded, most = tokenizer(prompt, return_offsets_mapping=True), tokenizer.model_max_length
             cut = prompt[encoded.offset_mapping[most - 1][0] :].strip()
             raise UserError(
-                f"the prompt has {length} tokens, start and end included, and the text encoder reads {most}: "
-                f"{cut[:60]!r} would be cut off; shorten it"
+                f"the prompt has {len(encoded.input_ids)} tokens, start and end included, and the text encoder reads "
+                f"{most}: {cut[:60]!r} would be cut off; shorten it"
             )
