@@ -31,8 +31,9 @@ def test_tokens_decode_to_the_words(parts: list[str], data: st.DataObject) -> No
     index = data.draw(st.integers(0, len(parts) - 1))
     start = len(" ".join(parts[:index])) + (index > 0)
     span = (start, start + len(parts[index]))
-    offsets = TOKENIZER(prompt, truncation=True, return_offsets_mapping=True).offset_mapping
-    cut = max(end for _, end in offsets) < span[1]
+    whole = TOKENIZER(prompt, return_offsets_mapping=True).offset_mapping
+    last = max(i for i, (begin, end) in enumerate(whole) if begin < span[1] and end > span[0])
+    cut = last > TOKENIZER.model_max_length - 2  # the end token takes the last place
     (positions,) = token_positions(TOKENIZER, prompt, [[span]])
     if not cut:
         assert decoded(prompt, positions) == parts[index].lower().replace(" ", "")
@@ -53,6 +54,15 @@ def test_spaces_do_not_shift_tokens(prompt: str) -> None:
     start = prompt.index("ball")
     (positions,) = token_positions(TOKENIZER, prompt, [[(start, start + 4)]])
     assert decoded(prompt, positions) == "ball"
+
+
+def test_a_word_cut_inside_a_character_keeps_the_tokens_that_are_read() -> None:
+    """A typographic quote is three bytes, so three tokens; the last places before the end token are up to 22."""
+    prompt = "dog's T-shirt ’quoted’"
+    start = prompt.index("’")
+    (positions,) = token_positions(TOKENIZER, prompt, [[(start, len(prompt))]])
+    assert positions == list(range(positions[0], 23))
+    assert "’quoted" in decoded(prompt, positions) and not decoded(prompt, positions).endswith("’")
 
 
 def test_a_prompt_over_the_text_encoders_length_is_refused_with_what_would_be_cut() -> None:
