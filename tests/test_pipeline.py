@@ -36,7 +36,7 @@ def test_a_lambda_reruns_train_samples_and_evaluate_only() -> None:
 
 
 WORLD = YAML(typ="safe").load((ROOT / "data/shapes/dvc.yaml").read_text())["stages"]
-MODULES = {"painter": "recipe.base", "coco": "corpora"}
+MODULES = {"painter": "recipe.base", "refined": "recipe.base", "coco": "corpora"}
 """Stages of the world that are not made by the module of their name."""
 
 

@@ -48,6 +48,12 @@ def run_painter(section: dict, models: Path, work: Path) -> None:
     save(base.train_painter(section, models, work), models / "painter")
 
 
+def run_refined(section: dict, models: Path, work: Path) -> None:
+    from comat.shapes.recipe import base
+
+    save(base.refine_painter(section, models, work), models / "refined")
+
+
 def run_base(section: dict, models: Path, work: Path) -> None:
     from comat.shapes.recipe import base
 
@@ -80,6 +86,7 @@ RUN = {
     "segmenter": run_segmenter,
     "features": run_features,
     "painter": run_painter,
+    "refined": run_refined,
     "base": run_base,
 }
 

@@ -1,9 +1,10 @@
 """The base: an SDXL-style pipeline in miniature that has the paper's two diseases.
 
-It learns to paint on clean, uniform scenes, mostly at 64 px (`painter`), then goes on at 64 px and at its native 128 px
-on long-tailed data with noisy captions (`base`), as models learn from the web: every shape has a dominant colour,
-captions leave colours out, and some name a colour that is not drawn. What remains is a painter that hears of rare
-colours too faintly: it draws the dominant colour (concept mismatching) or leaves an object out (concept ignorance).
+It learns to paint on clean, uniform scenes, mostly at 64 px (`painter`), goes on where it is weakest, at its native
+128 px and on scenes of many or small objects (`refined`), and then at both on long-tailed data with noisy captions
+(`base`), as models learn from the web: every shape has a dominant colour, captions leave colours out, and some name a
+colour that is not drawn. What remains is a painter that hears of rare colours too faintly: it draws the dominant colour
+(concept mismatching) or leaves an object out (concept ignorance).
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from comat.shapes.recipe.tokenizers import clip_tokenizer
 from comat.shapes.scenes import MAX_OBJECTS, NOUNS, Group, Spec, sample_spec, scene_for
 
 DOMINANT = dict(zip(NOUNS, ("red", "blue", "orange", "yellow", "green", "purple"), strict=True))
-LONG_TAILED_WEIGHTS = (1, 2, 2, 2, 4)
-"""Of `CATEGORIES`; small objects and threes are the last that the painter learns, so the base sees more of them."""
+HARDER_WEIGHTS = (1, 2, 2, 2, 4)
+"""Of `CATEGORIES`; small objects and threes are the last that the painter learns: what follows it sees more of them."""
 TRAINING_PX, NATIVE_PX = 64, 128
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}
 
@@ -69,7 +70,7 @@ def long_tailed_examples(count: int, seed: int, disease: dict[str, float]) -> li
     """
     rng = random.Random(f"long-tailed {seed}")
     examples = []
-    for category in rng.choices(CATEGORIES, LONG_TAILED_WEIGHTS, k=count):
+    for category in rng.choices(CATEGORIES, HARDER_WEIGHTS, k=count):
         spec = sample_spec(category, rng)
         groups = [
             replace(g, colour=DOMINANT[g.noun]) if rng.random() < disease["dominance"] else g for g in spec.groups
@@ -215,24 +216,40 @@ def train_painter(section: dict, models: Path, work: Path) -> StableDiffusionXLP
     return pipeline(unet, encoders, vae, tokenizer)
 
 
+def refine_painter(section: dict, models: Path, work: Path) -> StableDiffusionXLPipeline:
+    """Go on from the painter on fresh clean scenes at both resolutions, the rate warmed up and decayed anew."""
+    examples = clean_examples(section["scenes"], seed=8, weights=HARDER_WEIGHTS)
+    source, _ = _go_on("refined", models / "painter", examples, section, work)
+    return source
+
+
 def train_base(section: dict, models: Path, work: Path) -> StableDiffusionXLPipeline:
     """Go on at both resolutions on long-tailed data with noisy captions; then go back part of the way.
 
     The weights end at painter + strength * (trained - painter), weight interpolation (Wortsman et al. 2022): the
     painter keeps its skill, and what a caption says of rare colours is weakened rather than unlearned.
     """
-    source = StableDiffusionXLPipeline.from_pretrained(models / "painter", torch_dtype=torch.float32)
-    encoders = TextEncoders(source.tokenizer)
-    encoders.first, encoders.second = source.text_encoder, source.text_encoder_2
     disease = {key: section[key] for key in ("dominance", "mismatch", "ignorance", "dropout")}
     examples = long_tailed_examples(section["scenes"], seed=7, disease=disease)
+    source, start = _go_on("base", models / "refined", examples, section, work)
+    interpolate(source.unet, start, section["strength"])
+    return source
+
+
+def _go_on(
+    name: str, folder: Path, examples: list[Example], section: dict, work: Path
+) -> tuple[StableDiffusionXLPipeline, dict[str, Tensor]]:
+    """Train the pipeline in `folder` further, a share `native` of the steps at 128 px on half of the examples; returns
+    it and the weights it started from."""
+    source = StableDiffusionXLPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    encoders = TextEncoders(source.tokenizer)
+    encoders.first, encoders.second = source.text_encoder, source.text_encoder_2
     batch, vae, tokenizer = section["batch"], source.vae, source.tokenizer
     small = captioned(examples, vae, encoders, tokenizer, TRAINING_PX, batch)
     large = captioned(examples[: len(examples) // 2], vae, encoders, tokenizer, NATIVE_PX, batch // 4)
-    start = {name: weight.clone() for name, weight in source.unet.state_dict().items()}
-    _train("base", source.unet, [small, large], [1 - section["native"], section["native"]], section, work)
-    interpolate(source.unet, start, section["strength"])
-    return pipeline(source.unet, encoders, vae, tokenizer)
+    start = {key: weight.clone() for key, weight in source.unet.state_dict().items()}
+    _train(name, source.unet, [small, large], [1 - section["native"], section["native"]], section, work)
+    return pipeline(source.unet, encoders, vae, tokenizer), start
 
 
 def interpolate(unet: nn.Module, start: dict[str, Tensor], strength: float) -> None:
