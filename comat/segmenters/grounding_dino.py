@@ -46,6 +46,14 @@ class TextEncoder(nn.Module):
         return {"last_hidden_state": self.encoder(embedded, attention_mask=hidden[:, None]).last_hidden_state}
 
 
+def _masks_by_head(layer: nn.Module, arguments: tuple, options: dict) -> tuple[tuple, dict]:
+    """Before a text layer: its (B, L, L) mask for every head, (B * heads, L, L) in the order torch wants, image first.
+
+    The layer itself would repeat heads first, and an image be read with the mask of another one's caption.
+    """
+    return arguments, options | {"src_mask": options["src_mask"].repeat_interleave(layer.nhead, 0)}
+
+
 @contextlib.contextmanager
 def _text_encoder(tokenizer: PreTrainedTokenizerBase, bert: BertModel) -> Iterator[None]:
     """GroundingDINO's constructor makes its text encoder by functions of its modules: while this lasts, by these.
@@ -91,7 +99,10 @@ def build(config: str, text_encoder: str, revision: str | None) -> nn.Module:
     arguments = SLConfig.fromfile(str(path))
     arguments.use_checkpoint = arguments.use_transformer_ckpt = False  # saves memory in training only
     with _text_encoder(tokenizer, bert):
-        return build_model(arguments)
+        model = build_model(arguments)
+    for layer in model.transformer.encoder.text_layers:
+        layer.register_forward_pre_hook(_masks_by_head, with_kwargs=True)
+    return model
 
 
 class GroundingDino:
