@@ -254,7 +254,7 @@ def test_parameters_load_it(make_params, models: Path, kind: str) -> None:
     params: Params = make_params(**tiny.grounded_sam_params(models, kind))
     segmenter = load_segmenter(params, CPU, torch.float32)
     assert segmenter.limits == Thresholds(0.35, 0.25, 0.8)
-    assert {Path(models / "sam"), models / "dino/bert"} <= set(params.local_models()) or kind.endswith("hf")
+    assert {Path(params.segmenter_model), Path(params.grounded_sam.sam_model)} <= set(params.local_models())
     boxes = [torch.tensor([[5.0, 5.0, 40.0, 40.0]])]
     with torch.no_grad():
         assert segmenter.masker(blurred(1), boxes)[0].shape == (1, 48, 60)
@@ -269,7 +269,7 @@ def test_parameters_load_it(make_params, models: Path, kind: str) -> None:
         ({"detector": "other.pth"}, "Grounding DINO 'other.pth': weights of another model: .* are missing"),
         ({"detector": "wide.pth"}, "Grounding DINO 'wide.pth': weights of another model: size mismatch"),
         ({"detector_config": "GroundingDINO_SwinX.py"}, "expected a path or one of GroundingDINO_SwinB_cfg.py"),
-        ({"text_encoder": "tests"}, "cannot load configuration and tokenizer of text encoder 'tests'"),
+        ({"text_encoder": "EMPTY"}, "cannot load the text encoder's tokenizer"),
         ({"sam": "other.pth"}, "expected weights of Segment Anything"),
     ],
 )
@@ -280,14 +280,22 @@ def test_what_is_wrong_with_weights_is_one_line(make_params, models: Path, broke
         torch.save({"model": {"a": torch.zeros(1)}}, folder / "other.pth")
         torch.save({"model": {"feat_map.bias": torch.zeros(7)}}, folder / "wide.pth")
     values = tiny.grounded_sam_params(models, "grounded_sam")
-    values["grounded_sam"]["files"] |= broken
+    empty = models / "empty"
+    empty.mkdir(exist_ok=True)
+    values["grounded_sam"]["files"] |= {k: str(empty) if v == "EMPTY" else v for k, v in broken.items()}
     with pytest.raises(UserError, match=message) as caught:
         load_segmenter(make_params(**values), CPU, torch.float32)
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_without_a_model_of_transformers_is_one_line(make_params, models: Path, tmp_path: Path) -> None:
-    values = tiny.grounded_sam_params(models, "grounded_sam_hf") | {"segmenter_model": str(tmp_path)}
-    with pytest.raises(UserError, match="cannot load") as caught:
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [("sam_hf", "not weights of GroundingDinoForObjectDetection: .* are missing"), ("empty", "cannot load")],
+)
+def test_a_folder_of_another_model_or_none_is_one_line(make_params, models: Path, key: str, message: str) -> None:
+    (models / "empty").mkdir(exist_ok=True)
+    tiny.grounding_tokenizer().save_pretrained(models / "sam_hf")
+    values = tiny.grounded_sam_params(models, "grounded_sam_hf") | {"segmenter_model": str(models / key)}
+    with pytest.raises(UserError, match=message) as caught:
         load_segmenter(make_params(**values), CPU, torch.float32)
     assert "\n" not in str(caught.value)

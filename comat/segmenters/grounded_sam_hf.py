@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, GroundingDinoForObjectDetection, SamModel
 
-from comat.errors import UserError
+from comat.segmenters.weights import from_hub, model_from_hub
 
 CHUNK = 4  # images encoded at once, as in comat.segmenters.sam
-
-
-def _load(what: str, load: Callable, model: str, revision: str | None, **options: object):
-    try:
-        return load(model, revision=revision, **options)
-    except (OSError, ValueError) as error:
-        raise UserError(f"segmenter {model!r}: cannot load {what}: {str(error).splitlines()[0][:300]}") from None
 
 
 class GroundingDinoHF:
     """A `Detector`; always in float32, in which its published thresholds were chosen."""
 
     def __init__(self, model: str, revision: str | None, device: torch.device) -> None:
-        self.processor = _load("image processor", AutoImageProcessor.from_pretrained, model, revision)
-        self.tokenizer = _load("tokenizer", AutoTokenizer.from_pretrained, model, revision)
-        load = GroundingDinoForObjectDetection.from_pretrained
-        self.model = _load("Grounding DINO", load, model, revision, dtype=torch.float32, use_safetensors=True)
-        self.model.requires_grad_(False).eval().to(device)
+        self.processor = from_hub("image processor", AutoImageProcessor.from_pretrained, model, revision)
+        self.tokenizer = from_hub("tokenizer", AutoTokenizer.from_pretrained, model, revision)
+        self.model = model_from_hub(GroundingDinoForObjectDetection, model, revision, torch.float32).to(device)
 
     def __call__(self, images: Tensor, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         pixels = self.processor(images=list(images), do_rescale=False, return_tensors="pt")
@@ -46,10 +37,8 @@ class SegmentAnythingHF:
     def __init__(
         self, model: str, revision: str | None, threshold: float, device: torch.device, dtype: torch.dtype
     ) -> None:
-        self.processor = _load("image processor", AutoImageProcessor.from_pretrained, model, revision)
-        load = SamModel.from_pretrained
-        self.model = _load("Segment Anything", load, model, revision, dtype=torch.float32, use_safetensors=True)
-        self.model.requires_grad_(False).eval().to(device)
+        self.processor = from_hub("image processor", AutoImageProcessor.from_pretrained, model, revision)
+        self.model = model_from_hub(SamModel, model, revision, torch.float32).to(device)
         self.model.vision_encoder.to(dtype)
         self.threshold, self.dtype = torch.tensor(threshold).logit().item(), dtype
 

@@ -18,7 +18,7 @@ from torchvision.transforms.v2.functional import normalize, resize
 from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
 
 from comat.errors import UserError
-from comat.segmenters.weights import load_weights, read_weights
+from comat.segmenters.weights import from_hub, load_weights, read_weights
 
 CONFIGS = Path(groundingdino.__file__).parent / "config"
 SHORTEST, LONGEST = 800, 1333  # px, groundingdino.util.inference.load_image
@@ -88,17 +88,11 @@ def build(config: str, text_encoder: str, revision: str | None) -> nn.Module:
     if not path.is_file():
         known = ", ".join(sorted(p.name for p in CONFIGS.glob("GroundingDINO*.py")))
         raise UserError(f"segmenter: no Grounding DINO configuration {config!r}; expected a path or one of {known}")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(text_encoder, revision=revision)
-        bert = BertModel(BertConfig.from_pretrained(text_encoder, revision=revision))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"segmenter: cannot load configuration and tokenizer of text encoder {text_encoder!r}: "
-            f"{str(error).splitlines()[0][:300]}"
-        ) from None
+    tokenizer = from_hub("the text encoder's tokenizer", AutoTokenizer.from_pretrained, text_encoder, revision)
+    bert = from_hub("the text encoder's configuration", BertConfig.from_pretrained, text_encoder, revision)
     arguments = SLConfig.fromfile(str(path))
     arguments.use_checkpoint = arguments.use_transformer_ckpt = False  # saves memory in training only
-    with _text_encoder(tokenizer, bert):
+    with _text_encoder(tokenizer, BertModel(bert)):
         model = build_model(arguments)
     for layer in model.transformer.encoder.text_layers:
         layer.register_forward_pre_hook(_masks_by_head, with_kwargs=True)
