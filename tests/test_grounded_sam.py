@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import groundingdino
@@ -12,6 +14,7 @@ import torch.nn.functional as F
 from groundingdino.datasets import transforms as dino_transforms
 from groundingdino.util.inference import predict
 from PIL import Image
+from ruamel.yaml import YAML
 from segment_anything import SamPredictor, build_sam_vit_b, build_sam_vit_h
 from torchvision.ops import box_convert
 from transformers import BertModel, GroundingDinoProcessor, SamProcessor
@@ -25,6 +28,7 @@ from comat.segmenters.grounding_dino import MEAN, STD, GroundingDino, TextEncode
 from comat.segmenters.load import load_segmenter
 from comat.segmenters.sam import SegmentAnything
 from tests import tiny_segmenters as tiny
+from tests.conftest import run
 
 CPU = torch.device("cpu")
 LIMITS = {"grounded_sam": Thresholds(0.55, 0.3, 0.8), "grounded_sam_hf": Thresholds(0.42, 0.3, 0.8)}
@@ -299,3 +303,15 @@ def test_a_folder_of_another_model_or_none_is_one_line(make_params, models: Path
     with pytest.raises(UserError, match=message) as caught:
         load_segmenter(make_params(**values), CPU, torch.float32)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [pytest.param("grounded_sam", marks=pytest.mark.slow), "grounded_sam_hf"])
+def test_the_train_stage_runs_with_it(project: Path, models: Path, tmp_path: Path, kind: str) -> None:
+    for name in ("data", "lists", "coco"):
+        shutil.copytree(project / name, tmp_path / name)
+    values = YAML(typ="safe").load((project / "params.yaml").read_text())
+    values |= tiny.grounded_sam_params(models, kind) | {"train_steps": 1, "alpha": 1.0}
+    YAML().dump(values, tmp_path / "params.yaml")
+    run("train", tmp_path)
+    metrics = json.loads((tmp_path / "data/train/metrics.json").read_text())["train"]
+    assert metrics["skipped"] == 0 and metrics["attribute"] > 0
