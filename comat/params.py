@@ -90,6 +90,25 @@ class EvaluateParams(Section):
     grid_pairs: Count  # base/tuned pairs in each picture
 
 
+class GroundedSamFiles(Section):
+    """What groundingdino-py and segment-anything read: weights as .pth files of hub ids or folders."""
+
+    detector: Name  # file in segmenter_model
+    detector_config: Name  # a configuration of groundingdino-py by file name, or the path of another
+    sam: Name  # file in sam_model
+    text_encoder: Name  # hub id or folder of the BERT whose configuration and tokenizer the detector uses
+    text_encoder_revision: str | None
+
+
+class GroundedSamParams(Section):
+    sam_model: Name
+    sam_revision: str | None
+    box_threshold: Probability  # of a box's most probable token
+    text_threshold: Probability  # of the mean over the tokens of the box's noun
+    nms_threshold: Probability  # intersection over union from which the less probable of two boxes goes
+    files: GroundedSamFiles | None  # for segmenter grounded_sam
+
+
 class Params(Section):
     """Everything that `params.yaml` holds."""
 
@@ -104,10 +123,11 @@ class Params(Section):
     captioner_model: Name
     captioner_revision: str | None
     caption_prefix: str  # put before the prompt and masked out of the loss
-    segmenter: Literal["clipseg"]
-    segmenter_model: Name
+    segmenter: Literal["clipseg", "grounded_sam", "grounded_sam_hf"]
+    segmenter_model: Name  # of Grounded-SAM: Grounding DINO
     segmenter_revision: str | None
-    segmenter_threshold: Probability
+    segmenter_threshold: Probability  # from which a pixel belongs to the noun
+    grounded_sam: GroundedSamParams | None  # for segmenters grounded_sam and grounded_sam_hf
     discriminator: Literal["unet"]
     discriminator_model: Name
     discriminator_revision: str | None
@@ -168,6 +188,10 @@ class Params(Section):
             raise ValueError(
                 f"mixed_latent_t1 is {self.mixed_latent_t1}: expected at most mixed_latent_t2 ({self.mixed_latent_t2})"
             )
+        if self.segmenter != "clipseg" and self.grounded_sam is None:
+            raise ValueError(f"grounded_sam is null: expected its section, since segmenter is {self.segmenter}")
+        if self.segmenter == "grounded_sam" and self.grounded_sam.files is None:
+            raise ValueError("grounded_sam.files is null: expected its section, since segmenter is grounded_sam")
         return self
 
     @property
@@ -177,7 +201,10 @@ class Params(Section):
 
     def local_models(self) -> list[Path]:
         """The models that are folders of the user's; the others are hub ids, which their revisions tell apart."""
-        names = (self.base_model, self.vae, self.captioner_model, self.segmenter_model, self.discriminator_model)
+        names = [self.base_model, self.vae, self.captioner_model, self.segmenter_model, self.discriminator_model]
+        if self.grounded_sam:
+            names.append(self.grounded_sam.sam_model)
+            names += [self.grounded_sam.files.text_encoder] if self.grounded_sam.files else []
         return sorted({Path(name) for name in names if name and Path(name).is_dir()})
 
 

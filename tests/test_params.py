@@ -43,6 +43,11 @@ def test_the_committed_parameters_are_the_shapes_preset() -> None:
         ({"scheduler": "heun"}, "scheduler is 'heun': Input should be 'ddpm', 'ddim' or 'euler'"),
         ({"grad_steps": 21}, r"grad_steps is 21: expected at most sampling_steps \(20\)"),
         ({"attribute_steps": 6}, r"attribute_steps is 6: expected at most grad_steps \(5\)"),
+        ({"segmenter": "grounded_sam_hf"}, "grounded_sam is null: expected its section, since segmenter is grounded_"),
+        (
+            {"segmenter": "fastsam"},
+            "segmenter is 'fastsam': Input should be 'clipseg', 'grounded_sam' or 'grounded_sam_hf'",
+        ),
         ({"mixed_latent_t1": 700}, r"mixed_latent_t1 is 700: expected at most mixed_latent_t2 \(600\)"),
     ],
 )

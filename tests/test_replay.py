@@ -11,7 +11,7 @@ from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import add_lora, merged
 from comat.discriminators import load_discriminator
 from comat.randomness import generator
-from comat.segmenters import load_segmenter
+from comat.segmenters.load import load_segmenter
 from comat.training.step import Batch, Step
 from tests.reference_full_graph import full_graph_loss
 
@@ -33,7 +33,7 @@ def build(params, dtype=torch.float32) -> tuple[Step, list[torch.nn.Parameter], 
             weight.add_(0.05 * torch.randn(weight.shape, generator=generator(1, "shake")))
     critic = load_discriminator("unet", Backbone.load(params.discriminator_model), 2, generator(0, "critic"))
     captioner = load_captioner("blip", params.captioner_model, None, "", device, dtype)
-    segmenter = load_segmenter("clipseg", params.segmenter_model, None, 0.5, device, dtype)
+    segmenter = load_segmenter(params, device, dtype)
     shape = backbone.latent_shape(params.resolution)
     rng = generator(2, "batch")
     batch = Batch(

@@ -181,5 +181,5 @@ def save_clipseg(folder: Path) -> Path:
     )
     CLIPSegForImageSegmentation(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(PIXELS))
+    (folder / "preprocessor_config.json").write_text(json.dumps(PIXELS | {"size": {"height": 16, "width": 16}}))
     return folder

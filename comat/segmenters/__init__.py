@@ -5,19 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 
 class Segmenter(Protocol):
     def masks(self, images: Tensor, nouns: Sequence[Sequence[str]]) -> list[Tensor]:
         """For each of the (B, 3, H, W) images in [0, 1] the masks of its nouns: (nouns, H, W) bool."""
-
-
-def load_segmenter(
-    kind: str, model: str, revision: str | None, threshold: float, device: torch.device, dtype: torch.dtype
-) -> Segmenter:
-    """Load a segmenter by kind from a hub id or folder; frozen."""
-    from comat.segmenters.clipseg import ClipSeg
-
-    return {"clipseg": ClipSeg}[kind](model, revision, threshold, device, dtype)

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPSegForImageSegmentation
+from transformers import AutoImageProcessor, AutoTokenizer, CLIPSegForImageSegmentation
 
-from comat.captioners.preprocess import Preprocess
-from comat.errors import UserError
+from comat.segmenters.weights import from_hub, model_from_hub
 
 
 def decode(
@@ -32,15 +31,9 @@ class ClipSeg:
     def __init__(
         self, model: str, revision: str | None, threshold: float, device: torch.device, dtype: torch.dtype
     ) -> None:
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-            self.model = CLIPSegForImageSegmentation.from_pretrained(
-                model, revision=revision, dtype=dtype, use_safetensors=True
-            )
-        except (OSError, ValueError) as error:
-            raise UserError(f"segmenter {model!r}: cannot load CLIPSeg: {str(error).splitlines()[0][:300]}") from None
-        self.model.requires_grad_(False).eval().to(device)
-        self.preprocess = Preprocess(model, revision, self.model.config.vision_config.image_size)
+        self.processor = from_hub("image processor", AutoImageProcessor.from_pretrained, model, revision)
+        self.tokenizer = from_hub("tokenizer", AutoTokenizer.from_pretrained, model, revision)
+        self.model = model_from_hub(CLIPSegForImageSegmentation, model, revision, dtype).to(device)
         self.threshold = threshold
         self._texts: dict[str, Tensor] = {}
 
@@ -59,7 +52,8 @@ class ClipSeg:
             return [torch.zeros(0, *images.shape[-2:], dtype=torch.bool, device=images.device) for _ in nouns]
         rows = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(images.device)
         texts = torch.stack([self._embed(noun) for group in nouns for noun in group])
-        pixels = self.preprocess(images.clamp(0, 1), self.model.dtype)
+        inputs = self.processor(list(images.float().clamp(0, 1)), do_rescale=False, return_tensors="pt")
+        pixels = inputs.pixel_values.to(self.model.dtype)
         seen = self.model.clip.vision_model(pixel_values=pixels, output_hidden_states=True).hidden_states
         logits = decode(self.model, seen, texts, rows, pixels.shape[-2:])
         full = F.interpolate(logits[:, None].float(), images.shape[-2:], mode="bilinear")[:, 0]

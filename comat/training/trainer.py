@@ -21,7 +21,7 @@ from comat.discriminators import load_discriminator
 from comat.errors import UserError
 from comat.params import Params
 from comat.randomness import generator
-from comat.segmenters import load_segmenter
+from comat.segmenters.load import load_segmenter
 from comat.store import read_safetensors, write_bytes, write_json, write_safetensors
 from comat.training.data import TrainingData
 from comat.training.step import Step
@@ -48,14 +48,7 @@ class Trainer:
                 dtype,
             )
         if params.attribute_concentration:
-            segmenter = load_segmenter(
-                params.segmenter,
-                params.segmenter_model,
-                params.segmenter_revision,
-                params.segmenter_threshold,
-                device,
-                dtype,
-            )
+            segmenter = load_segmenter(params, device, dtype)
         self.step = Step(params, backbone, captioner, segmenter, self.discriminator)
         self.optimizer = AdamW(
             self.lora, params.learning_rate, (params.adam_beta1, params.adam_beta2), weight_decay=params.weight_decay

@@ -1,0 +1,58 @@
+"""Grounding DINO and Segment Anything as transformers has them: the same models, from safetensors in hub layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import AutoImageProcessor, AutoTokenizer, GroundingDinoForObjectDetection, SamModel
+
+from comat.segmenters.weights import from_hub, model_from_hub
+
+CHUNK = 4  # images encoded at once, as in comat.segmenters.sam
+
+
+class GroundingDinoHF:
+    """A `Detector`; always in float32, in which its published thresholds were chosen."""
+
+    def __init__(self, model: str, revision: str | None, device: torch.device) -> None:
+        self.processor = from_hub("image processor", AutoImageProcessor.from_pretrained, model, revision)
+        self.tokenizer = from_hub("tokenizer", AutoTokenizer.from_pretrained, model, revision)
+        self.model = model_from_hub(GroundingDinoForObjectDetection, model, revision, torch.float32).to(device)
+
+    def __call__(self, images: Tensor, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        pixels = self.processor(images=list(images), do_rescale=False, return_tensors="pt")
+        text = self.tokenizer(list(captions), padding=True, return_tensors="pt").to(images.device)
+        seen = self.model(**pixels, **text)
+        return seen.logits.sigmoid(), seen.pred_boxes
+
+
+class SegmentAnythingHF:
+    """A `Masker`: a pixel belongs to the object where its probability exceeds `threshold`.
+
+    The image encoder, nearly all of the work, runs in `dtype`, the rest in float32.
+    """
+
+    def __init__(
+        self, model: str, revision: str | None, threshold: float, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.processor = from_hub("image processor", AutoImageProcessor.from_pretrained, model, revision)
+        self.model = model_from_hub(SamModel, model, revision, torch.float32).to(device)
+        self.model.vision_encoder.to(dtype)
+        self.threshold, self.dtype = torch.tensor(threshold).logit().item(), dtype
+
+    def __call__(self, images: Tensor, boxes: Sequence[Tensor]) -> list[Tensor]:
+        masks: list[Tensor] = []
+        for start in range(0, len(images), CHUNK):
+            pixels = self.processor(images=list(images[start : start + CHUNK]), do_rescale=False, return_tensors="pt")
+            seen = self.model.get_image_embeddings(pixels.pixel_values.to(self.dtype)).float()
+            for row, own in enumerate(boxes[start : start + CHUNK]):
+                original, resized = (pixels[key][row].tolist() for key in ("original_sizes", "reshaped_input_sizes"))
+                scale = own.new_tensor([resized[1] / original[1], resized[0] / original[0]] * 2)
+                out = self.model(
+                    image_embeddings=seen[row : row + 1], input_boxes=(own * scale)[None], multimask_output=False
+                )
+                (logits,) = self.processor.post_process_masks(out.pred_masks, [original], [resized], binarize=False)
+                masks.append(logits[:, 0] > self.threshold)
+        return masks
