@@ -66,6 +66,12 @@ def load_lora(unet: nn.Module, folder: Path) -> None:
     set_lora_state(unet, state)
 
 
+def absorb_lora(unet: nn.Module) -> None:
+    """Merge LoRA into the weights for good; the UNet is a plain one again."""
+    unet.fuse_lora()
+    unet.unload_lora()
+
+
 @contextlib.contextmanager
 def merged(unet: nn.Module) -> Iterator[None]:
     """Run with LoRA merged into the base weights, which are exactly restored afterwards."""
