@@ -1,4 +1,4 @@
-"""Models from a hub id or a folder in hub layout: safetensors only, the expected class only, and errors with a remedy."""
+"""Models from a hub id or a folder in hub layout: safetensors alone, the right class, errors with a remedy."""
 
 from __future__ import annotations
 

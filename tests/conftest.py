@@ -24,12 +24,10 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with tiny models: sdxl, sd15, blip, clipseg."""
+    """A folder with tiny models: sdxl, sd15, blip, git, llava, clipseg, dino, dinov2."""
     root = tmp_path_factory.mktemp("models")
-    tiny_models.save_sdxl(root / "sdxl")
-    tiny_models.save_sd15(root / "sd15")
-    tiny_models.save_blip(root / "blip")
-    tiny_models.save_clipseg(root / "clipseg")
+    for name in ("sdxl", "sd15", "blip", "git", "llava", "clipseg", "dino", "dinov2"):
+        getattr(tiny_models, f"save_{name}")(root / name)
     return root
 
 

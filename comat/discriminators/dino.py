@@ -1,4 +1,4 @@
-"""Table 3's ablation: frozen self-supervised features (DINO, Caron et al. 2021) of the decoded image, and a small head."""
+"""Table 3's ablation: frozen features of the decoded image (DINO, Caron et al. 2021), and a small head."""
 
 from __future__ import annotations
 
