@@ -50,10 +50,15 @@ def set_lora_state(unet: nn.Module, state: dict[str, Tensor]) -> None:
     set_peft_model_state_dict(unet, state)
 
 
+def exported_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The adapter's weights under the names of diffusers' files."""
+    return {f"unet.{name}": value for name, value in convert_state_dict_to_diffusers(state).items()}
+
+
 def export_lora(unet: nn.Module, folder: Path) -> None:
     """Write `pytorch_lora_weights.safetensors`, which `load_lora_weights` of a stock pipeline reads."""
-    state = convert_state_dict_to_diffusers(lora_state(unet))
-    tensors = {f"unet.{name}": state[name].detach().cpu().contiguous() for name in sorted(state)}
+    state = exported_names(lora_state(unet))
+    tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
     write_bytes(folder / FILE, save(tensors, {"format": "pt"}))
 
 

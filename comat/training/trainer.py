@@ -100,7 +100,7 @@ class Trainer:
         """One iteration: gradients, clipping, both optimizers. A step that is not finite changes nothing."""
         self.optimizer.zero_grad(set_to_none=True)
         self.critic_optimizer.zero_grad(set_to_none=True)
-        self.step.loss_scale = self.scaler.get_scale()
+        self.step.loss_scale = float(self.scaler.scale(torch.ones((), device=self.backbone.device)))
         values = self.step(self.data.batch(iteration))
         self.scaler.unscale_(self.optimizer)
         self.scaler.unscale_(self.critic_optimizer)
