@@ -9,7 +9,22 @@ from __future__ import annotations
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    BlipConfig,
+    BlipForConditionalGeneration,
+    CLIPSegConfig,
+    CLIPSegForImageSegmentation,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    GitConfig,
+    GitForCausalLM,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
 
 from comat.diffusion.backbone import Backbone
 
@@ -65,6 +80,7 @@ CLIP_G = {  # laion/CLIP-ViT-bigG-14: text_encoder_2 of SDXL
     "projection_dim": 1280,
     "hidden_act": "gelu",
 }
+VIT_L = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
 NOISE = {  # scheduler/scheduler_config.json of both
     "beta_start": 0.00085,
     "beta_end": 0.012,
@@ -88,6 +104,31 @@ def build_text_encoders(name: str) -> list[nn.Module]:
     if name == "sdxl":
         encoders.append(CLIPTextModelWithProjection(CLIPTextConfig(**CLIP_G)))
     return encoders
+
+
+def build_captioner(name: str) -> nn.Module:
+    """The captioners of Table 5, at the sizes that the presets name: "blip", "git" (both large) or "llava" (7B)."""
+    if name == "blip":  # Salesforce/blip-image-captioning-large
+        vision, text = (
+            {**VIT_L, "image_size": 384, "patch_size": 16},
+            {"vocab_size": 30524, "encoder_hidden_size": 1024},
+        )
+        return BlipForConditionalGeneration(BlipConfig(vision_config=vision, text_config=text))
+    if name == "git":  # microsoft/git-large-coco
+        vision = {**VIT_L, "image_size": 224, "patch_size": 14}
+        return GitForCausalLM(GitConfig(vision_config=vision, vocab_size=30522))
+    if name == "llava":  # llava-hf/llava-1.5-7b-hf: Vicuna 7B
+        vision = CLIPVisionConfig(**VIT_L, image_size=336, patch_size=14, projection_dim=768)
+        return LlavaForConditionalGeneration(
+            LlavaConfig(vision_config=vision, text_config=LlamaConfig(vocab_size=32064))
+        )
+    raise ValueError(f"captioner {name!r}: expected 'blip', 'git' or 'llava'")
+
+
+def build_clipseg() -> CLIPSegForImageSegmentation:
+    """CIDAS/clipseg-rd64-refined: CLIP ViT-B/16 and a small decoder."""
+    vision = {"patch_size": 16, "image_size": 352}
+    return CLIPSegForImageSegmentation(CLIPSegConfig(vision_config=vision, use_complex_transposed_convolution=True))
 
 
 def build_backbone(name: str, tokenizer: CLIPTokenizer) -> Backbone:

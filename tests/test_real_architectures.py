@@ -1,4 +1,4 @@
-"""SD1.5 and SDXL as they are, on the meta device: sizes, the layers that carry maps, their resolutions, LoRA's names."""
+"""SD1.5, SDXL and the captioners as they are, on the meta device: sizes, map layers and resolutions, LoRA names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
-from comat.architectures import build_backbone, build_unet, count_parameters, meta
+from comat.architectures import build_backbone, build_captioner, build_unet, count_parameters, meta
 from comat.diffusion.attention import recorded_maps
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import add_lora, exported_names, lora_state
@@ -33,6 +33,15 @@ def test_sizes(name: str, unet: int, vae: int, text: list[int]) -> None:
     assert count_parameters(model.unet) == unet
     assert count_parameters(model.vae) == vae
     assert [count_parameters(encoder) for encoder in model.text_encoders] == text
+
+
+@pytest.mark.parametrize(("name", "millions"), [("blip", 469 - 30524 * 768 / 1e6), ("git", 394), ("llava", 7063)])
+def test_sizes_of_the_captioners(name: str, millions: float) -> None:
+    """Table 7: BLIP 469M, which counts the word embeddings and the tied output layer, and GIT 394M.
+
+    LLaVA is 6,738M of Llama, 64 tokens of 2 x 4096 weights, 304M of CLIP and 21M of projector; Table 7 says 7.2B.
+    """
+    assert count_parameters(meta(build_captioner, name)) / 1e6 == pytest.approx(millions, rel=0.003)
 
 
 @pytest.mark.parametrize(("name", "size"), [("sd15", 25_509_888), ("sdxl", 185_794_560)])
