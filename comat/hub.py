@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -45,7 +46,12 @@ def loaded(model: str, part: str, load: Callable[[], T]) -> T:
 
 
 def _remedy(model: str, error: BaseException) -> str | None:
-    """What to do about what the hub's client raised; transformers and diffusers wrap it in errors of their own."""
+    """What to do about what the hub's client raised; transformers and diffusers wrap it in errors of their own.
+
+    A folder is no matter of the hub, though they may ask it for a file that the folder lacks.
+    """
+    if Path(model).is_dir():
+        return None
     chain: list[BaseException] = []
     while error is not None and error not in chain:
         chain.append(error)
