@@ -56,7 +56,8 @@ def warm_up(backbone: Backbone, params: Params, latents: Tensor, prompts: list[s
                 _, index, key = name.split(".")
                 moments.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    embeddings = backbone.encode_prompts(prompts)
+    chunks = [prompts[at : at + 128] for at in range(0, len(prompts), 128)]
+    embeddings = PromptEmbeddings.cat([backbone.encode_prompts(chunk) for chunk in chunks])
     for step in tqdm(range(start, section.steps), initial=start, total=section.steps, desc="warm-up"):
         rng = generator(params.seed, "warmup", step)
         rows = torch.randint(len(latents), (section.batch_size,), generator=rng)
