@@ -53,6 +53,7 @@ class WarmupImagesParams(Section):
 
 class WarmupParams(Section):
     steps: CountOrNone  # optimizer steps; 0 passes the base UNet through
+    lora_rank: CountOrNone  # 0 fine-tunes all weights; LoRA is merged into the UNet that is written
     learning_rate: Positive
     batch_size: Count  # images
 
@@ -119,7 +120,8 @@ class Params(Section):
     base_model: Name  # diffusers layout
     base_revision: str | None
     vae: str | None  # hub id or folder of another autoencoder
-    captioner: Literal["blip"]
+    vae_revision: str | None
+    captioner: Literal["blip", "git", "llava"]
     captioner_model: Name
     captioner_revision: str | None
     caption_prefix: str  # put before the prompt and masked out of the loss
@@ -128,9 +130,10 @@ class Params(Section):
     segmenter_revision: str | None
     segmenter_threshold: Probability  # from which a pixel belongs to the noun
     grounded_sam: GroundedSamParams | None  # for segmenters grounded_sam and grounded_sam_hf
-    discriminator: Literal["unet"]
+    discriminator: Literal["unet", "dino"]
     discriminator_model: Name
     discriminator_revision: str | None
+    discriminator_input: Literal["generated", "real_world"]  # what it is to call real: reference or image latents
 
     resolution: Annotated[int, Field(ge=8, multiple_of=8)]  # px, training
     native_resolution: Annotated[int, Field(ge=8, multiple_of=8)]  # px, of the base model

@@ -35,6 +35,7 @@ def main() -> None:
             params.base_model,
             params.base_revision,
             vae=params.vae,
+            vae_revision=params.vae_revision,
             precision=params.precision,
             device=choose_device(params.device),
         )

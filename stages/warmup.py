@@ -20,7 +20,11 @@ def main() -> None:
     from comat.workdir import stage_directory
 
     backbone = Backbone.load(
-        params.base_model, params.base_revision, vae=params.vae, device=choose_device(params.device)
+        params.base_model,
+        params.base_revision,
+        vae=params.vae,
+        vae_revision=params.vae_revision,
+        device=choose_device(params.device),
     )
     with stage_directory("warmup", params, [args.warmup_images]) as work:
         if params.warmup.steps:

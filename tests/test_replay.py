@@ -31,8 +31,8 @@ def build(params, dtype=torch.float32) -> tuple[Step, list[torch.nn.Parameter], 
     with torch.no_grad():  # B is zero at first, which would hide errors in the gradient of A
         for weight in lora:
             weight.add_(0.05 * torch.randn(weight.shape, generator=generator(1, "shake")))
-    critic = load_discriminator("unet", Backbone.load(params.discriminator_model), 2, generator(0, "critic"))
-    captioner = load_captioner("blip", params.captioner_model, None, "", device, dtype)
+    critic = load_discriminator(params, backbone, generator(0, "critic"))
+    captioner = load_captioner(params.captioner, params.captioner_model, None, "", device, dtype)
     segmenter = load_segmenter(params, device, dtype)
     shape = backbone.latent_shape(params.resolution)
     rng = generator(2, "batch")

@@ -21,6 +21,17 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    Dinov2Config,
+    Dinov2Model,
+    GitConfig,
+    GitForCausalLM,
+    LlamaConfig,
+    LlamaTokenizer,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    ViTConfig,
+    ViTModel,
 )
 
 from comat.shapes.recipe.tokenizers import MAX_TOKENS, bert_tokenizer, clip_tokenizer
@@ -183,3 +194,77 @@ def save_clipseg(folder: Path) -> Path:
     tokenizer.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PIXELS | {"size": {"height": 16, "width": 16}}))
     return folder
+
+
+VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 4,
+}
+
+
+def _save(model, folder: Path, tokenizer=None) -> Path:
+    model.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(PIXELS))
+    return folder
+
+
+def save_git(folder: Path) -> Path:
+    torch.manual_seed(3)
+    tokenizer = bert_tokenizer()
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 32,
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    return _save(GitForCausalLM(GitConfig(vision_config=VISION, **text)), folder, tokenizer)
+
+
+def llama_tokenizer() -> LlamaTokenizer:
+    """Llama's tokenizer whose only pieces are characters and spaces; LLaVA adds the image and padding tokens."""
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    pieces = [*special, "▁", *(chr(code) for code in range(33, 127))]
+    tokenizer = LlamaTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, merges=[], legacy=False)
+    tokenizer.add_special_tokens({"pad_token": "<pad>", "extra_special_tokens": ["<image>"]})
+    return tokenizer
+
+
+def save_llava(folder: Path) -> Path:
+    torch.manual_seed(4)
+    tokenizer = llama_tokenizer()
+    text = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    config = LlavaConfig(vision_config=CLIPVisionConfig(**VISION), text_config=text, image_token_index=image)
+    return _save(LlavaForConditionalGeneration(config), folder, tokenizer)
+
+
+def save_dino(folder: Path) -> Path:
+    """DINO as the hub has it: a vision transformer without a pooler."""
+    torch.manual_seed(5)
+    return _save(ViTModel(ViTConfig(**VISION), add_pooling_layer=False), folder)
+
+
+def save_dinov2(folder: Path) -> Path:
+    torch.manual_seed(6)
+    return _save(Dinov2Model(Dinov2Config(**VISION, mlp_ratio=1)), folder)

@@ -19,5 +19,7 @@ def load_captioner(
 ) -> Captioner:
     """Load a captioner by kind from a hub id or folder; frozen."""
     from comat.captioners.blip import Blip
+    from comat.captioners.git import Git
+    from comat.captioners.llava import Llava
 
-    return {"blip": Blip}[kind](model, revision, prefix, device, dtype)
+    return {"blip": Blip, "git": Git, "llava": Llava}[kind](model, revision, prefix, device, dtype)

@@ -1,27 +1,25 @@
-"""Image preprocessing in torch, from a model's own `preprocessor_config.json`; gradients flow."""
+"""Image preprocessing in torch, from a model's own processor configuration; gradients flow."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers.utils import cached_file
+from transformers import BaseImageProcessor
 
-from comat.errors import UserError
+from comat.hub import loaded
 
 
 class Preprocess:
-    """Resize (bicubic, antialiased) to the model's square input and normalise."""
+    """Resize (bicubic, antialiased) square images to the model's input and normalise.
+
+    For square images this is what the processors of BLIP, GIT, LLaVA and CLIPSeg do; they would crop others.
+    """
 
     def __init__(self, model: str, revision: str | None, size: int) -> None:
-        try:
-            path = cached_file(model, "preprocessor_config.json", revision=revision)
-            config = json.loads(Path(path).read_text())
-        except OSError as error:
-            raise UserError(f"model {model!r}: no preprocessor_config.json: {str(error).splitlines()[0]}") from None
+        config, _ = loaded(
+            model, "image processor", lambda: BaseImageProcessor.get_image_processor_dict(model, revision=revision)
+        )
         self.size = size
         self.mean = torch.tensor(config["image_mean"]).view(1, 3, 1, 1)
         self.std = torch.tensor(config["image_std"]).view(1, 3, 1, 1)

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline, EulerDiscreteScheduler, 
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from comat.errors import UserError
+from comat.hub import load_model, loaded
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -77,6 +77,7 @@ class Backbone:
         *,
         unet: str | None = None,
         vae: str | None = None,
+        vae_revision: str | None = None,
         precision: str = "fp32",
         device: torch.device | str = "cpu",
     ) -> Backbone:
@@ -85,31 +86,26 @@ class Backbone:
         Raises:
             UserError: naming the part that is missing or of another architecture.
         """
-        dtype = DTYPES[precision]
-        config = _try(model, "model_index.json", lambda: DiffusionPipeline.load_config(model, revision=revision))
+        config = loaded(model, "model_index.json", lambda: DiffusionPipeline.load_config(model, revision=revision))
 
-        def part(kind: type, name: str, source: str | None = None) -> nn.Module:
-            where = {} if source else {"subfolder": name, "revision": revision}
-            options = {**where, "torch_dtype": dtype, "use_safetensors": True}
-            return _try(source or model, name, lambda: kind.from_pretrained(source or model, **options)).to(device)
+        def part(kind: type, name: str, other: str | None = None, other_revision: str | None = None) -> nn.Module:
+            where = (other, other_revision) if other else (model, revision)
+            folder = "" if other else name
+            return load_model(kind, *where, part=name, subfolder=folder, dtype=DTYPES[precision]).to(device)
 
         def tokenizer(name: str) -> CLIPTokenizer:
-            return _try(
-                model, name, lambda: CLIPTokenizer.from_pretrained(model, subfolder=name, revision=revision or "main")
-            )
+            where = {"subfolder": name, "revision": revision or "main"}
+            return loaded(model, name, lambda: CLIPTokenizer.from_pretrained(model, **where))
 
         encoders, tokenizers = [part(CLIPTextModel, "text_encoder")], [tokenizer("tokenizer")]
         if config.get("text_encoder_2"):
             encoders.append(part(CLIPTextModelWithProjection, "text_encoder_2"))
             tokenizers.append(tokenizer("tokenizer_2"))
-        schedule = _try(
-            model,
-            "scheduler",
-            lambda: EulerDiscreteScheduler.load_config(model, subfolder="scheduler", revision=revision),
-        )
+        where = {"subfolder": "scheduler", "revision": revision}
+        schedule = loaded(model, "scheduler", lambda: EulerDiscreteScheduler.load_config(model, **where))
         return Backbone(
             part(UNet2DConditionModel, "unet", unet),
-            part(AutoencoderKL, "vae", vae),
+            part(AutoencoderKL, "vae", vae, vae_revision),
             encoders,
             tokenizers,
             dict(schedule),
@@ -171,15 +167,3 @@ class Backbone:
         """The cross-attention layers of the middle and decoder blocks (App. E), in the order of the forward pass."""
         names = [name for name, _ in self.unet.named_modules() if name.endswith(".attn2")]
         return [n for n in names if n.startswith("mid_block")] + [n for n in names if n.startswith("up_blocks")]
-
-
-def _try(model: str, part: str, load):
-    """Run a loader; its failure becomes one line that says which part of which model."""
-    try:
-        return load()
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(
-            f"model {model!r}: cannot load {part}: {reason[:300]} (expected a hub id or a folder in diffusers layout "
-            "with safetensors weights)"
-        ) from None

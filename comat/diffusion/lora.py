@@ -50,10 +50,15 @@ def set_lora_state(unet: nn.Module, state: dict[str, Tensor]) -> None:
     set_peft_model_state_dict(unet, state)
 
 
+def exported_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The adapter's weights under the names of diffusers' files."""
+    return {f"unet.{name}": value for name, value in convert_state_dict_to_diffusers(state).items()}
+
+
 def export_lora(unet: nn.Module, folder: Path) -> None:
     """Write `pytorch_lora_weights.safetensors`, which `load_lora_weights` of a stock pipeline reads."""
-    state = convert_state_dict_to_diffusers(lora_state(unet))
-    tensors = {f"unet.{name}": state[name].detach().cpu().contiguous() for name in sorted(state)}
+    state = exported_names(lora_state(unet))
+    tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
     write_bytes(folder / FILE, save(tensors, {"format": "pt"}))
 
 
@@ -64,6 +69,12 @@ def load_lora(unet: nn.Module, folder: Path) -> None:
     rank = next(value.shape[0] for name, value in state.items() if "lora_A" in name)
     add_lora(unet, rank, torch.Generator())
     set_lora_state(unet, state)
+
+
+def absorb_lora(unet: nn.Module) -> None:
+    """Merge LoRA into the weights for good; the UNet is a plain one again."""
+    unet.fuse_lora()
+    unet.unload_lora()
 
 
 @contextlib.contextmanager

@@ -37,10 +37,12 @@ def replay(
     map_steps: Sequence[int] = (),
     map_layers: Sequence[str] = (),
     map_loss: MapLoss | None = None,
+    loss_scale: float = 1.0,
 ) -> float:
     """Accumulate the gradient into the trainable weights; returns the summed map loss.
 
-    `gradients` may be empty (no loss on the image): then only `map_steps` are run.
+    `gradients` may be empty (no loss on the image): then only `map_steps` are run. They hold `loss_scale` already; the
+    map loss takes it here.
     """
     total = 0.0
     for index in sorted({*gradients, *map_steps}):
@@ -55,6 +57,6 @@ def replay(
                     loss = loss + (gradients[index][span] * prediction).sum()
                 if with_maps:
                     attention = map_loss(maps.collect(x.shape[-2:]), span)
-                    loss, total = loss + attention, total + attention.item()
+                    loss, total = loss + loss_scale * attention, total + attention.item()
             loss.backward()
     return total

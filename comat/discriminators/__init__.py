@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from comat.diffusion.backbone import Backbone
+from comat.errors import UserError
+from comat.params import Params
 
 
-def load_discriminator(kind: str, backbone: Backbone, lora_rank: int, generator: torch.Generator) -> nn.Module:
-    """Build a discriminator by kind around a diffusion model's UNet."""
+class Discriminator(Protocol):
+    def __call__(self, z: Tensor) -> Tensor:
+        """Logits (B, ...) that latents z (B, C, h, w) are real, whatever `discriminator_input` calls real."""
+
+    def trainable_parameters(self) -> list[nn.Parameter]: ...
+
+    def trainable_state(self) -> dict[str, Tensor]: ...
+
+    def load_trainable_state(self, state: dict[str, Tensor]) -> None: ...
+
+
+def load_discriminator(params: Params, backbone: Backbone, generator: torch.Generator) -> Discriminator:
+    """The discriminator that the parameters name, for latents of `backbone`; only its trainable part learns.
+
+    Raises:
+        UserError: if it cannot be loaded, or reads latents of another depth.
+    """
+    from comat.discriminators.dino import DinoDiscriminator
     from comat.discriminators.unet import UNetDiscriminator
 
-    return {"unet": UNetDiscriminator}[kind](backbone, lora_rank, generator)
+    model, revision = params.discriminator_model, params.discriminator_revision
+    if params.discriminator == "dino":
+        return DinoDiscriminator(model, revision, backbone, generator)
+    source = Backbone.load(model, revision, precision=params.precision, device=backbone.device)
+    ours, theirs = (model.unet.config.in_channels for model in (backbone, source))
+    if ours != theirs:
+        raise UserError(f"discriminator_model {model!r}: expected latents of {ours} channels, its UNet takes {theirs}")
+    return UNetDiscriminator(source, params.lora_rank, generator)

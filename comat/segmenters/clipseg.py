@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPSegForImageSegmentation
 
-from comat.segmenters.weights import from_hub, model_from_hub
+from comat.hub import load_model, loaded
 
 
 def decode(
@@ -31,9 +31,11 @@ class ClipSeg:
     def __init__(
         self, model: str, revision: str | None, threshold: float, device: torch.device, dtype: torch.dtype
     ) -> None:
-        self.processor = from_hub("image processor", AutoImageProcessor.from_pretrained, model, revision)
-        self.tokenizer = from_hub("tokenizer", AutoTokenizer.from_pretrained, model, revision)
-        self.model = model_from_hub(CLIPSegForImageSegmentation, model, revision, dtype).to(device)
+        self.processor = loaded(
+            model, "image processor", lambda: AutoImageProcessor.from_pretrained(model, revision=revision)
+        )
+        self.tokenizer = loaded(model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision))
+        self.model = load_model(CLIPSegForImageSegmentation, model, revision, part="CLIPSeg", dtype=dtype).to(device)
         self.threshold = threshold
         self._texts: dict[str, Tensor] = {}
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, GroundingDinoForObjectDetection, SamModel
 
-from comat.segmenters.weights import from_hub, model_from_hub
+from comat.hub import load_model, loaded
 
 CHUNK = 4  # images encoded at once, as in comat.segmenters.sam
 
@@ -17,9 +17,13 @@ class GroundingDinoHF:
     """A `Detector`; always in float32, in which its published thresholds were chosen."""
 
     def __init__(self, model: str, revision: str | None, device: torch.device) -> None:
-        self.processor = from_hub("image processor", AutoImageProcessor.from_pretrained, model, revision)
-        self.tokenizer = from_hub("tokenizer", AutoTokenizer.from_pretrained, model, revision)
-        self.model = model_from_hub(GroundingDinoForObjectDetection, model, revision, torch.float32).to(device)
+        self.processor = loaded(
+            model, "image processor", lambda: AutoImageProcessor.from_pretrained(model, revision=revision)
+        )
+        self.tokenizer = loaded(model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision))
+        self.model = load_model(
+            GroundingDinoForObjectDetection, model, revision, part="Grounding DINO", dtype=torch.float32
+        ).to(device)
 
     def __call__(self, images: Tensor, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         pixels = self.processor(images=list(images), do_rescale=False, return_tensors="pt")
@@ -37,8 +41,10 @@ class SegmentAnythingHF:
     def __init__(
         self, model: str, revision: str | None, threshold: float, device: torch.device, dtype: torch.dtype
     ) -> None:
-        self.processor = from_hub("image processor", AutoImageProcessor.from_pretrained, model, revision)
-        self.model = model_from_hub(SamModel, model, revision, torch.float32).to(device)
+        self.processor = loaded(
+            model, "image processor", lambda: AutoImageProcessor.from_pretrained(model, revision=revision)
+        )
+        self.model = load_model(SamModel, model, revision, part="Segment Anything", dtype=torch.float32).to(device)
         self.model.vision_encoder.to(dtype)
         self.threshold, self.dtype = torch.tensor(threshold).logit().item(), dtype
 

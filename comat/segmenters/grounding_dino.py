@@ -18,7 +18,8 @@ from torchvision.transforms.v2.functional import normalize, resize
 from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
 
 from comat.errors import UserError
-from comat.segmenters.weights import from_hub, load_weights, read_weights
+from comat.hub import loaded
+from comat.segmenters.weights import load_weights, read_weights
 
 CONFIGS = Path(groundingdino.__file__).parent / "config"
 SHORTEST, LONGEST = 800, 1333  # px, groundingdino.util.inference.load_image
@@ -88,8 +89,16 @@ def build(config: str, text_encoder: str, revision: str | None) -> nn.Module:
     if not path.is_file():
         known = ", ".join(sorted(p.name for p in CONFIGS.glob("GroundingDINO*.py")))
         raise UserError(f"segmenter: no Grounding DINO configuration {config!r}; expected a path or one of {known}")
-    tokenizer = from_hub("the text encoder's tokenizer", AutoTokenizer.from_pretrained, text_encoder, revision)
-    bert = from_hub("the text encoder's configuration", BertConfig.from_pretrained, text_encoder, revision)
+    tokenizer = loaded(
+        text_encoder,
+        "the text encoder's tokenizer",
+        lambda: AutoTokenizer.from_pretrained(text_encoder, revision=revision),
+    )
+    bert = loaded(
+        text_encoder,
+        "the text encoder's configuration",
+        lambda: BertConfig.from_pretrained(text_encoder, revision=revision),
+    )
     arguments = SLConfig.fromfile(str(path))
     arguments.use_checkpoint = arguments.use_transformer_ckpt = False  # saves memory in training only
     with _text_encoder(tokenizer, BertModel(bert)):

@@ -1,43 +1,16 @@
-"""Weights of frozen models, from hub layout or from one .pth file: complete and of the right model, or an error."""
+"""Weights of frozen models from one .pth file: complete and of the right model, or an error."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.utils import cached_file
 
 from comat.errors import UserError
-
-
-def from_hub(what: str, load: Callable, model: str, revision: str | None, **options: object):
-    """`load`, a `from_pretrained` of transformers, on a hub id or folder `model`.
-
-    Raises:
-        UserError: if that fails.
-    """
-    try:
-        return load(model, revision=revision, **options)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"segmenter {model!r}: cannot load {what}: {_first_line(error)}") from None
-
-
-def model_from_hub(kind: type[PreTrainedModel], model: str, revision: str | None, dtype: torch.dtype):
-    """A frozen model of transformers, from safetensors.
-
-    Raises:
-        UserError: if it cannot be loaded, or weights are missing, in whose place transformers would put random ones.
-    """
-    options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
-    loaded, info = from_hub(kind.__name__, kind.from_pretrained, model, revision, **options)
-    if missing := sorted(info["missing_keys"]):
-        few = f"{len(missing)} are missing, the first is {missing[0]}"
-        raise UserError(f"segmenter {model!r}: not weights of {kind.__name__}: {few}")
-    return loaded.requires_grad_(False).eval()
+from comat.hub import loaded
 
 
 def read_weights(model: str, file: str, revision: str | None) -> dict[str, Tensor]:
@@ -46,10 +19,7 @@ def read_weights(model: str, file: str, revision: str | None) -> dict[str, Tenso
     Raises:
         UserError: if there is no such file, or it is not a file of weights.
     """
-    try:
-        path = Path(cached_file(model, file, revision=revision))
-    except OSError as error:
-        raise UserError(f"segmenter: no file {file!r} in {model!r}: {_first_line(error)}") from None
+    path = Path(loaded(model, file, lambda: cached_file(model, file, revision=revision)))
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:

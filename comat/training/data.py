@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from comat.attribute_concentration import Entity
 from comat.errors import UserError
@@ -33,20 +34,26 @@ class TrainingData:
             if row["kept"] and row["tokens"][0]:
                 entity = Entity(row["lemma"], tuple(row["tokens"][0]))
                 self.entities.setdefault(row["prompt_id"], []).append(entity)
-        self.images = TensorStore(images) if params.image_batch and params.concept_activation else None
+        self.mixed = bool(params.image_batch and params.concept_activation)
+        self.real_world = bool(params.lambda_adv) and params.discriminator_input == "real_world"
+        self.images = TensorStore(images) if self.mixed or self.real_world else None
         if self.images is not None and not self.images.ids:
-            raise UserError(f"{images}: no image latents; set image_batch to 0 or give image_latents.images a folder")
+            raise UserError(
+                f"{images}: no image latents; give image_latents.images a folder, or set image_batch to 0 and "
+                "discriminator_input to generated"
+            )
 
     def batch(self, iteration: int) -> Batch:
         """The batch of an iteration: epochs without replacement, each shuffled by the seed."""
         picked = [self.prompts[i] for i in self._epochs("prompts", iteration, self.p.global_batch, len(self.prompts))]
-        reference = torch.stack([self.reference[id]["latents"] for id, _ in picked]) if self.p.lambda_adv else None
-        real, captions = None, []
-        if self.images is not None:
-            ids = sorted(self.images.ids)
-            rows = self._epochs("images", iteration, self.p.image_batch, len(ids))
-            real = torch.stack([self.images[ids[i]]["latents"] for i in rows])
-            captions = [self.images.caption(ids[i]) for i in rows]
+        reference = real = None
+        captions: list[str] = []
+        if self.real_world:
+            reference, _ = self._draw_images("real world", iteration, self.p.global_batch)
+        elif self.p.lambda_adv:
+            reference = torch.stack([self.reference[id]["latents"] for id, _ in picked])
+        if self.mixed:
+            real, captions = self._draw_images("images", iteration, self.p.image_batch)
         return Batch(
             iteration,
             [text for _, text in picked],
@@ -55,6 +62,12 @@ class TrainingData:
             real,
             captions,
         )
+
+    def _draw_images(self, purpose: str, iteration: int, count: int) -> tuple[Tensor, list[str]]:
+        """Latents (count, C, h, w) of real images and their captions."""
+        ids = sorted(self.images.ids)
+        rows = [ids[i] for i in self._epochs(purpose, iteration, count, len(ids))]
+        return torch.stack([self.images[id]["latents"] for id in rows]), [self.images.caption(id) for id in rows]
 
     def _epochs(self, purpose: str, iteration: int, size: int, total: int) -> list[int]:
         rows = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from comat.attribute_concentration import Entity, attribute_concentration_loss
 from comat.captioners import Captioner
@@ -17,6 +17,7 @@ from comat.diffusion.lora import merged
 from comat.diffusion.replay import leaf_gradients, replay
 from comat.diffusion.rollout import Rollout, rollout
 from comat.diffusion.schedulers import make_scheduler
+from comat.discriminators import Discriminator
 from comat.fidelity_preservation import discriminator_loss, generator_loss
 from comat.mixed_latents import draw_start, noisy_latents
 from comat.params import Params
@@ -28,8 +29,8 @@ from comat.segmenters import Segmenter
 class Batch:
     """What one iteration trains on.
 
-    `reference` (B, C, h, w): the original model's latents of `prompts`. `real` (G, C, h, w) with `captions`: latents of
-    real images.
+    `reference` (B, C, h, w): what the discriminator is to call real, by default the original model's latents of
+    `prompts`. `real` (G, C, h, w) with `captions`: latents of real images.
     """
 
     iteration: int
@@ -42,7 +43,9 @@ class Batch:
 
 @dataclass
 class ImageGradient:
-    """dL/dz0 of a rollout (or None, where no loss reads the image), the values of the losses, and the masks."""
+    """dL/dz0 of a rollout times the loss scale (or None, where no loss reads the image), the values of the losses, and
+    the masks.
+    """
 
     z0: Tensor | None
     i2t: float = 0.0
@@ -54,7 +57,7 @@ class Step:
     """Computes Eq. 6 on a batch and leaves its gradient in the LoRA weights, and Eq. 3's in the discriminator.
 
     A part that is switched off is neither computed nor needed: `captioner`, `segmenter` and `discriminator` may be
-    None then.
+    None then. Gradients come out times `loss_scale`, values do not.
     """
 
     def __init__(
@@ -63,8 +66,9 @@ class Step:
         backbone: Backbone,
         captioner: Captioner | None,
         segmenter: Segmenter | None,
-        discriminator: nn.Module | None,
+        discriminator: Discriminator | None,
     ) -> None:
+        self.loss_scale = 1.0
         self.p, self.backbone = params, backbone
         self.captioner = captioner if params.concept_activation else None
         self.segmenter = segmenter if params.attribute_concentration else None
@@ -156,7 +160,7 @@ class Step:
                 nouns = [[entity.noun for entity in group] for group in batch.entities[span]]
                 result.masks += self.segmenter.masks(images.detach(), nouns)
             if loss.requires_grad:
-                result.z0[span] = torch.autograd.grad(loss, z)[0]
+                result.z0[span] = torch.autograd.grad(self.loss_scale * loss, z)[0]
         if not self.captioner and not (batch and self.discriminator):
             result.z0 = None
         return result
@@ -189,6 +193,7 @@ class Step:
             map_steps=map_steps,
             map_layers=self.layers,
             map_loss=map_loss if map_steps else None,
+            loss_scale=self.loss_scale,
         )
 
     def discriminate(self, fake: Tensor, batch: Batch) -> float:
@@ -200,7 +205,7 @@ class Step:
             span = slice(at, at + self.p.train.device_batch)
             logits = self.discriminator(torch.cat([real[span], fake[span]])).chunk(2)
             loss = discriminator_loss(*logits).sum() / len(fake)
-            loss.backward()
+            (self.loss_scale * loss).backward()
             total += loss.item()
         return total
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import AdamW
 from tqdm import tqdm
 
@@ -36,7 +37,9 @@ class Trainer:
         self.p, self.data, self.backbone, self.work = params, data, backbone, work
         device, dtype = backbone.device, backbone.dtype
         self.lora = add_lora(backbone.unet, params.lora_rank, generator(params.seed, "lora"))
-        self.discriminator = _discriminator(params, device) if params.lambda_adv else None
+        self.discriminator = None
+        if params.lambda_adv:
+            self.discriminator = load_discriminator(params, backbone, generator(params.seed, "discriminator"))
         captioner = segmenter = None
         if params.concept_activation:
             captioner = load_captioner(
@@ -61,6 +64,8 @@ class Trainer:
             betas,
             weight_decay=params.weight_decay,
         )
+        # In fp16 the gradients inside the frozen models would vanish; LoRA and its optimizer are float32 always.
+        self.scaler = GradScaler(device.type, enabled=params.precision == "fp16")
         self.rows: list[dict[str, float]] = []
         self._restore()
 
@@ -88,13 +93,17 @@ class Trainer:
         """One iteration: gradients, clipping, both optimizers. A step that is not finite changes nothing."""
         self.optimizer.zero_grad(set_to_none=True)
         self.critic_optimizer.zero_grad(set_to_none=True)
+        self.step.loss_scale = float(self.scaler.scale(torch.ones((), device=self.backbone.device)))
         values = self.step(self.data.batch(iteration))
+        self.scaler.unscale_(self.optimizer)
+        self.scaler.unscale_(self.critic_optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.lora, self.p.max_grad_norm))
         critic_norm = float(nn.utils.clip_grad_norm_(self.critic, self.p.discriminator_max_grad_norm))
         finite = all(math.isfinite(v) for v in (*values.values(), norm, critic_norm))
         if finite:
             self.optimizer.step()
             self.critic_optimizer.step()
+        self.scaler.update()
         return {**values, "grad_norm": norm, "skipped": int(not finite)}
 
     def _skipped_in_a_row(self) -> int:
@@ -111,7 +120,8 @@ class Trainer:
         if self.discriminator:
             tensors |= {f"discriminator.{k}": v for k, v in self.discriminator.trainable_state().items()}
             tensors |= _moments("critic", self.critic_optimizer)
-        write_safetensors(self.work / "state.safetensors", tensors, {"rows": json.dumps(self.rows)})
+        state = {"rows": json.dumps(self.rows), "scaler": json.dumps(self.scaler.state_dict())}
+        write_safetensors(self.work / "state.safetensors", tensors, state)
 
     def _restore(self) -> None:
         path = self.work / "state.safetensors"
@@ -121,7 +131,9 @@ class Trainer:
 
         tensors = read_safetensors(path)
         with safe_open(path, "pt") as file:
-            self.rows = json.loads(file.metadata()["rows"])
+            state = {name: json.loads(value) for name, value in file.metadata().items()}
+        self.rows = state["rows"]
+        self.scaler.load_state_dict(state["scaler"])
         set_lora_state(self.backbone.unet, _below(tensors, "lora."))
         _restore_moments(self.optimizer, self.lora, _below(tensors, "optimizer."))
         if self.discriminator:
@@ -144,13 +156,6 @@ class Trainer:
         write_json(out / "metrics.json", {"train": {**means, "iterations": len(self.rows), "skipped": skipped}})
 
 
-def _discriminator(params: Params, device: torch.device) -> nn.Module:
-    source = Backbone.load(
-        params.discriminator_model, params.discriminator_revision, precision=params.precision, device=device
-    )
-    return load_discriminator(params.discriminator, source, params.lora_rank, generator(params.seed, "discriminator"))
-
-
 def load_backbone(params: Params, unet: Path) -> Backbone:
     """The base model with the warmed-up UNet."""
     return Backbone.load(
@@ -158,6 +163,7 @@ def load_backbone(params: Params, unet: Path) -> Backbone:
         params.base_revision,
         unet=str(unet),
         vae=params.vae,
+        vae_revision=params.vae_revision,
         precision=params.precision,
         device=choose_device(params.device),
     )

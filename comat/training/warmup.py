@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from comat.diffusion.backbone import Backbone, PromptEmbeddings
+from comat.diffusion.lora import absorb_lora, add_lora
 from comat.diffusion.schedulers import make_scheduler
 from comat.params import Params
 from comat.randomness import generator
@@ -33,10 +34,16 @@ def denoising_loss(backbone: Backbone, z0: Tensor, prompts: PromptEmbeddings, rn
 
 
 def warm_up(backbone: Backbone, params: Params, latents: Tensor, prompts: list[str], work: Path) -> None:
-    """Fine-tune all weights of the UNet for `warmup.steps` steps on latents (N, C, h, w); resumable in `work`."""
+    """Fine-tune the UNet for `warmup.steps` steps on latents (N, C, h, w); resumable in `work`.
+
+    All weights learn, or LoRA of `warmup.lora_rank`, which is in the weights at the end.
+    """
     section, state = params.warmup, work / "state.safetensors"
-    unet = backbone.unet.requires_grad_(True).train()
-    weights = list(unet.parameters())
+    unet = backbone.unet.train()
+    if section.lora_rank:
+        weights = add_lora(unet, section.lora_rank, generator(params.seed, "warmup lora"))
+    else:
+        weights = list(unet.requires_grad_(True).parameters())
     optimizer = torch.optim.AdamW(weights, lr=section.learning_rate)
     start = 0
     if state.exists():
@@ -49,7 +56,8 @@ def warm_up(backbone: Backbone, params: Params, latents: Tensor, prompts: list[s
                 _, index, key = name.split(".")
                 moments.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    embeddings = backbone.encode_prompts(prompts)
+    chunks = [prompts[at : at + 128] for at in range(0, len(prompts), 128)]
+    embeddings = PromptEmbeddings.cat([backbone.encode_prompts(chunk) for chunk in chunks])
     for step in tqdm(range(start, section.steps), initial=start, total=section.steps, desc="warm-up"):
         rng = generator(params.seed, "warmup", step)
         rows = torch.randint(len(latents), (section.batch_size,), generator=rng)
@@ -62,4 +70,6 @@ def warm_up(backbone: Backbone, params: Params, latents: Tensor, prompts: list[s
             moments = optimizer.state_dict()["state"]
             tensors |= {f"adam.{i}.{key}": value for i, entry in moments.items() for key, value in entry.items()}
             write_safetensors(state, tensors | {"step": torch.tensor(step + 1)})
+    if section.lora_rank:
+        absorb_lora(unet)
     unet.requires_grad_(False).eval()

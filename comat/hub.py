@@ -1,0 +1,105 @@
+"""Models from a hub id or a folder in hub layout: safetensors alone, the right class, errors with a remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from diffusers import ModelMixin
+from huggingface_hub import errors as hub
+from torch import nn
+
+from comat.errors import UserError
+
+T = TypeVar("T")
+
+_REMEDIES: list[tuple[type | tuple[type, ...], str]] = [
+    # To who has no access a gated repository is a missing one as well, so it comes first.
+    (hub.GatedRepoError, "it is gated; accept its licence at https://huggingface.co/{model}, then `hf auth login`"),
+    (hub.RepositoryNotFoundError, "no such repository, or a private one; check the id, or `hf auth login`"),
+    (hub.RevisionNotFoundError, "it has no such revision; check the revision, or set it to null for the newest"),
+    (
+        (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled),
+        "the hub cannot be reached and the files are not in its cache; run `hf download {model}` where there is a "
+        "network, or give a folder",
+    ),
+    (hub.HFValidationError, "there is no such folder, and it is no hub id (owner/name)"),
+]
+
+
+def loaded(model: str, part: str, load: Callable[[], T]) -> T:
+    """Run the loader of a model's part.
+
+    Raises:
+        UserError: one line that says which part of which model, why, and what to do.
+    """
+    try:
+        return load()
+    except UserError:
+        raise
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, hub.EntryNotFoundError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+        layout = f"{reason} (expected a hub id or a folder in hub layout with safetensors weights)"
+        raise UserError(f"model {model!r}: cannot load {part}: {_remedy(model, error) or layout}") from None
+
+
+def _remedy(model: str, error: BaseException) -> str | None:
+    """What to do about what the hub's client raised; transformers and diffusers wrap it in errors of their own.
+
+    A folder is no matter of the hub, though they may ask it for a file that the folder lacks.
+    """
+    if Path(model).is_dir():
+        return None
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    for kind, remedy in _REMEDIES:
+        if any(isinstance(found, kind) for found in chain):
+            return remedy.format(model=model)
+    return None
+
+
+def load_model(
+    kind: type[nn.Module],
+    model: str,
+    revision: str | None = None,
+    *,
+    part: str,
+    dtype: torch.dtype,
+    subfolder: str = "",
+    **build: object,
+) -> nn.Module:
+    """A frozen model of class `kind` in evaluation mode, every weight from safetensors.
+
+    `build` goes to the model's constructor.
+
+    Raises:
+        UserError: if it cannot be had, is of another architecture, or lacks weights.
+    """
+    where = {"subfolder": subfolder, "revision": revision}
+    diffusion = issubclass(kind, ModelMixin)
+
+    def load() -> nn.Module:
+        # Both libraries would fill a model of another class with random weights, and only warn.
+        if diffusion:
+            expected, found = kind.__name__, kind.load_config(model, **where).get("_class_name")
+        else:
+            expected, found = kind.config_class.model_type, kind.config_class.get_config_dict(model, **where)[0]
+            found = found.get("model_type", expected)
+        if found != expected:
+            raise UserError(f"model {model!r}: {part} is of another architecture: expected {expected}, found {found}")
+        precision = {"torch_dtype" if diffusion else "dtype": dtype}
+        options = {**where, **precision, "use_safetensors": True, "output_loading_info": True}
+        result, report = kind.from_pretrained(model, **options, **build)
+        missing = sorted(report["missing_keys"])
+        if missing:
+            raise UserError(
+                f"model {model!r}: {part} lacks {len(missing)} weights of a {kind.__name__}, {missing[0]} among them; "
+                "is it another architecture, or an unfinished download?"
+            )
+        return result.requires_grad_(False).eval()
+
+    return loaded(model, part, load)

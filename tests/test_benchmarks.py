@@ -1,0 +1,28 @@
+"""The GPU benchmark on the models of the shapes world: it runs anywhere, and every phase does work."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.mark.slow
+def test_real_size_in_small() -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu_real_size", "--small", "--device", "cpu", "--repeats", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    out = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True).stdout
+    rows = {
+        row[0].strip(): [float(cell.rstrip("%")) for cell in row[1:]]
+        for row in re.findall(r"^([a-z ]+?) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+%)$", out, re.MULTILINE)
+    }
+    assert set(rows) == {"rollout", "losses on the image", "replay", "discriminator", "optimizer", "iteration"}
+    assert all(seconds > 0 and peak > 0 for seconds, peak, _, _ in rows.values())
+    assert rows["iteration"][2] == pytest.approx(sum(r[2] for n, r in rows.items() if n != "iteration"), abs=0.003)
+    # T = 20 guided steps of 12 samples (the real ones fewer) against K = 5 forward and backward.
+    assert rows["rollout"][2] > rows["replay"][2] > rows["discriminator"][2] > 0

@@ -1,0 +1,163 @@
+"""Captioners: the likelihood is the model's own, of the prompt's tokens alone; the pixels are the processor's."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.testing import assert_close
+from transformers import BlipImageProcessorPil, CLIPImageProcessorPil
+
+from comat.captioners import load_captioner
+from comat.captioners.preprocess import Preprocess
+from comat.captioners.scoring import Texts, token_log_likelihood
+from comat.randomness import generator
+
+KINDS = ["blip", "git", "llava"]
+PROMPTS = ["a red ball", "two green stars and a blue cube"]
+
+
+def load(tiny: Path, kind: str, prefix: str = "", dtype: torch.dtype = torch.float32):
+    return load_captioner(kind, str(tiny / kind), None, prefix, torch.device("cpu"), dtype)
+
+
+def images(count: int, side: int = 16) -> Tensor:
+    return torch.rand(count, 3, side, side, generator=generator(0, "images"))
+
+
+def own_loss(captioner, kind: str, image: Tensor, prompt: str) -> float:
+    """The loss that transformers computes on labels where only the prompt and its end are not -100."""
+    tokenizer, model = captioner.tokenizer, captioner.model
+    pixels = captioner.preprocess(image, torch.float32)
+    if kind == "llava":
+        question = tokenizer(captioner.opening).input_ids
+        ids = tokenizer(f"{captioner.opening}{prompt}</s>", return_tensors="pt").input_ids
+        labels = ids.clone()
+        labels[:, : len(question)] = -100
+    else:
+        ids = tokenizer(prompt, return_tensors="pt").input_ids
+        labels = ids.clone()
+        labels[:, 0] = -100
+    if kind == "blip":
+        model.text_decoder.label_smoothing = 0.0
+        ids[:, 0] = model.config.text_config.bos_token_id
+    out = model(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels, labels=labels)
+    return float(out.loss)
+
+
+def test_log_likelihood_by_hand() -> None:
+    """Two classes. After token 0 the logits (0, ln 3) give class 1 the probability 3/4, after token 1 (0, 0) one half.
+
+    The third token is padding.
+    """
+    logits = torch.tensor([[[0.0, math.log(3)], [0.0, 0.0], [9.0, 0.0]]])
+    counts = torch.tensor([[False, True, False]])
+    texts = Texts(torch.tensor([[0, 1, 0]]), torch.tensor([[1, 1, 0]]), counts)
+    scores, counted = token_log_likelihood(logits, texts)
+    assert_close(scores, torch.tensor([[math.log(3 / 4), 0.0]]))
+    assert counted.tolist() == [[True, False]]
+    texts = Texts(texts.ids, texts.mask, torch.tensor([[False, True, True]]))
+    assert_close(token_log_likelihood(logits[:, 1:], texts)[0], torch.tensor([[math.log(1 / 2)]]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_mean_is_the_loss_of_the_model(tiny: Path, kind: str) -> None:
+    captioner, seen = load(tiny, kind), images(2)
+    scores, counts = captioner.log_likelihood(seen, PROMPTS)
+    mean = -scores.sum(1) / counts.sum(1)
+    with torch.no_grad():
+        expected = [own_loss(captioner, kind, seen[i : i + 1], PROMPTS[i]) for i in range(2)]
+    assert_close(mean, torch.tensor(expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_scores_like_its_members(tiny: Path, kind: str) -> None:
+    captioner, seen = load(tiny, kind), images(2)
+    together = captioner.log_likelihood(seen, PROMPTS)[0].sum(1)
+    alone = [captioner.log_likelihood(seen[i : i + 1], PROMPTS[i : i + 1])[0].sum() for i in range(2)]
+    assert_close(together, torch.stack(alone), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_padding_side_of_a_tokenizer_changes_nothing(tiny: Path, kind: str) -> None:
+    captioner, seen = load(tiny, kind), images(2)
+    before = captioner.log_likelihood(seen, PROMPTS)
+    captioner.tokenizer.padding_side = "left"
+    assert all(torch.equal(a, b) for a, b in zip(before, captioner.log_likelihood(seen, PROMPTS), strict=True))
+
+
+@pytest.mark.parametrize(("kind", "short", "long"), [("blip", 4, 8), ("git", 4, 8), ("llava", 11, 32)])
+def test_prefix_start_and_padding_do_not_count(tiny: Path, kind: str, short: int, long: int) -> None:
+    """3 and 7 words and an end; to the tiny Llama every character is a token: 10 and 31, and an end."""
+    for prefix in ("", "a black ring"):
+        _, counts = load(tiny, kind, prefix).log_likelihood(images(2), PROMPTS)
+        assert counts.sum(1).tolist() == [short, long]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_prefix_is_read(tiny: Path, kind: str) -> None:
+    without, within = (load(tiny, kind, prefix).log_likelihood(images(2), PROMPTS)[0] for prefix in ("", "a ring"))
+    assert not torch.allclose(without.sum(1), within.sum(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient_flows_to_every_image_and_no_weight(tiny: Path, kind: str) -> None:
+    captioner, seen = load(tiny, kind), images(2, 24).requires_grad_()
+    scores, _ = captioner.log_likelihood(seen, PROMPTS)
+    scores[0].sum().backward()
+    assert seen.grad[0].abs().max() > 0
+    assert seen.grad[1].abs().max() == 0
+    assert not any(weight.requires_grad for weight in captioner.model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_scores_in_float32(tiny: Path, kind: str, dtype: torch.dtype) -> None:
+    exact, _ = load(tiny, kind).log_likelihood(images(2), PROMPTS)
+    half, _ = load(tiny, kind, dtype=dtype).log_likelihood(images(2), PROMPTS)
+    assert half.dtype == torch.float32
+    assert_close(half, exact, rtol=0.02, atol=0.05)
+
+
+def photo(side: int) -> np.ndarray:
+    """Smooth waves with a hard edge and a little noise: (H, W, 3) uint8."""
+    y, x = np.mgrid[:side, :side] / side
+    waves = np.stack([np.sin(9 * x + 4 * y), np.cos(7 * x * y + 1), np.sin(12 * y)], -1) / 2 + 0.5
+    waves[side // 3 : side // 2, side // 4 :] = (0.9, 0.1, 0.2)
+    noise = torch.randn(side, side, 3, generator=generator(0, "photo")).numpy()
+    return (waves * 235 + 10 + 4 * noise).clip(0, 255).astype(np.uint8)
+
+
+def snow(side: int) -> np.ndarray:
+    return torch.randint(0, 256, (side, side, 3), generator=generator(0, "snow"), dtype=torch.uint8).numpy()
+
+
+PROCESSORS = {
+    "blip": (BlipImageProcessorPil, {"size": {"height": 384, "width": 384}}, 384),
+    "git": (CLIPImageProcessorPil, {"size": {"shortest_edge": 224}, "crop_size": 224}, 224),
+    "llava": (CLIPImageProcessorPil, {"size": {"shortest_edge": 336}, "crop_size": 336}, 336),
+}
+
+
+@pytest.mark.parametrize("draw", [photo, snow])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_pixels_are_those_of_the_processor(tmp_path: Path, kind: str, draw) -> None:
+    """At the sizes of the real models, on a 512 px image, within a 255th on average before normalisation."""
+    build, options, size = PROCESSORS[kind]
+    processor = build(**options)
+    processor.save_pretrained(tmp_path)
+    pixels = draw(512)
+    theirs = processor(Image.fromarray(pixels), return_tensors="pt")["pixel_values"]
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    image.requires_grad_()
+    ours = Preprocess(str(tmp_path), None, size)(image, torch.float32)
+    assert ours.shape == theirs.shape
+    std = torch.tensor(processor.image_std).view(1, 3, 1, 1)
+    assert ((ours - theirs) * std).abs().mean() <= 1 / 255
+    ours.sum().backward()
+    assert image.grad.abs().max() > 0

@@ -1,0 +1,108 @@
+"""Discriminators: around any diffusion model's UNet, or on decoded images; and what they call real."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from comat.diffusion.backbone import Backbone
+from comat.discriminators import load_discriminator
+from comat.errors import UserError
+from comat.fidelity_preservation import discriminator_loss
+from comat.randomness import generator
+from comat.training.data import TrainingData
+from tests.test_stages import params_of
+
+KINDS = [("unet", "sdxl"), ("unet", "sd15"), ("dino", "dino"), ("dino", "dinov2")]
+
+
+def build(make_params, tiny: Path, kind: str, model: str, **changes):
+    params = make_params(discriminator=kind, discriminator_model=str(tiny / model), **changes)
+    backbone = Backbone.load(params.base_model, precision=params.precision)
+    return backbone, load_discriminator(params, backbone, generator(0, "critic"))
+
+
+def latents(count: int, purpose: str = "z") -> torch.Tensor:
+    return torch.randn(count, 4, 8, 8, generator=generator(0, purpose))
+
+
+@pytest.mark.parametrize(("kind", "model"), KINDS)
+def test_it_learns_to_tell_two_latents_apart(make_params, tiny: Path, kind: str, model: str) -> None:
+    _, critic = build(make_params, tiny, kind, model)
+    real, fake = latents(2, "real"), latents(2, "fake")
+    optimizer = torch.optim.Adam(critic.trainable_parameters(), 0.01)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = discriminator_loss(critic(real), critic(fake)).mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.95 * losses[0]
+
+
+@pytest.mark.parametrize(("kind", "model"), KINDS)
+def test_its_gradient_reaches_the_latent_and_its_own_weights_alone(make_params, tiny: Path, kind, model) -> None:
+    backbone, critic = build(make_params, tiny, kind, model)
+    z = latents(2).requires_grad_()
+    critic(z)[0].sum().backward()
+    assert z.grad[0].abs().max() > 0
+    assert z.grad[1].abs().max() == 0
+    trained = {id(weight) for weight in critic.trainable_parameters()}
+    frozen = [*backbone.vae.parameters(), *backbone.unet.parameters(), *critic.parameters()]
+    assert all(weight.grad is None for weight in frozen if id(weight) not in trained)
+
+
+@pytest.mark.parametrize(("kind", "model"), KINDS)
+def test_its_trained_weights_are_all_its_state(make_params, tiny: Path, kind: str, model: str) -> None:
+    _, critic = build(make_params, tiny, kind, model)
+    with torch.no_grad():
+        for weight in critic.trainable_parameters():
+            weight.add_(torch.randn(weight.shape, generator=generator(0, "shake")) / 10)
+    _, other = build(make_params, tiny, kind, model)
+    assert not torch.equal(other(latents(2)), critic(latents(2)))
+    other.load_trainable_state({name: value.clone() for name, value in critic.trainable_state().items()})
+    assert_close(other(latents(2)), critic(latents(2)))
+
+
+@pytest.mark.parametrize(("kind", "model"), KINDS)
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_its_trained_weights_stay_float32(make_params, tiny: Path, kind: str, model: str, precision: str) -> None:
+    _, critic = build(make_params, tiny, kind, model, precision=precision)
+    logits = critic(latents(2))
+    assert {logits.dtype, *(weight.dtype for weight in critic.trainable_parameters())} == {torch.float32}
+    assert logits.isfinite().all()
+
+
+def test_the_unet_sees_the_null_prompt_of_its_own_text_encoder(make_params, tiny: Path) -> None:
+    """SD1.5's UNet judges SDXL's latents with SD1.5's encoding of the empty prompt, 8 features wide, not SDXL's 16."""
+    backbone, critic = build(make_params, tiny, "unet", "sd15")
+    own = Backbone.load(str(tiny / "sd15")).null.tokens
+    assert_close(critic._backbone.null.tokens, own)
+    assert own.shape[-1] == 8 and backbone.null.tokens.shape[-1] == 16
+
+
+def test_a_captioner_is_no_discriminator(make_params, tiny: Path) -> None:
+    with pytest.raises(UserError, match=r"expected a DINO \(vit\) or a DINOv2 \(dinov2\), found blip"):
+        build(make_params, tiny, "dino", "blip")
+    with pytest.raises(UserError, match=r"cannot load model_index.json"):
+        build(make_params, tiny, "unet", "dino")
+
+
+def test_real_is_what_the_parameter_says(project: Path) -> None:
+    """Table 3: the original model's latents of the same prompts, or latents of real images."""
+    folders = [project / "data" / name for name in ("prompts", "entities", "reference_latents", "image_latents")]
+    params = params_of(project)
+    for source, store in (("generated", "reference"), ("real_world", "images")):
+        changed = params.model_copy(update={"discriminator_input": source, "image_batch": 0})
+        data = TrainingData(changed, *folders)
+        rows = [getattr(data, store)[id]["latents"] for id in getattr(data, store).ids]
+        batch = data.batch(0)
+        assert len(batch.reference) == params.global_batch and batch.real is None
+        assert all(any(torch.equal(z, row) for row in rows) for z in batch.reference)
+    nothing = params.model_copy(update={"discriminator_input": "real_world", "image_batch": 0, "lambda_adv": 0.0})
+    data = TrainingData(nothing, *folders)
+    assert data.images is None and data.batch(0).reference is None

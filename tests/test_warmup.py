@@ -1,0 +1,56 @@
+"""The warm-up: all weights, or LoRA that is in the weights at the end; killed, it goes on where it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from comat.diffusion.backbone import Backbone
+from comat.randomness import generator
+from comat.training.warmup import denoising_loss, warm_up
+
+
+def setting(make_params, lora_rank: int, steps: int):
+    params = make_params()
+    section = params.warmup.model_copy(
+        update={"steps": steps, "lora_rank": lora_rank, "batch_size": 2, "learning_rate": 1e-2}
+    )
+    latents = torch.randn(3, 4, 8, 8, generator=generator(0, "latents"))
+    return params.model_copy(update={"warmup": section}), latents, ["a red ball", "a cube", "two stars"]
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_it_learns_and_leaves_a_plain_unet(make_params, tmp_path: Path, lora_rank: int) -> None:
+    params, latents, prompts = setting(make_params, lora_rank, 40)
+    backbone = Backbone.load(params.base_model)
+    before = {name: value.clone() for name, value in backbone.unet.state_dict().items()}
+    embeddings = backbone.encode_prompts(prompts)
+    start = denoising_loss(backbone, latents, embeddings, generator(0, "judge"))
+    warm_up(backbone, params, latents, prompts, tmp_path)
+    assert denoising_loss(backbone, latents, embeddings, generator(0, "judge")) < start
+    backbone.unet.save_pretrained(tmp_path / "unet")
+    loaded, report = UNet2DConditionModel.from_pretrained(tmp_path / "unet", output_loading_info=True)
+    assert not any(report.values())
+    changed = {name for name, value in loaded.state_dict().items() if not torch.equal(value, before[name])}
+    projections = {n for n in before if n.endswith(tuple(f"{p}.weight" for p in ("to_q", "to_k", "to_v", "to_out.0")))}
+    if lora_rank:
+        assert changed == projections
+    else:
+        assert changed > projections
+    assert not any(weight.requires_grad for weight in backbone.unet.parameters())
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_interrupted_it_ends_with_the_same_weights(make_params, tmp_path: Path, lora_rank: int) -> None:
+    results = []
+    for name, stops in (("whole", [30]), ("interrupted", [25 + 2, 30])):
+        (tmp_path / name).mkdir()
+        for steps in stops:  # the first run leaves the state of step 25 behind
+            params, latents, prompts = setting(make_params, lora_rank, steps)
+            backbone = Backbone.load(params.base_model)
+            warm_up(backbone, params, latents, prompts, tmp_path / name)
+        results.append(backbone.unet.state_dict())
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
