@@ -24,6 +24,18 @@ from comat.errors import UserError
 PROMPTS = pa.schema(
     {"id": pa.string(), "text": pa.string(), "source": pa.string(), "category": pa.string(), "split": pa.string()}
 )
+DROPPED_PROMPTS = pa.schema(
+    {
+        "text": pa.string(),
+        "source": pa.string(),
+        "category": pa.string(),
+        "split": pa.string(),
+        "reason": pa.string(),
+        # The evaluation prompt that it is or nearly is, and the list that holds it; null for other reasons.
+        "evaluation": pa.string(),
+        "match": pa.string(),
+    }
+)
 ENTITIES = pa.schema(
     {
         "prompt_id": pa.string(),
@@ -171,6 +183,7 @@ class TensorStoreWriter:
     def close(self) -> None:
         """Write the last shard and the index."""
         self._flush()
+        write_json(self._journal, self._shards)  # a store without rows has one too
         rows = [
             {"id": id, "shard": shard["name"], "row": row, "caption": caption}
             for shard in self._shards
