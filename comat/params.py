@@ -50,9 +50,9 @@ class PromptSource(PromptList):
 
     @model_validator(mode="after")
     def _sensible(self) -> PromptSource:
-        if self.format == "t2i_compbench" and "split" in self.model_fields_set:
+        if self.format == "t2i_compbench" and self.split != "train":
             raise ValueError(f"source {self.name}: the files of t2i_compbench say their split themselves; remove split")
-        if self.format in ("t2i_compbench", "hrs", "abc6k", "txt") and "column" in self.model_fields_set:
+        if self.format in ("t2i_compbench", "hrs", "abc6k", "txt") and self.column != "prompt":
             raise ValueError(f"source {self.name}: format {self.format} has no column to choose; remove column")
         return self
 
@@ -100,6 +100,14 @@ class ImageLatentsParams(Section):
     count: CountOrNone  # images; 0 takes all
     batch_size: Count  # images
     shard_size: Count  # latents per file
+
+    @model_validator(mode="after")
+    def _both(self) -> ImageLatentsParams:
+        if (self.images is None) != (self.captions is None):
+            raise ValueError(
+                f"images is {self.images!r} and captions {self.captions!r}: expected both, or null for both"
+            )
+        return self
 
 
 class TrainParams(Section):
@@ -200,6 +208,8 @@ class Params(Section):
             raise ValueError(
                 f"mixed_latent_t1 is {self.mixed_latent_t1}: expected at most mixed_latent_t2 ({self.mixed_latent_t2})"
             )
+        if self.image_batch and self.image_latents.images is None:
+            raise ValueError(f"image_batch is {self.image_batch}: expected 0 where image_latents.images is null")
         return self
 
     @property

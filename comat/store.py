@@ -162,6 +162,11 @@ class TensorStoreWriter:
     def __contains__(self, id: str) -> bool:
         return id in self._done
 
+    @property
+    def room(self) -> int:
+        """Rows until the shard is full."""
+        return self.shard_size - len(self._rows)
+
     def add(self, id: str, tensors: Mapping[str, Tensor], caption: str) -> None:
         """Add a row; it is on disk once its shard is full or the writer closed."""
         self._rows.append((id, {name: tensor.detach().cpu() for name, tensor in tensors.items()}, caption))
