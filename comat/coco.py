@@ -22,6 +22,7 @@ from comat.randomness import python_random
 
 BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error)
 """What Pillow raises for files that are damaged or no images."""
+DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # modes of more than 8 bits, which Pillow would clip to white
 READERS = min(4, os.cpu_count() or 1)
 AHEAD = 64  # images that wait, decoded, for the model
 
@@ -94,18 +95,16 @@ def captions_by_file(path: Path, seed: int) -> Captions:
     try:
         tables = json.loads(path.read_text(encoding="utf-8"))
         names = {row["id"]: row["file_name"] for row in tables["images"]}
-        captions: dict[str, list[str]] = {name: [] for name in names.values()}
-        for row in tables["annotations"]:
-            if row["image_id"] not in names:
-                raise UserError(f"{path}: a caption is of image {row['image_id']}, which `images` does not list")
-            if caption := " ".join(row["caption"].split()):
-                captions[names[row["image_id"]]].append(caption)
+        said = [(row["image_id"], " ".join(row["caption"].split())) for row in tables["annotations"]]
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; expected COCO's captions_train2017.json (docs/data.md)") from None
-    except UserError:
-        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a COCO captions file ({type(error).__name__}: {error})") from None
+    captions: dict[str, list[str]] = {name: [] for name in names.values()}
+    for id, caption in said:
+        if id not in names:
+            raise UserError(f"{path}: a caption is of image {id}, which `images` does not list")
+        captions[names[id]] += [caption] if caption else []
     drawn = [(name, python_random(seed, "caption", name).choice(own)) for name, own in sorted(captions.items()) if own]
     return Captions(drawn, len(captions) - len(drawn))
 
@@ -127,7 +126,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _special(image: Image.Image, size: int) -> tuple[str, ...]:
     """What has to be done with an image beside resizing and cropping, by its header."""
     found = {
-        "greyscale": image.mode in ("1", "L", "LA", "I", "I;16", "F"),
+        "greyscale": image.mode in ("1", "L", "LA"),
         "CMYK": image.mode == "CMYK",
         "transparent": image.has_transparency_data,
         "rotated": image.getexif().get(ExifTags.Base.Orientation, 1) != 1,
@@ -144,6 +143,8 @@ def read_photo(folder: Path, name: str, caption: str, size: int, decode: bool = 
     """
     try:
         with Image.open(folder / name) as image:
+            if image.mode in DEEP:
+                return Photo(name, caption, skipped="more than 8 bits")
             special = _special(image, size)
             return Photo(name, caption, fit(image, size) if decode else None, special)
     except FileNotFoundError:

@@ -100,9 +100,11 @@ def test_damaged_images_are_skipped(tmp_path: Path, kind: str) -> None:
     assert read_photo(tmp_path, "a.jpg", "c", 16) == Photo("a.jpg", "c", skipped="unreadable")
 
 
-def test_missing_and_monstrous_images_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_deep_and_monstrous_images_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_photo(tmp_path, "a.png", "c", 16).skipped == "missing"
     halves().save(tmp_path / "a.png")
+    Image.fromarray(np.full((8, 8), 300, np.uint16)).save(tmp_path / "deep.png")
+    assert read_photo(tmp_path, "deep.png", "c", 16).skipped == "more than 8 bits"
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert read_photo(tmp_path, "a.png", "c", 16).skipped == "too large"
 

@@ -59,24 +59,24 @@ def build_corpus(params: PromptsParams, seed: int, tokenizers: Sequence[CLIPToke
     Raises:
         UserError: if a list is wrong, or no training prompt is left.
     """
-    report = {source.name: {"read": 0, "kept": 0, "dropped": Counter()} for source in params.sources}
-    found = [prompt for source in params.sources for prompt in _drawn(source, seed, report[source.name])]
+    sources = {source.name: {"read": 0, "kept": 0, "dropped": Counter()} for source in params.sources}
+    found = [prompt for source in params.sources for prompt in _drawn(source, seed, sources[source.name])]
     found.sort(key=lambda prompt: prompt.split != "test")
     lists = _evaluation(params, found)
     rows, dropped = _sift(found, Contamination(lists, params.near_duplicate))
     if not any(row["split"] == "train" for row in rows):
         raise UserError("no training prompt is left: see prompts.sources and prompts.decontaminate in params.yaml")
     for row in rows:
-        report[row["source"]]["kept"] += 1
+        sources[row["source"]]["kept"] += 1
     for row in dropped:
-        report[row["source"]]["dropped"][row["reason"]] += 1
+        sources[row["source"]]["dropped"][row["reason"]] += 1
     long = Counter(row["source"] for row in _too_long(rows, tokenizers))
-    for name, entry in report.items():
+    for name, entry in sources.items():
         entry |= {"dropped": dict(sorted(entry["dropped"].items())), "too_long": long[name]}
     splits = Counter(row["split"] for row in rows)
-    evaluation = {name: {"prompts": len(texts), **_matches(dropped, name)} for name, texts in lists.items()}
     total = {"train": splits["train"], "test": splits["test"], "too_long": long.total()}
-    return Corpus(rows, dropped, {"total": total, "sources": report, "evaluation": evaluation})
+    evaluation = {name: {"prompts": len(texts), **_matches(dropped, name)} for name, texts in lists.items()}
+    return Corpus(rows, dropped, {"total": total, "sources": sources, "evaluation": evaluation})
 
 
 def _drawn(source: PromptSource, seed: int, entry: dict) -> Iterator[_Found]:
