@@ -1,5 +1,6 @@
 # make demo: set up, run the pipeline on the embedded default, show the result.
 # make test: set up, lint, run the tests.
+# make data: download the published corpora that corpora.fetch in params.yaml names.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,9 +8,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
-.PHONY: demo test lint experiments plots clean help
+.PHONY: demo data test lint experiments plots clean help
 help:
-	@sed -n '1,2p' Makefile
+	@sed -n '1,3p' Makefile
 
 $(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +22,9 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 demo: $(VENV)/.installed
 	dvc repro
 	comat show
+
+data: $(VENV)/.installed
+	dvc repro corpora
 
 lint: $(VENV)/.installed
 	ruff check .

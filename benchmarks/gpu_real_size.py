@@ -4,9 +4,9 @@
     python -m benchmarks.gpu_real_size --small   # the models of the shapes world, on any device
 
 The published configurations with random weights; nothing is downloaded, and the pixels mean nothing. SDXL: local batch
-6 + 2 real images, T = 50, K = 5, r = 2, 512 px, BLIP large, Grounded-SAM, SD1.5's UNet as discriminator (Table 8), bf16. A first
-iteration counts floating-point operations and warms up; the median of `--repeats` more is printed. Operations are
-torch's count (matrix products, convolutions, attention), the rate is measured on one large matrix product.
+6 + 2 real images, T = 50, K = 5, r = 2, 512 px, BLIP large, Grounded-SAM, SD1.5's UNet as discriminator (Table 8),
+bf16. A first iteration counts floating-point operations and warms up; the median of `--repeats` more is printed.
+Operations are torch's count (matrix products, convolutions, attention), the rate is measured on one large product.
 """
 
 from __future__ import annotations

@@ -26,19 +26,50 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class PromptSource(Section):
-    """One corpus: a folder or file, and the format it is in."""
+class CorporaParams(Section):
+    fetch: list[Literal["t2i_compbench", "hrs", "abc6k"]]  # published corpora to get; [] gets none
+    source: Name | None  # folder that holds their files already; null downloads them
 
-    name: str
-    format: Literal["t2i_compbench", "hrs", "abc6k", "lines"]
-    path: str
+
+class PromptList(Section):
+    """A list of prompts: a file, or a folder of such files."""
+
+    name: Name
+    format: Literal["txt", "csv", "json", "jsonl", "parquet"]
+    path: Name
+    column: Name = "prompt"  # that holds the prompt, in csv, json, jsonl and parquet
+    leave_out: list[str] = []  # files of a folder to leave alone: patterns such as *_6k.csv
+
+
+class PromptSource(PromptList):
+    """A corpus of the pipeline: a list, or one of the published formats."""
+
+    format: Literal["t2i_compbench", "hrs", "abc6k", "txt", "csv", "json", "jsonl", "parquet"]
+    split: Literal["train", "test"] = "train"  # test: held out. T2I-CompBench's files say it themselves
+    sample: CountOrNone = 0  # prompts to draw by seed; 0 takes all
+
+    @model_validator(mode="after")
+    def _sensible(self) -> PromptSource:
+        if self.format == "t2i_compbench" and self.split != "train":
+            raise ValueError(f"source {self.name}: the files of t2i_compbench say their split themselves; remove split")
+        if self.format in ("t2i_compbench", "hrs", "abc6k", "txt") and self.column != "prompt":
+            raise ValueError(f"source {self.name}: format {self.format} has no column to choose; remove column")
+        return self
 
 
 class PromptsParams(Section):
     sources: Annotated[list[PromptSource], Field(min_length=1)]
-    abc6k_sample: CountOrNone  # prompts drawn from ABC-6K; 0 takes all
-    decontaminate: bool  # drop training prompts that are evaluation prompts, or nearly
-    near_duplicate: Probability  # Jaccard similarity of word 3-grams from which a prompt counts as a near-duplicate
+    decontaminate: bool  # drop training prompts that are evaluation prompts, or nearly; false: the paper's recipe
+    evaluation: list[PromptList]  # evaluation prompts beside the sources' own held-out ones
+    near_duplicate: Annotated[float, Field(gt=0, le=1)]  # Jaccard similarity of word 3-grams; 1 drops equal ones only
+
+    @model_validator(mode="after")
+    def _distinct(self) -> PromptsParams:
+        names = [entry.name for entry in (*self.sources, *self.evaluation)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise ValueError(f"two lists are named {twice!r}: the report tells them apart by their names")
+        return self
 
 
 class EntitiesParams(Section):
@@ -65,11 +96,19 @@ class ReferenceLatentsParams(Section):
 
 
 class ImageLatentsParams(Section):
-    images: str  # folder of images
-    captions: str  # COCO captions JSON
+    images: Name | None  # folder of images in COCO's layout; null for none, with image_batch 0
+    captions: Name | None  # COCO captions JSON
     count: CountOrNone  # images; 0 takes all
     batch_size: Count  # images
     shard_size: Count  # latents per file
+
+    @model_validator(mode="after")
+    def _both(self) -> ImageLatentsParams:
+        if (self.images is None) != (self.captions is None):
+            raise ValueError(
+                f"images is {self.images!r} and captions {self.captions!r}: expected both, or null for both"
+            )
+        return self
 
 
 class TrainParams(Section):
@@ -167,6 +206,7 @@ class Params(Section):
     global_batch: Count  # prompts per iteration, over all processes
     image_batch: CountOrNone  # real images per iteration (mixed latents), over all processes
 
+    corpora: CorporaParams
     prompts: PromptsParams
     entities: EntitiesParams
     warmup_images: WarmupImagesParams
@@ -195,6 +235,11 @@ class Params(Section):
             raise ValueError(f"grounded_sam is null: expected its section, since segmenter is {self.segmenter}")
         if self.segmenter == "grounded_sam" and self.grounded_sam.files is None:
             raise ValueError("grounded_sam.files is null: expected its section, since segmenter is grounded_sam")
+        if self.image_latents.images is None:
+            if self.image_batch:
+                raise ValueError(f"image_batch is {self.image_batch}: expected 0 where image_latents.images is null")
+            if self.discriminator_input == "real_world":
+                raise ValueError("discriminator_input is real_world: expected generated where image_latents.images is null")
         return self
 
     @property

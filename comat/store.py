@@ -24,6 +24,18 @@ from comat.errors import UserError
 PROMPTS = pa.schema(
     {"id": pa.string(), "text": pa.string(), "source": pa.string(), "category": pa.string(), "split": pa.string()}
 )
+DROPPED_PROMPTS = pa.schema(
+    {
+        "text": pa.string(),
+        "source": pa.string(),
+        "category": pa.string(),
+        "split": pa.string(),
+        "reason": pa.string(),
+        # The evaluation prompt that it is or nearly is, and the list that holds it; null for other reasons.
+        "evaluation": pa.string(),
+        "match": pa.string(),
+    }
+)
 ENTITIES = pa.schema(
     {
         "prompt_id": pa.string(),
@@ -150,6 +162,11 @@ class TensorStoreWriter:
     def __contains__(self, id: str) -> bool:
         return id in self._done
 
+    @property
+    def room(self) -> int:
+        """Rows until the shard is full."""
+        return self.shard_size - len(self._rows)
+
     def add(self, id: str, tensors: Mapping[str, Tensor], caption: str) -> None:
         """Add a row; it is on disk once its shard is full or the writer closed."""
         self._rows.append((id, {name: tensor.detach().cpu() for name, tensor in tensors.items()}, caption))
@@ -171,6 +188,7 @@ class TensorStoreWriter:
     def close(self) -> None:
         """Write the last shard and the index."""
         self._flush()
+        write_json(self._journal, self._shards)  # a store without rows has one too
         rows = [
             {"id": id, "shard": shard["name"], "row": row, "caption": caption}
             for shard in self._shards

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 from comat.errors import UserError, main_guard
-from comat.params import load
+from comat.params import Params, load
 from comat.stage import options, publish
 
 
@@ -14,23 +15,33 @@ def main() -> None:
     args = options(__doc__, [], "image_latents")
     params = load(args.params)
 
-    from pathlib import Path
+    from comat.coco import choose
+    from comat.store import write_json
+    from comat.workdir import stage_directory
 
+    section = params.image_latents
+    captions = choose(section, params.seed)
+    with stage_directory("image_latents", params, [Path(section.captions)] if section.captions else []) as work:
+        counts = encode(params, captions.pairs, work)
+        if captions.pairs and not counts["stored"]:
+            listed = f"the {len(captions.pairs)} images that {section.captions} lists"
+            raise UserError(f"{section.images}: none of {listed} could be read")
+        write_json(work / "report.json", {"listed": len(captions.pairs), "without_caption": captions.without, **counts})
+        publish(work, args.out)
+
+
+def encode(params: Params, pairs: list[tuple[str, str]], work: Path) -> dict:
+    """Write the store of (file name, caption) pairs in `work`, going on where it was; the counts for the report."""
     import torch
     from tqdm import tqdm
 
+    from comat.coco import Tally, read_photos
     from comat.diffusion.backbone import Backbone, choose_device
-    from comat.images import captions_by_file, readable
-    from comat.randomness import python_random
-    from comat.store import TensorStoreWriter, write_json
-    from comat.workdir import stage_directory
+    from comat.store import TensorStoreWriter
 
-    section, folder = params.image_latents, Path(params.image_latents.images)
-    pairs = captions_by_file(Path(section.captions), params.seed)
-    python_random(params.seed, "images").shuffle(pairs)
-    pairs = pairs[: section.count or len(pairs)]
-    with stage_directory("image_latents", params, [Path(section.captions)]) as work:
-        writer, skipped = TensorStoreWriter(work, section.shard_size), {}
+    section, tally = params.image_latents, Tally()
+    writer = TensorStoreWriter(work, section.shard_size)
+    if pairs:
         backbone = Backbone.load(
             params.base_model,
             params.base_revision,
@@ -39,19 +50,15 @@ def main() -> None:
             precision=params.precision,
             device=choose_device(params.device),
         )
-        images = readable(folder, (pair for pair in pairs if pair[0] not in writer), params.resolution, skipped)
-        progress = tqdm(total=len(pairs), desc="image latents")
-        while part := list(itertools.islice(images, section.batch_size)):
-            latents = backbone.encode_images(torch.stack([image for _, _, image in part]))
-            for (name, caption, _), z in zip(part, latents, strict=True):
-                writer.add(name, {"latents": z}, caption)
-            progress.update(len(part))
-        progress.close()
-        writer.close()
-        write_json(work / "report.json", {"listed": len(pairs), "skipped": skipped})
-        if sum(skipped.values()) == len(pairs):
-            raise UserError(f"{folder}: none of the {len(pairs)} images that {section.captions} lists could be read")
-        publish(work, args.out)
+        folder = Path(section.images)
+        images = tally.wanted(read_photos(folder, tqdm(pairs, desc="image latents"), params.resolution, done=writer))
+        # A batch ends where a shard ends: a resumed run encodes the same batches, to the same bytes.
+        while part := list(itertools.islice(images, min(section.batch_size, writer.room))):
+            latents = backbone.encode_images(torch.stack([photo.image for photo in part]))
+            for photo, z in zip(part, latents, strict=True):
+                writer.add(photo.name, {"latents": z}, photo.caption)
+    writer.close()
+    return tally.report()
 
 
 if __name__ == "__main__":

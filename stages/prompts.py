@@ -1,4 +1,4 @@
-"""Corpora → prompts.parquet (id, text, source, category, split) and report.json."""
+"""Corpora → prompts.parquet (id, text, source, category, split), dropped.parquet with reasons, and report.json."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ def main() -> None:
     params = load(args.params)
 
     from comat.corpora.build import build_corpus
-    from comat.store import PROMPTS, write_json, write_table
+    from comat.diffusion.tokenizers import load_tokenizers
+    from comat.store import DROPPED_PROMPTS, PROMPTS, write_json, write_table
 
-    rows, report = build_corpus(params.prompts, params.seed)
-    write_table(args.out / "prompts.parquet", rows, PROMPTS)
-    write_json(args.out / "report.json", report)
+    tokenizers = load_tokenizers(params.base_model, params.base_revision)
+    corpus = build_corpus(params.prompts, params.seed, tokenizers)
+    write_table(args.out / "prompts.parquet", corpus.rows, PROMPTS)
+    write_table(args.out / "dropped.parquet", corpus.dropped, DROPPED_PROMPTS)
+    write_json(args.out / "report.json", corpus.report)
 
 
 if __name__ == "__main__":

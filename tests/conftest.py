@@ -57,6 +57,7 @@ def make_params(tiny: Path) -> Callable[..., Params]:
 
 
 STAGES = [
+    "corpora",
     "prompts",
     "entities",
     "warmup_images",

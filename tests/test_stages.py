@@ -35,7 +35,9 @@ def params_of(project: Path) -> Params:
 
 def test_every_stage_leaves_its_outputs_and_no_work(project: Path) -> None:
     for out in (
+        "corpora/manifest.json",
         "prompts/prompts.parquet",
+        "prompts/dropped.parquet",
         "entities/entities.parquet",
         "warmup/unet/config.json",
         "reference_latents/index.parquet",

@@ -1,126 +1,133 @@
-"""The corpus: normalised, without duplicates, decontaminated against the held-out prompts, with a report."""
+"""The corpus: normalised, without duplicates, decontaminated against evaluation prompts, with a report."""
 
 from __future__ import annotations
 
-import hashlib
-import string
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-from datasketch import MinHash, MinHashLSH
 from tqdm import tqdm
+from transformers import CLIPTokenizer
 
-from comat.corpora import READERS
-from comat.corpora.readers import Prompt
+from comat.corpora.contamination import Contamination, Match
+from comat.corpora.files import Prompt
+from comat.corpora.lists import read_csv, read_json, read_jsonl, read_parquet, read_txt
+from comat.corpora.readers import read_abc6k, read_hrs, read_t2i_compbench
+from comat.corpora.text import folded, normalise, prompt_id
+from comat.diffusion.tokenizers import too_long
 from comat.errors import UserError
-from comat.params import PromptsParams
+from comat.params import PromptList, PromptSource, PromptsParams
 from comat.randomness import python_random
 
-PERMUTATIONS = 128
+READERS: dict[str, Callable[[PromptList], Iterator[Prompt]]] = {
+    "t2i_compbench": read_t2i_compbench,
+    "hrs": read_hrs,
+    "abc6k": read_abc6k,
+    "txt": read_txt,
+    "csv": read_csv,
+    "json": read_json,
+    "jsonl": read_jsonl,
+    "parquet": read_parquet,
+}
+"""Format → reader."""
+
+REASONS = {"exact": "in the evaluation", "near": "near an evaluation prompt"}
 
 
-def normalise(text: str) -> str:
-    """Unicode NFKC, typographic quotes as plain ones, whitespace folded."""
-    plain = unicodedata.normalize("NFKC", text).translate({0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"'})
-    return " ".join(plain.split())
+@dataclass(frozen=True)
+class Corpus:
+    """Rows of `prompts.parquet` and of `dropped.parquet`, and the report: read, kept, dropped by reason and source."""
+
+    rows: list[dict]
+    dropped: list[dict]
+    report: dict
 
 
-def folded(text: str) -> str:
-    """What makes two prompts the same: no case, no punctuation."""
-    return " ".join(text.lower().translate(str.maketrans(string.punctuation, " " * len(string.punctuation))).split())
+@dataclass(frozen=True)
+class _Found:
+    source: str
+    category: str
+    split: str
+    text: str
 
 
-def prompt_id(text: str, split: str = "train") -> str:
-    """16 hexadecimal digits of the normalised text and its split: without decontamination it may stand in both."""
-    return hashlib.sha256(f"{split} {text}".encode()).hexdigest()[:16]
-
-
-def _signature(text: str) -> MinHash:
-    words = folded(text).split()
-    grams = {" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
-    signature = MinHash(PERMUTATIONS)
-    signature.update_batch([gram.encode() for gram in grams])
-    return signature
-
-
-class Contamination:
-    """Tells whether a prompt is one of the held-out prompts, or nearly: Jaccard similarity of word 3-grams."""
-
-    def __init__(self, held_out: Iterable[str], threshold: float) -> None:
-        texts = list(held_out)
-        self._exact = {folded(text) for text in texts}
-        self._lsh = MinHashLSH(threshold, PERMUTATIONS) if texts and threshold < 1 else None
-        self._threshold, self._signatures = threshold, {}
-        for text in texts if self._lsh else []:
-            key = folded(text)
-            if key not in self._signatures:
-                self._signatures[key] = _signature(text)
-                self._lsh.insert(key, self._signatures[key])
-
-    def reason(self, text: str) -> str | None:
-        """ "in the evaluation", "near an evaluation prompt", or None."""
-        if folded(text) in self._exact:
-            return "in the evaluation"
-        if self._lsh:
-            signature = _signature(text)
-            near = self._lsh.query(signature)
-            if any(signature.jaccard(self._signatures[key]) >= self._threshold for key in near):
-                return "near an evaluation prompt"
-        return None
-
-
-def read_sources(params: PromptsParams, seed: int) -> Iterator[tuple[str, Prompt]]:
-    """(source, prompt) over all sources, ABC-6K sampled as the parameters say."""
-    for source in params.sources:
-        prompts = list(READERS[source.format](Path(source.path)))
-        if source.format == "abc6k" and 0 < params.abc6k_sample < len(prompts):
-            picked = python_random(seed, "abc6k").sample(range(len(prompts)), params.abc6k_sample)
-            prompts = [prompts[i] for i in sorted(picked)]
-        for prompt in prompts:
-            yield source.name, prompt
-
-
-def build_corpus(params: PromptsParams, seed: int) -> tuple[list[dict], dict]:
-    """The rows of `prompts.parquet`, and the report: per source read, kept, and dropped by reason.
+def build_corpus(params: PromptsParams, seed: int, tokenizers: Sequence[CLIPTokenizer]) -> Corpus:
+    """Read, normalise and sift all sources.
 
     Held-out prompts come first. A training prompt that is held out as well is dropped by decontamination alone.
 
     Raises:
-        UserError: if no training prompt is left.
+        UserError: if a list is wrong, or no training prompt is left.
     """
-    found = [(source, prompt, normalise(prompt.text)) for source, prompt in read_sources(params, seed)]
-    report = {source.name: {"read": 0, "kept": 0, "dropped": Counter()} for source in params.sources}
-    held_out = [text for _, prompt, text in found if prompt.split == "test"]
-    contamination = Contamination(held_out if params.decontaminate else [], params.near_duplicate)
-    rows, seen = [], set()
-    order = sorted(range(len(found)), key=lambda i: (found[i][1].split != "test", i))
-    for i in tqdm(order, desc="prompts"):
-        source, prompt, text = found[i]
-        report[source]["read"] += 1
-        key = (prompt.split, folded(text))
-        reason = contamination.reason(text) if prompt.split == "train" else None
-        if key in seen:
-            reason = "duplicate"
-        elif not key[1]:
-            reason = "no words"
-        if reason:
-            report[source]["dropped"][reason] += 1
-            continue
-        seen.add(key)
-        report[source]["kept"] += 1
-        row = {
-            "id": prompt_id(text, prompt.split),
-            "text": text,
-            "source": source,
-            "category": prompt.category,
-            "split": prompt.split,
-        }
-        rows.append(row)
+    sources = {source.name: {"read": 0, "kept": 0, "dropped": Counter()} for source in params.sources}
+    found = [prompt for source in params.sources for prompt in _drawn(source, seed, sources[source.name])]
+    found.sort(key=lambda prompt: prompt.split != "test")
+    lists = _evaluation(params, found)
+    rows, dropped = _sift(found, Contamination(lists, params.near_duplicate))
     if not any(row["split"] == "train" for row in rows):
         raise UserError("no training prompt is left: see prompts.sources and prompts.decontaminate in params.yaml")
+    for row in rows:
+        sources[row["source"]]["kept"] += 1
+    for row in dropped:
+        sources[row["source"]]["dropped"][row["reason"]] += 1
+    long = Counter(row["source"] for row in _too_long(rows, tokenizers))
+    for name, entry in sources.items():
+        entry |= {"dropped": dict(sorted(entry["dropped"].items())), "too_long": long[name]}
     splits = Counter(row["split"] for row in rows)
-    total = {"train": splits["train"], "test": splits["test"]}
-    sources = {name: {**entry, "dropped": dict(sorted(entry["dropped"].items()))} for name, entry in report.items()}
-    return rows, {"total": total, "sources": sources}
+    total = {"train": splits["train"], "test": splits["test"], "too_long": long.total()}
+    evaluation = {name: {"prompts": len(texts), **_matches(dropped, name)} for name, texts in lists.items()}
+    return Corpus(rows, dropped, {"total": total, "sources": sources, "evaluation": evaluation})
+
+
+def _drawn(source: PromptSource, seed: int, entry: dict) -> Iterator[_Found]:
+    """The prompts of a source, or as many as the parameters draw by seed, in the order of the files."""
+    prompts = list(READERS[source.format](source))
+    entry["read"] = len(prompts)
+    if 0 < source.sample < len(prompts):
+        picked = python_random(seed, "sample", source.name).sample(range(len(prompts)), source.sample)
+        entry["dropped"]["not drawn"] = len(prompts) - source.sample
+        prompts = [prompts[i] for i in sorted(picked)]
+    for prompt in prompts:
+        yield _Found(source.name, prompt.category, prompt.split or source.split, normalise(prompt.text))
+
+
+def _evaluation(params: PromptsParams, found: Iterable[_Found]) -> dict[str, list[str]]:
+    """Evaluation prompts by list: those that the sources hold out, and the lists that the parameters name."""
+    lists: dict[str, list[str]] = {}
+    if params.decontaminate:
+        for prompt in found:
+            if prompt.split == "test":
+                lists.setdefault(prompt.source, []).append(prompt.text)
+        for entry in params.evaluation:
+            lists[entry.name] = [normalise(prompt.text) for prompt in READERS[entry.format](entry)]
+    return lists
+
+
+def _sift(found: Iterable[_Found], contamination: Contamination) -> tuple[list[dict], list[dict]]:
+    """What is kept and what is dropped, with its reason and the evaluation prompt that it came too near to."""
+    rows, dropped, seen = [], [], set()
+    for prompt in tqdm(found, desc="prompts"):
+        key, match = (prompt.split, folded(prompt.text)), None
+        reason = "no words" if not key[1] else "duplicate" if key in seen else None
+        if reason is None and prompt.split == "train" and (match := contamination.match(prompt.text)):
+            reason = REASONS[match.kind]
+        row = {"text": prompt.text, "source": prompt.source, "category": prompt.category, "split": prompt.split}
+        if reason is None:
+            seen.add(key)
+            rows.append({"id": prompt_id(prompt.text, prompt.split), **row})
+        else:
+            match = match or Match("", "", "")
+            dropped.append({**row, "reason": reason, "evaluation": match.list or None, "match": match.text or None})
+    return rows, dropped
+
+
+def _too_long(rows: Sequence[dict], tokenizers: Sequence[CLIPTokenizer]) -> list[dict]:
+    """The rows whose ends the text encoder does not read."""
+    long = too_long(tokenizers, [row["text"] for row in rows])
+    return [row for row, is_long in zip(rows, long, strict=True) if is_long]
+
+
+def _matches(dropped: Iterable[dict], name: str) -> dict[str, int]:
+    """How many training prompts an evaluation list has removed."""
+    reasons = Counter(row["reason"] for row in dropped if row["evaluation"] == name)
+    return {kind: reasons[reason] for kind, reason in REASONS.items()}

@@ -1,97 +1,71 @@
-"""Readers of the published formats. Each yields prompts in the order of the files and drops nothing but blanks."""
+"""Readers of the published formats. Each yields prompts in the order of the files and drops nothing."""
 
 from __future__ import annotations
 
 import ast
-import csv
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from comat.corpora.files import Prompt, csv_rows, files_in, lines_of
 from comat.errors import UserError
+from comat.params import PromptSource
 
 HRS_COLUMNS = ("synthetic_prompt", "original_prompts", "meta_prompt")
-"""Columns that can hold a prompt, best first; the first that has text in a row is taken."""
+"""Columns that can hold the prompts of a file, best first; the first that is not blank throughout holds them.
+
+Where `synthetic_prompt` is filled, `meta_prompt` is the instruction that it was written from, and no prompt.
+"""
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt as read: its text, the category its corpus puts it in, and "train" or "test"."""
-
-    text: str
-    category: str
-    split: str = "train"
-
-
-def text_of(path: Path) -> str:
-    """The text of a UTF-8 file that is not empty.
-
-    Raises:
-        UserError: if it is missing, empty, or not UTF-8; names the line.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such corpus file; check prompts.sources in params.yaml")
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}, line {line}: byte {data[error.start]:#04x} is not UTF-8; convert the file") from None
-    if not text.strip():
-        raise UserError(f"{path}: this corpus file is empty")
-    return text
-
-
-def read_lines(path: Path, category: str | None = None, split: str = "train") -> Iterator[Prompt]:
-    """One prompt a line; the category defaults to the file's name."""
-    for line in text_of(path).splitlines():
-        if line.strip():
-            yield Prompt(line, category or path.stem, split)
-
-
-def read_t2i_compbench(folder: Path) -> Iterator[Prompt]:
+def read_t2i_compbench(source: PromptSource) -> Iterator[Prompt]:
     """T2I-CompBench: `<category>_train.txt` and `<category>_val.txt`, the latter held out.
 
-    The `_val_seen` and `_val_unseen` lists repeat `_val` and are left alone.
+    The `_val_seen` and `_val_unseen` lists repeat `_val` and are left alone, as is everything else in the folder.
     """
-    files = [(file, re.fullmatch(r"(.+)_(train|val)", file.stem)) for file in sorted(folder.glob("*.txt"))]
-    named = [(file, match) for file, match in files if match]
+    expected = "T2I-CompBench's lists, <category>_train.txt and <category>_val.txt"
+    files = files_in(Path(source.path), "*.txt", source.leave_out, expected)
+    named = [(file, match) for file in files if (match := re.fullmatch(r"(.+)_(train|val)", file.stem))]
     if not named:
-        raise UserError(f"{folder}: no <category>_train.txt or <category>_val.txt; expected T2I-CompBench's lists")
+        raise UserError(f"{source.path}: no <category>_train.txt or <category>_val.txt; expected {expected}")
     for file, match in named:
-        yield from read_lines(file, match[1], "train" if match[2] == "train" else "test")
+        for _, line in lines_of(file):
+            yield Prompt(line, match[1], "train" if match[2] == "train" else "test")
 
 
-def read_abc6k(file: Path) -> Iterator[Prompt]:
+def read_abc6k(source: PromptSource) -> Iterator[Prompt]:
     """ABC-6K: contrast pairs, one caption a line."""
-    yield from read_lines(file, "abc6k")
+    for _, line in lines_of(Path(source.path)):
+        yield Prompt(line, "abc6k")
 
 
-def read_hrs(folder: Path) -> Iterator[Prompt]:
+def read_hrs(source: PromptSource) -> Iterator[Prompt]:
     """HRS-Bench: CSVs at any depth, whose columns differ from file to file; the category is the CSV's folder."""
-    files = sorted(folder.rglob("*.csv"))
-    if not files:
-        raise UserError(f"{folder}: no CSV files; expected HRS-Bench's generated_prompts")
-    for file in files:
-        rows = csv.DictReader(text_of(file).splitlines())
-        columns = [name for name in HRS_COLUMNS if name in (rows.fieldnames or [])]
-        if not columns:
-            raise UserError(f"{file}: columns {rows.fieldnames}: expected one of {', '.join(HRS_COLUMNS)}")
+    folder = Path(source.path)
+    for file in files_in(folder, "*.csv", source.leave_out, "the CSV files of HRS-Bench's generated_prompts"):
+        columns, rows = csv_rows(file)
+        known = [name for name in HRS_COLUMNS if name in columns]
+        if not known:
+            raise UserError(f"{file}: columns {columns}: expected one of {', '.join(HRS_COLUMNS)}")
+        column = next((name for name in known if any(row[name].strip() for _, row in rows)), known[0])
         category = file.parent.name if file.parent != folder else file.stem
-        for row in rows:
-            cell = next((row[name] for name in columns if (row[name] or "").strip()), None)
-            for text in _cell(cell):
+        for line, row in rows:
+            for text in _cell(row[column], f"{file}, line {line}"):
                 yield Prompt(text, category)
 
 
-def _cell(cell: str | None) -> list[str]:
-    """A cell's prompts: most hold one; the k4 file holds Python lists."""
-    if cell is None:
-        return []
-    if cell.startswith("["):
-        try:
-            return [str(item) for item in ast.literal_eval(cell) if str(item).strip()]
-        except (ValueError, SyntaxError):
-            return [cell]
-    return [cell]
+def _cell(cell: str, where: str) -> list[str]:
+    """A cell's prompts: most hold one; those of the k4 file hold a Python list of four.
+
+    Raises:
+        UserError: if what begins like a list is none; says where.
+    """
+    if not cell.lstrip().startswith("["):
+        return [cell]
+    try:
+        found = ast.literal_eval(cell.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
+        raise UserError(f"{where}: expected a Python list of strings, got {cell[:60]!r}")
+    return found

@@ -9,6 +9,9 @@ from transformers import CLIPTokenizer
 
 from comat.errors import UserError
 
+CHUNK = 1000
+"""Prompts tokenized at once: what the tokenizers keep of each is far larger than its tokens."""
+
 
 def load_tokenizers(model: str, revision: str | None = None) -> list[CLIPTokenizer]:
     """All CLIP tokenizers of a hub id or folder in diffusers layout.
@@ -25,9 +28,22 @@ def load_tokenizers(model: str, revision: str | None = None) -> list[CLIPTokeniz
         raise UserError(f"base_model {model!r}: cannot load its tokenizers: {reason[:300]}") from None
 
 
+def too_long(tokenizers: Sequence[CLIPTokenizer], prompts: Sequence[str]) -> list[bool]:
+    """Whether a text encoder would not read a prompt to its end, for each prompt."""
+    found = []
+    for start in range(0, len(prompts), CHUNK):
+        part = list(prompts[start : start + CHUNK])
+        long = [False] * len(part)
+        for tokenizer in tokenizers:
+            ids = tokenizer(part, verbose=False).input_ids
+            long = [was or len(own) > tokenizer.model_max_length for was, own in zip(long, ids, strict=True)]
+        found += long
+    return found
+
+
 def is_too_long(tokenizers: Sequence[CLIPTokenizer], prompt: str) -> bool:
     """Whether a text encoder would not read the prompt to its end."""
-    return any(len(tokenizer(prompt).input_ids) > tokenizer.model_max_length for tokenizer in tokenizers)
+    return too_long(tokenizers, [prompt])[0]
 
 
 def check_length(tokenizers: Sequence[CLIPTokenizer], prompt: str) -> None:

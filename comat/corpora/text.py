@@ -1,0 +1,28 @@
+"""Prompts as text: one spelling, what makes two the same, and their ids."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+
+PLAIN = {0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"'} | dict.fromkeys((0xAD, 0x200B, 0x2060, 0xFEFF))
+"""Typographic quotes become plain ones; what has no width and only breaks or joins lines goes."""
+
+
+def normalise(text: str) -> str:
+    """Unicode NFKC, plain quotes, no invisible characters, control characters and whitespace folded to one blank."""
+    plain = unicodedata.normalize("NFKC", text).translate(PLAIN)
+    if not plain.isprintable():
+        plain = "".join(" " if unicodedata.category(c) == "Cc" else c for c in plain)
+    return " ".join(plain.split())
+
+
+def folded(text: str) -> str:
+    """What makes two prompts the same: letters and digits of any script, without case; no punctuation."""
+    kept = (c if unicodedata.category(c)[0] in "LMN" else " " for c in text.casefold())
+    return " ".join("".join(kept).split())
+
+
+def prompt_id(text: str, split: str = "train") -> str:
+    """16 hexadecimal digits of the normalised text and its split: without decontamination it may stand in both."""
+    return hashlib.sha256(f"{split} {text}".encode()).hexdigest()[:16]

@@ -1,0 +1,32 @@
+"""The published corpora that `corpora.fetch` names → data/corpora, checked by sha256; and manifest.json."""
+
+from __future__ import annotations
+
+from comat.errors import main_guard
+from comat.params import load
+from comat.stage import options, publish
+
+
+@main_guard
+def main() -> None:
+    args = options(__doc__, [], "corpora")
+    section = load(args.params).corpora
+
+    from pathlib import Path
+
+    from comat.corpora.fetch import LIST, fetch, published
+    from comat.store import write_json
+    from comat.workdir import fingerprint, work_directory
+
+    known = published()
+    # Of what is fetched alone: a change elsewhere must not throw away what has arrived.
+    with work_directory("corpora", fingerprint(section.fetch, [LIST], code=())) as work:
+        manifest = fetch([known[name] for name in section.fetch], section.source and Path(section.source), work)
+        write_json(work / "manifest.json", manifest)
+        publish(work, args.out)
+    if not section.fetch:
+        print("corpora.fetch is empty: nothing to get, the corpora of these parameters are in place")
+
+
+if __name__ == "__main__":
+    main()
