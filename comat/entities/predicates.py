@@ -1,0 +1,41 @@
+"""Attributes that stand elsewhere in the clause: predicates, relative clauses, materials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from spacy.tokens import Token
+
+from comat.entities.lexicon import BUILT, QUANTIFIERS
+
+
+def predicated(noun: Token) -> Iterator[Token]:
+    """ "the car is blue", "a dog that looks wet", "a box full of toys", "a table made of wood"."""
+    for child in noun.rights:
+        if child.dep_ in ("relcl", "acl"):
+            yield from _of_verb(child)
+        elif child.dep_ == "amod" and child.pos_ == "ADJ":
+            yield from _with_conjuncts(child)
+    if noun.dep_ in ("nsubj", "nsubjpass"):
+        yield from _with_conjuncts(noun.head) if noun.head.pos_ == "ADJ" else _of_verb(noun.head)
+
+
+def _of_verb(verb: Token) -> Iterator[Token]:
+    for child in verb.children:
+        if child.dep_ in ("acomp", "attr", "oprd") and child.pos_ == "ADJ":
+            yield from _with_conjuncts(child)
+        elif verb.lemma_ in BUILT and child.dep_ == "prep" and child.lower_ in ("of", "from"):
+            yield from (thing for thing in child.children if thing.dep_ == "pobj")
+
+
+def _with_conjuncts(adjective: Token) -> Iterator[Token]:
+    """ "slimy and disgusting"; of comparatives also where the parser lost the second ("larger than a cat and bigger")."""
+    for token in adjective.subtree:
+        own_subject = token != adjective and any(child.dep_ == "nsubj" for child in token.children)
+        is_conjunct = token in adjective.conjuncts or (token.tag_ == adjective.tag_ == "JJR" and token.dep_ == "conj")
+        if (
+            (token == adjective or (is_conjunct and not own_subject))
+            and token.pos_ == "ADJ"
+            and token.lower_ not in QUANTIFIERS
+        ):
+            yield token
