@@ -17,8 +17,8 @@ NATURAL = Path(__file__).parents[1] / "tests/data/entities/natural.yaml"
 
 TEMPLATED_ATTRIBUTES = {
     "color": "red orange yellow green blue purple pink black white brown gray grey gold silver beige tan",
-    "shape": "round rectangular teardrop spherical pyramidal diamond pentagonal conical cylindrical cubic triangular small "
-    "short oblong big tall square oval circular long crescent",
+    "shape": "round rectangular teardrop spherical pyramidal diamond pentagonal conical cylindrical cubic triangular "
+    "square oval circular oblong crescent small big short tall long",
     "texture": "metallic fabric wooden leather plastic fluffy glass rubber",
 }
 """The attributes of T2I-CompBench's templates, by category."""

@@ -43,7 +43,9 @@ class PromptsParams(Section):
 
 class EntitiesParams(Section):
     spacy_model: str
+    own_filter: str | None  # YAML file that adds to the project's list of filtered nouns, or keeps some of it
     batch_size: Count  # prompts
+    processes: Count  # changes no result
 
 
 class WarmupImagesParams(Section):

@@ -7,7 +7,7 @@ import itertools
 import pytest
 from spacy.language import Language
 
-from comat.entities.build import filtered_nouns, reasons
+from comat.entities.filter import filtered_nouns, reasons
 from comat.entities.parse import entities_of, load_parser, parse_all
 from comat.errors import UserError
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
+from multiprocessing import get_context
 
 import spacy
 from spacy.language import Language
@@ -52,11 +55,36 @@ def load_parser(name: str) -> Language:
 
 
 def parse_all(
-    parser: Language, prompts: Iterable[str], batch_size: int, processes: int = 1
+    parser: Language, prompts: Sequence[str], batch_size: int, processes: int = 1
 ) -> Iterator[list[ParsedEntity]]:
-    """The entities of every prompt, in the order of the prompts and of the text."""
-    for doc in parser.pipe(prompts, batch_size=batch_size, n_process=processes):
-        yield entities_of(doc)
+    """The entities of every prompt, in the order of the prompts and of the text, whatever the number of processes.
+
+    The processes exchange texts and entities: spaCy's own multiprocessing would send whole parses, which costs half as
+    much again as parsing.
+    """
+    batches = [prompts[i : i + batch_size] for i in range(0, len(prompts), batch_size)]
+    if processes == 1:
+        yield from chain.from_iterable(_parse_batch(batch, parser) for batch in batches)
+        return
+    load = (_load_in_worker, (str(parser.path),))
+    with ProcessPoolExecutor(processes, get_context("spawn"), *load) as pool:
+        yield from chain.from_iterable(pool.map(_parse_in_worker, batches))
+
+
+def _parse_batch(prompts: Sequence[str], parser: Language) -> list[list[ParsedEntity]]:
+    return [entities_of(doc) for doc in parser.pipe(prompts, batch_size=len(prompts))]
+
+
+_worker_parser: Language
+
+
+def _load_in_worker(path: str) -> None:
+    global _worker_parser
+    _worker_parser = load_parser(path)
+
+
+def _parse_in_worker(prompts: Sequence[str]) -> list[list[ParsedEntity]]:
+    return _parse_batch(prompts, _worker_parser)
 
 
 def entities_of(doc: Doc) -> list[ParsedEntity]:

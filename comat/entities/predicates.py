@@ -29,13 +29,12 @@ def _of_verb(verb: Token) -> Iterator[Token]:
 
 
 def _with_conjuncts(adjective: Token) -> Iterator[Token]:
-    """ "slimy and disgusting"; of comparatives also where the parser lost the second ("larger than a cat and bigger")."""
+    """ "slimy and disgusting"; "larger than a cat and bigger", where parsers lose the second."""
+    if adjective.lower_ in QUANTIFIERS:
+        return
+    yield adjective
     for token in adjective.subtree:
-        own_subject = token != adjective and any(child.dep_ == "nsubj" for child in token.children)
         is_conjunct = token in adjective.conjuncts or (token.tag_ == adjective.tag_ == "JJR" and token.dep_ == "conj")
-        if (
-            (token == adjective or (is_conjunct and not own_subject))
-            and token.pos_ == "ADJ"
-            and token.lower_ not in QUANTIFIERS
-        ):
+        has_own_subject = any(child.dep_ == "nsubj" for child in token.children)
+        if is_conjunct and token.pos_ == "ADJ" and not has_own_subject:
             yield token

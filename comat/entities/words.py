@@ -147,9 +147,10 @@ def _is_participle(word: Word, before: Word | None) -> bool:
 
 def _is_verb(words: list[Word], place: int) -> bool:
     """ "a spoon glints": no plural follows "a", unless the grammar is the prompt's own ("a leather shoes")."""
+    if words[place].token.tag_ != "NNS" or not _follows_article(words, place):
+        return False
     before = words[place - 1]
-    is_thing = before.kind is Kind.NOUN and before.token.tag_ == "NN" and before.lower not in ATTRIBUTES
-    return is_thing and words[place].token.tag_ == "NNS" and _follows_article(words, place)
+    return before.kind is Kind.NOUN and before.token.tag_ == "NN" and before.lower not in ATTRIBUTES
 
 
 def _follows_article(words: list[Word], place: int) -> bool:
@@ -163,7 +164,7 @@ def _follows_article(words: list[Word], place: int) -> bool:
 def _must_be_noun(words: list[Word], place: int) -> bool:
     """The last word of a phrase that has no other noun: after a colour or shape, or after "a" and a modifier.
 
-    "a pink cross", "a round pendant", "a soda can", "Boy in blue": verbs, adjectives and interjections to small parsers.
+    "a pink cross", "a round pendant", "a soda can", "Boy in blue": verbs, adjectives, interjections to small parsers.
     """
     word = words[place]
     if place == 0:
@@ -174,5 +175,5 @@ def _must_be_noun(words: list[Word], place: int) -> bool:
         return True
     if not _follows_article(words, place):
         return False
-    clause_goes_on = place + 1 < len(words) and words[place + 1].first.pos_ not in ("CCONJ", "PUNCT")
-    return word.token.tag_ == "JJ" or (word.token.tag_ in ("MD", "VB", "VBP") and not clause_goes_on)
+    ends_clause = place + 1 == len(words) or words[place + 1].first.pos_ in ("CCONJ", "PUNCT")
+    return word.token.tag_ == "JJ" or (word.token.tag_ in ("MD", "VB", "VBP") and ends_clause)
