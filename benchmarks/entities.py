@@ -68,7 +68,7 @@ class Scores:
 
 
 def measure(gold: Sequence[GoldPrompt], parsed: Sequence[Sequence[ParsedEntity]]) -> Scores:
-    """Compare parses with gold. Quoted nouns count as not found; duplicates as kept, since the noun alone is in question."""
+    """Compare parses with gold. Quoted nouns count as not found, duplicates as kept: the noun alone is in question."""
     scores, filtered = Scores(), filtered_nouns()
     for prompt, entities in zip(gold, parsed, strict=True):
         expected, entities = prompt.entities, [entity for entity in entities if not entity.quoted]

@@ -27,7 +27,8 @@ def load_tokenizers(model: str, revision: str | None = None) -> list[CLIPTokeniz
 
 def is_too_long(tokenizers: Sequence[CLIPTokenizer], prompt: str) -> bool:
     """Whether a text encoder would not read the prompt to its end."""
-    return any(len(tokenizer(prompt).input_ids) > tokenizer.model_max_length for tokenizer in tokenizers)
+    lengths = (len(tokenizer(prompt, verbose=False).input_ids) for tokenizer in tokenizers)
+    return any(length > tokenizer.model_max_length for length, tokenizer in zip(lengths, tokenizers, strict=True))
 
 
 def check_length(tokenizers: Sequence[CLIPTokenizer], prompt: str) -> None:

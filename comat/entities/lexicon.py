@@ -37,9 +37,9 @@ available worth next due blank upright upside apart aside ablaze
 
 ING_THINGS = _words("""
 awning bedding being building carving ceiling clothing covering crossing drawing dressing duckling dwelling earring
-engraving etching evening filling flooring fringing frosting hanging herring icing king landing lettering lighting lightning
-lining molding morning opening painting paneling plating pudding railing ring seedling serving sibling siding sling
-spring stocking string swing thing topping tubing wedding wing wiring writing
+engraving etching evening filling flooring fringing frosting hanging herring icing king landing lettering lighting
+lightning lining molding morning opening painting paneling plating pudding railing ring seedling serving sibling
+siding sling spring stocking string swing thing topping tubing wedding wing wiring writing
 """)
 """Nouns in -ing that are no participles, also without an article."""
 
