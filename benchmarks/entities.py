@@ -77,8 +77,9 @@ def measure(gold: Sequence[GoldPrompt], parsed: Sequence[Sequence[ParsedEntity]]
             scores.nouns.add(_nouns(entities), Counter(e.noun for e in expected)),
             scores.pairs.add(_pairs(entities, "attributes"), _pairs(expected, "attributes")),
             scores.numerals.add(_pairs(entities, "numerals"), _pairs(expected, "numerals")),
-            scores.kept.add(_nouns(kept), Counter(e.noun for e in expected if e.has_mask)),
         ]
+        if all(e.has_mask is not None for e in expected):
+            differences.append(scores.kept.add(_nouns(kept), Counter(e.noun for e in expected if e.has_mask)))
         lines = [f"    too much {dict(more)}, missing {dict(less)}" for more, less in differences if more or less]
         scores.errors += ["\n".join([f"  {prompt.text}", *lines])] if lines else []
     return scores

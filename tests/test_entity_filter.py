@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from comat.entities.build import entity_rows
 from comat.entities.filter import filtered_nouns, reasons
 from comat.entities.parse import ParsedEntity
+from comat.entities.show import show_entities
 from comat.errors import UserError
+from comat.params import load
 from comat.shapes.recipe.tokenizers import clip_tokenizer
+from tests.conftest import ROOT
 
 
 def entity(lemma: str, *attributes: str, start: int = 0, quoted: bool = False) -> ParsedEntity:
@@ -41,7 +47,7 @@ def test_an_attribute_can_keep_a_noun_or_drop_it() -> None:
 
 
 def test_no_noun_stands_in_two_classes() -> None:
-    lines = Path("comat/entities/filtered_nouns.yaml").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "comat/entities/filtered_nouns.yaml").read_text(encoding="utf-8").splitlines()
     text = " ".join(line.partition("#")[0] for line in lines)
     nouns = [word.strip(" []") for part in text.split(":") for word in part.split(",")]
     assert len(filtered_nouns()) == len(nouns) - 1  # what stands before the first class
@@ -120,3 +126,19 @@ def test_rows_and_report() -> None:
         "prompts_too_long": 1,
         "dropped": {cut: 1},
     }
+
+
+def test_show_prints_the_parse_with_tokens_and_reasons() -> None:
+    """The words of the world are one token each; start is position 0."""
+    params = load(ROOT / "params.yaml").model_copy(update={"base_model": str(ROOT / "data/shapes/models/base")})
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="standard")
+    show_entities(params, "two red balls and a blue cube above a beach", console)
+    shown = console.file.getvalue()
+    first, _, *lines = re.sub(r"\x1b\[[\d;]*m", "", shown).splitlines()
+    assert first == "two red balls and a blue cube above a beach"
+    assert [line.split() for line in lines] == [
+        ["balls", "red", "two", "2-3", "2-3"],
+        ["cube", "blue", "6-7", "6-7"],
+        ["beach", "background"],
+    ]
+    assert "\x1b[1;32mballs" in shown and "\x1b[36mred" in shown and "\x1b[33mtwo" in shown

@@ -25,7 +25,8 @@ def _of_verb(verb: Token) -> Iterator[Token]:
         if child.dep_ in ("acomp", "attr", "oprd") and child.pos_ == "ADJ":
             yield from _with_conjuncts(child)
         elif verb.lemma_ in BUILT and child.dep_ == "prep" and child.lower_ in ("of", "from"):
-            yield from (thing for thing in child.children if thing.dep_ == "pobj")
+            for thing in (token for token in child.children if token.dep_ == "pobj"):
+                yield from (thing, *thing.conjuncts)
 
 
 def _with_conjuncts(adjective: Token) -> Iterator[Token]:
