@@ -81,6 +81,10 @@ def test_every_colour_and_noun_of_the_world(parser: Language, template: str, siz
         ("a red apple and yellow bananas", [("apple", ("red",)), ("banana", ("yellow",))]),
         ("a beach-themed refrigerator", [("refrigerator", ("beach-themed",))]),
         ("an orange and black bird eating an orange", [("bird", ("orange", "black")), ("orange", ())]),
+        (
+            "a big orange star on the left of a small purple cross",
+            [("star", ("big", "orange")), ("cross", ("small", "purple"))],
+        ),
         ("a table made of steel and glass", [("table", ("steel", "glass"))]),
     ],
 )

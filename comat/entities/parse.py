@@ -15,7 +15,7 @@ from spacy.tokens import Doc
 
 from comat.entities.phrases import Phrase, noun_phrases
 from comat.entities.predicates import predicated
-from comat.entities.words import Word, words_of
+from comat.entities.words import Kind, Word, words_of
 from comat.errors import UserError
 
 Span = tuple[int, int]
@@ -97,10 +97,20 @@ def entities_of(doc: Doc) -> list[ParsedEntity]:
     for phrase in phrases:
         for token in predicated(phrase.noun.token):
             word = by_token.get(token.i)
-            if word and token.i not in placed and _quote_of(word, quotes) == _quote_of(phrase.noun, quotes):
+            if (
+                word
+                and token.i not in placed
+                and not _is_noun_after_all(word)
+                and _quote_of(word, quotes) == _quote_of(phrase.noun, quotes)
+            ):
                 phrase.attributes.append(word)
                 used.add(token.i)
     return [_entity(phrase, _quote_of(phrase.noun, quotes)) for phrase in phrases if phrase.noun.token.i not in used]
+
+
+def _is_noun_after_all(word: Word) -> bool:
+    """ "an orange star … a small purple cross": an adjective, here of the star, to the parser alone."""
+    return word.kind is Kind.NOUN and word.token.pos_ == "ADJ"
 
 
 def _quote_of(word: Word, quotes: list[Span]) -> Span | None:
