@@ -74,7 +74,9 @@ class PromptsParams(Section):
 
 class EntitiesParams(Section):
     spacy_model: str
+    own_filter: str | None  # YAML file that adds to the project's list of filtered nouns, or keeps some of it
     batch_size: Count  # prompts
+    processes: Count  # changes no result
 
 
 class WarmupImagesParams(Section):
@@ -239,7 +241,7 @@ class Params(Section):
             if self.image_batch:
                 raise ValueError(f"image_batch is {self.image_batch}: expected 0 where image_latents.images is null")
             if self.discriminator_input == "real_world":
-                raise ValueError("discriminator_input is real_world: expected generated where image_latents.images is null")
+                raise ValueError("discriminator_input is real_world, which needs image_latents.images: got null")
         return self
 
     @property

@@ -43,6 +43,7 @@ ENTITIES = pa.schema(
         "noun": pa.string(),
         "lemma": pa.string(),
         "attributes": pa.list_(pa.string()),
+        "numerals": pa.list_(pa.string()),
         # Token positions in the encoded prompt (start token included), one list for each tokenizer.
         "noun_tokens": pa.list_(pa.list_(pa.int32())),
         "tokens": pa.list_(pa.list_(pa.int32())),

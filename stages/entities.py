@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from comat.errors import main_guard
 from comat.params import load
 from comat.stage import options
@@ -14,12 +16,18 @@ def main() -> None:
 
     from comat.diffusion.tokenizers import load_tokenizers
     from comat.entities.build import entity_rows
+    from comat.entities.filter import filtered_nouns
+    from comat.entities.parse import load_parser, parse_all
     from comat.store import ENTITIES, PROMPTS, read_table, write_json, write_table
 
+    section = params.entities
+    filtered = filtered_nouns(Path(section.own_filter) if section.own_filter else None)
     prompts = [(row["id"], row["text"]) for row in read_table(args.prompts / "prompts.parquet", PROMPTS)]
     tokenizers = load_tokenizers(params.base_model, params.base_revision)
-    section = params.entities
-    rows, report = entity_rows(prompts, section.spacy_model, section.batch_size, tokenizers)
+    parser = load_parser(section.spacy_model)
+    found = parse_all(parser, [text for _, text in prompts], section.batch_size, section.processes)
+    parsed = ((id, text, entities) for (id, text), entities in zip(prompts, found, strict=True))
+    rows, report = entity_rows(parsed, len(prompts), filtered, tokenizers)
     write_table(args.out / "entities.parquet", rows, ENTITIES)
     write_json(args.out / "report.json", report)
 

@@ -15,7 +15,9 @@ TOKENIZER = clip_tokenizer()
 word = st.one_of(
     st.sampled_from(words()[4:]),
     st.text("abcdefghijklmnopqrstuvwxyzABCDEFGH", min_size=1, max_size=9),
-    st.sampled_from(["dog's", "T-shirt", "café", "well-lit", "’quoted’"]),
+    st.sampled_from(
+        ["dog's", "DOG’S", "T-shirt", "café", "well-lit", "’quoted’", "“ball”", "ball,", "’s", "—", "CUBE."]
+    ),
 )
 
 
@@ -47,6 +49,15 @@ def test_groups_join_their_words_and_the_start_token_counts() -> None:
 def test_words_that_are_cut_off_have_no_positions() -> None:
     prompt = " ".join(["red"] * 30)
     assert token_positions(TOKENIZER, prompt, [[(0, 3)], [(116, 119)]]) == [[1], []]
+
+
+@pytest.mark.parametrize(("before", "positions"), [(74, [75]), (75, []), (200, [])])
+def test_a_prompt_is_cut_at_77_tokens(before: int, positions: list[int]) -> None:
+    """As in CLIP: start, 75 words and end. The word after 74 others is token 75, the last that is read."""
+    tokenizer = clip_tokenizer()
+    tokenizer.model_max_length = 77
+    prompt = "red " * before + "ball"
+    assert token_positions(tokenizer, prompt, [[(4 * before, 4 * before + 4)]]) == [positions]
 
 
 @pytest.mark.parametrize("prompt", ["a red ball", "  a red  ball"])

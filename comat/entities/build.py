@@ -3,60 +3,71 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
-from ruamel.yaml import YAML
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from comat.diffusion.tokenizers import is_too_long
-from comat.entities.parse import ParsedEntity, load_parser, parse_all
+from comat.entities.filter import reasons
+from comat.entities.parse import ParsedEntity
 from comat.entities.tokens import token_positions
 
-FILTER = Path(__file__).with_name("filtered_nouns.yaml")
-
-
-def filtered_nouns(path: Path = FILTER) -> dict[str, str]:
-    """Lemma → the class it is filtered for."""
-    classes = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    return {noun: reason for reason, nouns in classes.items() for noun in nouns}
-
-
-def reasons(entities: Sequence[ParsedEntity], filtered: dict[str, str]) -> list[str | None]:
-    """Why each entity of a prompt is dropped, or None. Equal nouns cannot be told apart by a mask (Sec. 6)."""
-    counts = Counter(entity.lemma for entity in entities)
-    return ["duplicate noun" if counts[e.lemma] > 1 else filtered.get(e.lemma) for e in entities]
+Parsed = tuple[str, str, Sequence[ParsedEntity]]
+"""A prompt's id, text and entities."""
 
 
 def entity_rows(
-    prompts: Sequence[tuple[str, str]], spacy_model: str, batch_size: int, tokenizers: Sequence[PreTrainedTokenizerBase]
+    parsed: Iterable[Parsed],
+    total: int,
+    filtered: Mapping[str, str | None],
+    tokenizers: Sequence[PreTrainedTokenizerBase],
 ) -> tuple[list[dict], dict]:
-    """The rows of `entities.parquet` for (id, text) pairs, and a report of what was dropped and why."""
-    parser, filtered = load_parser(spacy_model), filtered_nouns()
-    rows, dropped, without, too_long = [], Counter(), 0, 0
-    parsed = parse_all(parser, (text for _, text in prompts), batch_size)
-    for (id, text), entities in tqdm(zip(prompts, parsed, strict=True), total=len(prompts), desc="entities"):
-        kept = 0
-        for number, (entity, reason) in enumerate(zip(entities, reasons(entities, filtered), strict=True)):
-            groups = [[entity.noun_span], [entity.noun_span, *entity.attribute_spans]]
-            positions = [token_positions(tokenizer, text, groups) for tokenizer in tokenizers]
-            if reason is None and not all(noun for noun, _ in positions):
-                reason = "cut off by the text encoder's length"
-            dropped[reason] += reason is not None
-            kept += reason is None
-            row = {"prompt_id": id, "entity": number, "noun": entity.noun, "lemma": entity.lemma}
-            row |= {"attributes": list(entity.attributes), "kept": reason is None, "reason": reason}
-            row |= {"noun_tokens": [noun for noun, _ in positions], "tokens": [every for _, every in positions]}
-            rows.append(row)
-        without += kept == 0
+    """The rows of `entities.parquet`, and a report of what was dropped and why. `total`: prompts."""
+    rows, without, too_long = [], 0, 0
+    for id, text, entities in tqdm(parsed, total=total, desc="entities"):
+        found = [{"prompt_id": id, **row} for row in rows_of(text, entities, filtered, tokenizers)]
+        rows += found
+        without += not any(row["kept"] for row in found)
         too_long += is_too_long(tokenizers, text)
+    dropped = Counter(row["reason"] for row in rows if row["reason"])
     report = {
-        "prompts": len(prompts),
+        "prompts": total,
         "entities": len(rows),
         "kept": sum(row["kept"] for row in rows),
         "prompts_without_entities": without,
         "prompts_too_long": too_long,  # the text encoder does not read their ends
-        "dropped": {reason: count for reason, count in sorted(dropped.items(), key=str) if reason},
+        "dropped": dict(sorted(dropped.items())),
     }
     return rows, report
+
+
+def rows_of(
+    text: str,
+    entities: Sequence[ParsedEntity],
+    filtered: Mapping[str, str | None],
+    tokenizers: Sequence[PreTrainedTokenizerBase],
+) -> list[dict]:
+    """A prompt's entities as rows, without the prompt's id."""
+    nouns = [[entity.noun_span] for entity in entities]
+    wholes = [[entity.noun_span, *entity.attribute_spans] for entity in entities]
+    positions = [token_positions(tokenizer, text, nouns + wholes) for tokenizer in tokenizers]
+    rows = []
+    for number, (entity, reason) in enumerate(zip(entities, reasons(entities, filtered), strict=True)):
+        noun_tokens = [found[number] for found in positions]
+        if reason is None and not all(noun_tokens):
+            reason = "cut off by the text encoder's length"
+        rows.append(
+            {
+                "entity": number,
+                "noun": entity.noun,
+                "lemma": entity.lemma,
+                "attributes": list(entity.attributes),
+                "numerals": list(entity.numerals),
+                "noun_tokens": noun_tokens,
+                "tokens": [found[len(entities) + number] for found in positions],
+                "kept": reason is None,
+                "reason": reason,
+            }
+        )
+    return rows

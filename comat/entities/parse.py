@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from multiprocessing import get_context
 
 import spacy
 from spacy.language import Language
-from spacy.tokens import Doc, Token
+from spacy.tokens import Doc
 
+from comat.entities.phrases import Phrase, noun_phrases
+from comat.entities.predicates import predicated
+from comat.entities.words import Kind, Word, words_of
 from comat.errors import UserError
 
 Span = tuple[int, int]
 """Character offsets [start, end) in the prompt."""
 
-_COLOUR_WORDS = """
-red orange yellow green blue purple pink black white brown gray grey gold golden silver beige turquoise cyan magenta
-violet maroon navy teal tan crimson
-"""
-COLOURS = frozenset(_COLOUR_WORDS.split())
-_MODIFIERS = {"amod", "compound", "nmod", "npadvmod"}
-_NOUNS = {"NOUN", "PROPN"}
-_MADE = {"make", "build", "cover", "fill", "paint", "craft", "carve", "construct"}
+_QUOTED = re.compile(r'"[^"]+"|“[^”]+”')
 
 
 @dataclass(frozen=True)
 class ParsedEntity:
-    """A noun and its attributes, each with the characters it stands on."""
+    """A noun with its attributes and numerals, each with the characters it stands on."""
 
     noun: str
     lemma: str
     noun_span: Span
     attributes: tuple[str, ...] = ()
-    attribute_spans: tuple[Span, ...] = field(default=())
+    attribute_spans: tuple[Span, ...] = ()
+    numerals: tuple[str, ...] = ()
+    numeral_spans: tuple[Span, ...] = ()
+    quoted: bool = False
+    """Whether it stands between double quotation marks: text to be written, not a thing to be drawn."""
 
 
 def load_parser(name: str) -> Language:
@@ -50,91 +54,79 @@ def load_parser(name: str) -> Language:
         ) from None
 
 
-def parse_all(parser: Language, prompts: Iterable[str], batch_size: int) -> Iterator[list[ParsedEntity]]:
-    """The entities of every prompt, in the order of the text."""
-    for doc in parser.pipe(prompts, batch_size=batch_size):
-        yield entities_of(doc)
+def parse_all(
+    parser: Language, prompts: Sequence[str], batch_size: int, processes: int = 1
+) -> Iterator[list[ParsedEntity]]:
+    """The entities of every prompt, in the order of the prompts and of the text, whatever the number of processes.
+
+    The processes exchange texts and entities: spaCy's own multiprocessing would send whole parses, which costs half as
+    much again as parsing.
+    """
+    batches = [prompts[i : i + batch_size] for i in range(0, len(prompts), batch_size)]
+    if processes == 1:
+        yield from chain.from_iterable(_parse_batch(batch, parser) for batch in batches)
+        return
+    load = (_load_in_worker, (str(parser.path),))
+    with ProcessPoolExecutor(processes, get_context("spawn"), *load) as pool:
+        yield from chain.from_iterable(pool.map(_parse_in_worker, batches))
+
+
+def _parse_batch(prompts: Sequence[str], parser: Language) -> list[list[ParsedEntity]]:
+    return [entities_of(doc) for doc in parser.pipe(prompts, batch_size=len(prompts))]
+
+
+_worker_parser: Language
+
+
+def _load_in_worker(path: str) -> None:
+    global _worker_parser
+    _worker_parser = load_parser(path)
+
+
+def _parse_in_worker(prompts: Sequence[str]) -> list[list[ParsedEntity]]:
+    return _parse_batch(prompts, _worker_parser)
 
 
 def entities_of(doc: Doc) -> list[ParsedEntity]:
     """The nouns of a parsed prompt that modify no other noun, each with its attributes."""
-    modifiers = {token.i: _modifiers(token) for token in doc if _is_noun(token)}
-    used = {modifier.i for found in modifiers.values() for modifier in found}
-    return [_entity(doc[i], found) for i, found in modifiers.items() if i not in used]
+    words = words_of(doc)
+    by_token = {word.token.i: word for word in words}
+    phrases, quotes = noun_phrases(words), [match.span() for match in _QUOTED.finditer(doc.text)]
+    placed = {word.token.i for phrase in phrases for word in phrase.attributes}
+    used = set()
+    for phrase in phrases:
+        for token in predicated(phrase.noun.token):
+            word = by_token.get(token.i)
+            if (
+                word
+                and token.i not in placed
+                and not _is_noun_after_all(word)
+                and _quote_of(word, quotes) == _quote_of(phrase.noun, quotes)
+            ):
+                phrase.attributes.append(word)
+                used.add(token.i)
+    return [_entity(phrase, _quote_of(phrase.noun, quotes)) for phrase in phrases if phrase.noun.token.i not in used]
 
 
-def _is_noun(token: Token) -> bool:
-    """Tagged as a noun, or standing where prompts put one: right after a colour, at the end of its phrase.
-
-    "a pink cross" and "an orange star" read as noun phrases to people; small parsers see verbs and bare adjectives.
-    """
-    if token.lower_ in COLOURS and not _ends_phrase(token):
-        return False
-    if token.pos_ in _NOUNS:
-        return any(c.isalpha() for c in token.text)
-    after_colour = token.i > 0 and token.nbor(-1).lower_ in COLOURS
-    return after_colour and token.pos_ in ("ADJ", "VERB", "ADV") and _ends_phrase(token)
+def _is_noun_after_all(word: Word) -> bool:
+    """ "an orange star … a small purple cross": an adjective, here of the star, to the parser alone."""
+    return word.kind is Kind.NOUN and word.token.pos_ == "ADJ"
 
 
-def _ends_phrase(token: Token) -> bool:
-    """Whether no word of the same noun phrase can follow."""
-    return token.i + 1 == len(token.doc) or token.nbor().pos_ in (
-        "ADP",
-        "AUX",
-        "CCONJ",
-        "PUNCT",
-        "SCONJ",
-        "PART",
-        "DET",
-    )
+def _quote_of(word: Word, quotes: list[Span]) -> Span | None:
+    """The quotation that a word stands in."""
+    return next(((start, end) for start, end in quotes if start < word.span[1] and word.span[0] < end), None)
 
 
-def _modifiers(noun: Token) -> list[Token]:
-    """Adjectives, compounds and materials of `noun`; with their conjuncts ("a red and white ball")."""
-    found = [child for child in noun.children if child.dep_ in _MODIFIERS and _names_something(child)]
-    before = noun.i - 1
-    while before >= 0 and (noun.doc[before].pos_ == "ADJ" or noun.doc[before].lower_ in COLOURS):
-        found.append(noun.doc[before])  # adjectives right before a noun are its own, whatever the parser says
-        before -= 1
-    for child in noun.children:
-        if child.dep_ in ("relcl", "acl"):
-            found += _predicates(child) + _materials(child)
-    if noun.dep_ in ("nsubj", "nsubjpass"):
-        found += _predicates(noun.head) + _materials(noun.head)
-    for token in list(found):
-        found += [c for c in token.conjuncts if c.pos_ == "ADJ" or (c.lower_ in COLOURS and c.i < noun.i)]
-    unique = {token.i: token for token in found if token.i != noun.i}
-    return [unique[i] for i in sorted(unique)]
-
-
-def _names_something(token: Token) -> bool:
-    return token.pos_ in ("ADJ", "NOUN", "PROPN", "VERB", "ADV") and not token.like_num
-
-
-def _predicates(verb: Token) -> list[Token]:
-    """ "the car is blue", "a dog that is red": the adjectives of a copula."""
-    if verb.lemma_ != "be":
-        return []
-    return [child for child in verb.children if child.dep_ in ("acomp", "attr") and child.pos_ == "ADJ"]
-
-
-def _materials(verb: Token) -> list[Token]:
-    """ "made of wood", "covered in snow"."""
-    if verb.lemma_ not in _MADE:
-        return []
-    prepositions = [child for child in verb.children if child.dep_ in ("prep", "agent")]
-    return [thing for p in prepositions for thing in p.children if thing.dep_ == "pobj"]
-
-
-def _span(token: Token) -> Span:
-    return token.idx, token.idx + len(token.text)
-
-
-def _entity(noun: Token, modifiers: list[Token]) -> ParsedEntity:
+def _entity(phrase: Phrase, quote: Span | None) -> ParsedEntity:
+    noun, attributes = phrase.noun, sorted(phrase.attributes, key=lambda word: word.span)
     return ParsedEntity(
         noun.text,
-        noun.lemma_.lower(),
-        _span(noun),
-        tuple(token.text for token in modifiers),
-        tuple(_span(token) for token in modifiers),
+        (noun.text[: noun.token.idx - noun.span[0]] + noun.token.lemma_).lower(),
+        noun.span,
+        tuple(word.text for word in attributes),
+        tuple(word.span for word in attributes),
+        tuple(word.text for word in phrase.numerals),
+        tuple(word.span for word in phrase.numerals),
+        quote is not None,
     )

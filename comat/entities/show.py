@@ -2,30 +2,63 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-from comat.diffusion.tokenizers import load_tokenizers
-from comat.entities.build import filtered_nouns, reasons
-from comat.entities.parse import entities_of, load_parser
-from comat.entities.tokens import token_positions
+from comat.diffusion.tokenizers import is_too_long, load_tokenizers
+from comat.entities.build import rows_of
+from comat.entities.filter import filtered_nouns
+from comat.entities.parse import ParsedEntity, entities_of, load_parser
 from comat.params import Params
 
+NOUN, ATTRIBUTE, NUMERAL, DROPPED = "bold green", "cyan", "yellow", "dim strike"
 
-def show_entities(params: Params, prompt: str) -> None:
-    """Print the prompt in colour, then one line for each noun: attributes, token positions, or why it is dropped."""
-    console = Console()
-    found = entities_of(load_parser(params.entities.spacy_model)(prompt))
+
+def show_entities(params: Params, prompt: str, console: Console | None = None) -> None:
+    """Print the prompt in colour, then a line for each noun: attributes, numerals, tokens, or why it is dropped."""
+    console, own = console or Console(), params.entities.own_filter
+    filtered = filtered_nouns(Path(own) if own else None)
+    entities = entities_of(load_parser(params.entities.spacy_model)(prompt))
     tokenizers = load_tokenizers(params.base_model, params.base_revision)
+    rows = rows_of(prompt, entities, filtered, tokenizers)
+    console.print(_coloured(prompt, entities, rows), soft_wrap=True)
+    table = Table(
+        "noun", "attributes", "numerals", *_token_titles(len(tokenizers)), "filtered", box=None, pad_edge=False
+    )
+    for entity, row in zip(entities, rows, strict=True):
+        tokens = [_ranges(positions) for positions in row["tokens"]]
+        cells = [
+            Text(row["noun"], NOUN if row["kept"] else DROPPED),
+            Text(", ".join(entity.attributes), ATTRIBUTE if row["kept"] else DROPPED),
+            Text(", ".join(entity.numerals), NUMERAL if row["kept"] else DROPPED),
+        ]
+        table.add_row(*cells, *(tokens if row["kept"] else [""] * len(tokens)), row["reason"] or "")
+    console.print(table if rows else "no nouns")
+    if is_too_long(tokenizers, prompt):
+        console.print("the prompt is longer than the text encoder reads: its end has no tokens", style="red")
+
+
+def _coloured(prompt: str, entities: list[ParsedEntity], rows: list[dict]) -> Text:
     text = Text(prompt)
-    why = reasons(found, filtered_nouns())
-    for entity, reason in zip(found, why, strict=True):
-        text.stylize("dim strike" if reason else "bold green", *entity.noun_span)
-        for span in entity.attribute_spans:
-            text.stylize("dim" if reason else "cyan", *span)
-    console.print(text)
-    for entity, reason in zip(found, why, strict=True):
-        groups = [[entity.noun_span, *entity.attribute_spans]]
-        positions = [token_positions(tokenizer, prompt, groups)[0] for tokenizer in tokenizers]
-        words = " ".join([*entity.attributes, entity.noun])
-        console.print(f"  {words}: filtered, {reason}" if reason else f"  {words}: tokens {positions}", highlight=False)
+    for entity, row in zip(entities, rows, strict=True):
+        styles = (NOUN, ATTRIBUTE, NUMERAL) if row["kept"] else (DROPPED,) * 3
+        for style, spans in zip(
+            styles, ([entity.noun_span], entity.attribute_spans, entity.numeral_spans), strict=True
+        ):
+            for span in spans:
+                text.stylize(style, *span)
+    return text
+
+
+def _ranges(positions: list[int]) -> str:
+    """ "2-4 7": runs of positions."""
+    starts = [p for p in positions if p - 1 not in positions]
+    ends = [p for p in positions if p + 1 not in positions]
+    return " ".join(f"{a}-{b}" if b > a else str(a) for a, b in zip(starts, ends, strict=True))
+
+
+def _token_titles(count: int) -> list[str]:
+    return ["tokens"] if count == 1 else [f"tokens {number + 1}" for number in range(count)]

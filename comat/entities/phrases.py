@@ -1,0 +1,73 @@
+"""Noun phrases: a noun and the words before it that belong to it.
+
+For nouns before nouns the parser is trusted; adjectives before a noun are its own whatever the parser says, because
+small parsers lose them in long phrases and lists ("a worn, faded, brown baseball glove").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from comat.entities.words import Kind, Word
+
+_NOUN_MODIFIERS = {"amod", "compound", "nmod", "npadvmod"}
+_MAY_PRECEDE = {"DET", "PRON", "ADP", "NUM", "ADV", "VERB", "SCONJ"}
+
+
+@dataclass
+class Phrase:
+    """A noun with its attributes and numerals, each in the order of the text."""
+
+    noun: Word
+    attributes: list[Word] = field(default_factory=list)
+    numerals: list[Word] = field(default_factory=list)
+
+
+def noun_phrases(words: list[Word]) -> list[Phrase]:
+    """The phrases of all nouns that modify no other noun."""
+    phrases, place = [], len(words) - 1
+    while place >= 0:
+        if words[place].kind is not Kind.NOUN:
+            place -= 1
+            continue
+        phrase, place = _phrase(words, place)
+        phrases.append(phrase)
+    return phrases[::-1]
+
+
+def _phrase(words: list[Word], place: int) -> tuple[Phrase, int]:
+    """The phrase whose noun stands at `place`, and the place to go on from."""
+    phrase, at = Phrase(words[place]), place - 1
+    while at >= 0:
+        word = words[at]
+        if word.kind is Kind.ADJECTIVE or (word.kind is Kind.NOUN and _modifies(word, words[at + 1 : place + 1])):
+            phrase.attributes.insert(0, word)
+        elif word.kind is Kind.NUMERAL:
+            phrase.numerals.insert(0, word)
+        elif not _is_between(words, at):
+            break
+        at -= 1
+    return phrase, at
+
+
+def _modifies(noun: Word, rest: list[Word]) -> bool:
+    """Whether the parser binds `noun` and the rest, either way, or the rest is a noun by correction only."""
+    if rest[0].kind is Kind.LINK:
+        return False
+    modifies = noun.token.dep_ in _NOUN_MODIFIERS and rest[0].first.i <= noun.token.head.i <= rest[-1].token.i
+    return modifies or rest[0].token.head == noun.token or rest[-1].token.pos_ not in ("NOUN", "PROPN")
+
+
+def _is_between(words: list[Word], at: int) -> bool:
+    """An adverb or link between adjectives of one phrase: "very bright", "a peaceful yet eerie scene"."""
+    if at == 0 or (words[at + 1].kind is Kind.LINK and words[at].kind is not Kind.LINK):
+        return False
+    if words[at].kind is Kind.ADVERB:
+        return words[at + 1].kind is Kind.ADJECTIVE and words[at].token.dep_ == "advmod"
+    if words[at].kind is not Kind.LINK:
+        return False
+    first = at
+    while first and words[first - 1].kind in (Kind.ADJECTIVE, Kind.ADVERB, Kind.LINK):
+        first -= 1
+    opens = first == 0 or words[first - 1].token.pos_ in _MAY_PRECEDE
+    return opens and any(word.kind is Kind.ADJECTIVE for word in words[first:at])

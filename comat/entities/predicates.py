@@ -1,0 +1,41 @@
+"""Attributes that stand elsewhere in the clause: predicates, relative clauses, materials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from spacy.tokens import Token
+
+from comat.entities.lexicon import BUILT, QUANTIFIERS
+
+
+def predicated(noun: Token) -> Iterator[Token]:
+    """ "the car is blue", "a dog that looks wet", "a box full of toys", "a table made of wood"."""
+    for child in noun.rights:
+        if child.dep_ in ("relcl", "acl"):
+            yield from _of_verb(child)
+        elif child.dep_ == "amod" and child.pos_ == "ADJ":
+            yield from _with_conjuncts(child)
+    if noun.dep_ in ("nsubj", "nsubjpass"):
+        yield from _with_conjuncts(noun.head) if noun.head.pos_ == "ADJ" else _of_verb(noun.head)
+
+
+def _of_verb(verb: Token) -> Iterator[Token]:
+    for child in verb.children:
+        if child.dep_ in ("acomp", "attr", "oprd") and child.pos_ == "ADJ":
+            yield from _with_conjuncts(child)
+        elif verb.lemma_ in BUILT and child.dep_ == "prep" and child.lower_ in ("of", "from"):
+            for thing in (token for token in child.children if token.dep_ == "pobj"):
+                yield from (thing, *thing.conjuncts)
+
+
+def _with_conjuncts(adjective: Token) -> Iterator[Token]:
+    """ "slimy and disgusting"; "larger than a cat and bigger", where parsers lose the second."""
+    if adjective.lower_ in QUANTIFIERS:
+        return
+    yield adjective
+    for token in adjective.subtree:
+        is_conjunct = token in adjective.conjuncts or (token.tag_ == adjective.tag_ == "JJR" and token.dep_ == "conj")
+        has_own_subject = any(child.dep_ == "nsubj" for child in token.children)
+        if is_conjunct and token.pos_ == "ADJ" and not has_own_subject:
+            yield token
