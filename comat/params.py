@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -90,6 +92,16 @@ class EvaluateParams(Section):
     grid_pairs: Count  # base/tuned pairs in each picture
 
 
+@dataclass(frozen=True)
+class ModelName:
+    """A model that the parameters name: the key that names it, a hub id or folder, and the revision asked for."""
+
+    key: str
+    name: str
+    revision: str | None
+    own_vae: bool = True  # False where another autoencoder takes the place of the pipeline's own
+
+
 class Params(Section):
     """Everything that `params.yaml` holds."""
 
@@ -99,7 +111,8 @@ class Params(Section):
 
     base_model: Name  # diffusers layout
     base_revision: str | None
-    vae: str | None  # hub id or folder of another autoencoder
+    vae: Name | None  # hub id or folder of another autoencoder
+    vae_revision: str | None
     captioner: Literal["blip"]
     captioner_model: Name
     captioner_revision: str | None
@@ -175,10 +188,22 @@ class Params(Section):
         """Whether Eq. 4 and 5 have any weight."""
         return self.attribute_steps > 0 and (self.alpha > 0 or self.beta > 0)
 
-    def local_models(self) -> list[Path]:
-        """The models that are folders of the user's; the others are hub ids, which their revisions tell apart."""
-        names = (self.base_model, self.vae, self.captioner_model, self.segmenter_model, self.discriminator_model)
-        return sorted({Path(name) for name in names if name and Path(name).is_dir()})
+    def models(self) -> list[ModelName]:
+        """Every model that the parameters name."""
+        roles = ("captioner", "segmenter", "discriminator")
+        return [
+            ModelName("base_model", self.base_model, self.base_revision, own_vae=self.vae is None),
+            *([ModelName("vae", self.vae, self.vae_revision)] if self.vae else []),
+            *(ModelName(f"{r}_model", getattr(self, f"{r}_model"), getattr(self, f"{r}_revision")) for r in roles),
+            ModelName("evaluate.feature_model", self.evaluate.feature_model, None),
+        ]
+
+    def with_models(self, folders: Mapping[str, Path]) -> Params:
+        """The same parameters with models' names replaced by folders, by the keys of `models`."""
+        own = {key: str(folder) for key, folder in folders.items()}
+        revisions = {f"{key.removesuffix('_model')}_revision": None for key in own if "." not in key}
+        features = {"feature_model": own.pop("evaluate.feature_model")}
+        return self.model_copy(update={**own, **revisions, "evaluate": self.evaluate.model_copy(update=features)})
 
 
 def load(path: str | Path = "params.yaml") -> Params:

@@ -9,7 +9,7 @@ from comat.stage import options
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, ["prompts"], "entities")
+    args = options(__doc__, ["models", "prompts"], "entities")
     params = load(args.params)
 
     from comat.diffusion.tokenizers import load_tokenizers

@@ -9,7 +9,7 @@ from comat.stage import options
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, ["samples"], "evaluate")
+    args = options(__doc__, ["models", "samples"], "evaluate")
     params = load(args.params)
 
     from comat.evaluation.run import evaluate

@@ -11,7 +11,7 @@ from comat.stage import options, publish
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, [], "image_latents")
+    args = options(__doc__, ["models"], "image_latents")
     params = load(args.params)
 
     from pathlib import Path
@@ -29,7 +29,7 @@ def main() -> None:
     pairs = captions_by_file(Path(section.captions), params.seed)
     python_random(params.seed, "images").shuffle(pairs)
     pairs = pairs[: section.count or len(pairs)]
-    with stage_directory("image_latents", params, [Path(section.captions)]) as work:
+    with stage_directory("image_latents", params, [args.models, Path(section.captions)]) as work:
         writer, skipped = TensorStoreWriter(work, section.shard_size), {}
         backbone = Backbone.load(
             params.base_model,

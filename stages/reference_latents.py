@@ -9,7 +9,7 @@ from comat.stage import options, publish
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, ["prompts", "warmup"], "reference_latents")
+    args = options(__doc__, ["models", "prompts", "warmup"], "reference_latents")
     params = load(args.params)
 
     from comat.randomness import python_random
@@ -22,7 +22,7 @@ def main() -> None:
     rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
     python_random(params.seed, "reference prompts").shuffle(rows)
     rows = rows[: section.count or len(rows)]
-    with stage_directory("reference_latents", params, [args.prompts, args.warmup]) as work:
+    with stage_directory("reference_latents", params, [args.models, args.prompts, args.warmup]) as work:
         writer = TensorStoreWriter(work, section.shard_size)
         todo = [row for row in rows if row["id"] not in writer]
         backbone = load_backbone(params, args.warmup / "unet")

@@ -9,13 +9,13 @@ from comat.stage import options, publish
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, ["prompts", "entities", "warmup", "train"], "samples")
+    args = options(__doc__, ["models", "prompts", "entities", "warmup", "train"], "samples")
     params = load(args.params)
 
     from comat.evaluation.sampling import draw_samples
     from comat.workdir import stage_directory
 
-    inputs = [args.prompts, args.entities, args.warmup, args.train / "lora"]
+    inputs = [args.models, args.prompts, args.entities, args.warmup, args.train / "lora"]
     with stage_directory("samples", params, inputs) as work:
         draw_samples(params, args.prompts, args.entities, args.warmup / "unet", args.train / "lora", work / "out")
         publish(work / "out", args.out)

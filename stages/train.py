@@ -9,7 +9,7 @@ from comat.stage import options, publish
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, ["prompts", "entities", "warmup", "reference_latents", "image_latents"], "train")
+    args = options(__doc__, ["models", "prompts", "entities", "warmup", "reference_latents", "image_latents"], "train")
     params = load(args.params)
 
     import torch
@@ -19,7 +19,7 @@ def main() -> None:
     from comat.workdir import stage_directory
 
     torch.use_deterministic_algorithms(True, warn_only=True)
-    inputs = [args.prompts, args.entities, args.warmup, args.reference_latents, args.image_latents]
+    inputs = [args.models, args.prompts, args.entities, args.warmup, args.reference_latents, args.image_latents]
     with stage_directory("train", params, inputs) as work:
         data = TrainingData(params, args.prompts, args.entities, args.reference_latents, args.image_latents)
         trainer = Trainer(params, load_backbone(params, args.warmup / "unet"), data, work)

@@ -9,7 +9,7 @@ from comat.stage import options, publish
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, ["warmup_images"], "warmup")
+    args = options(__doc__, ["models", "warmup_images"], "warmup")
     params = load(args.params)
 
     import torch
@@ -22,7 +22,7 @@ def main() -> None:
     backbone = Backbone.load(
         params.base_model, params.base_revision, vae=params.vae, device=choose_device(params.device)
     )
-    with stage_directory("warmup", params, [args.warmup_images]) as work:
+    with stage_directory("warmup", params, [args.models, args.warmup_images]) as work:
         if params.warmup.steps:
             store = TensorStore(args.warmup_images)
             latents = torch.stack([store[id]["latents"] for id in store.ids])

@@ -9,7 +9,7 @@ from comat.stage import options, publish
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, ["prompts"], "warmup_images")
+    args = options(__doc__, ["models", "prompts"], "warmup_images")
     params = load(args.params)
 
     import torch.nn.functional as F
@@ -23,7 +23,7 @@ def main() -> None:
     rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
     python_random(params.seed, "warmup prompts").shuffle(rows)
     rows = rows[: params.warmup_images.count] if params.warmup.steps else []
-    with stage_directory("warmup_images", params, [args.prompts]) as work:
+    with stage_directory("warmup_images", params, [args.models, args.prompts]) as work:
         writer = TensorStoreWriter(work, shard_size=256)
         todo = [row for row in rows if row["id"] not in writer]
         backbone = todo and Backbone.load(
