@@ -87,19 +87,25 @@ class SamplesParams(Section):
 
 
 class EvaluateParams(Section):
-    feature_model: Name  # folder of the model whose features measure the Fréchet distance
+    feature_model: Name  # its features measure the Fréchet distance
+    feature_revision: str | None
     bootstrap: Count  # resamples
     grid_pairs: Count  # base/tuned pairs in each picture
 
 
 @dataclass(frozen=True)
 class ModelName:
-    """A model that the parameters name: the key that names it, a hub id or folder, and the revision asked for."""
+    """A model as the parameters name it: by a hub id and a revision, or by a folder; no name, where none is used."""
 
-    key: str
-    name: str
+    key: str  # the parameter, for example evaluate.feature_model
+    name: str | None
     revision: str | None
     own_vae: bool = True  # False where another autoencoder takes the place of the pipeline's own
+
+    @property
+    def role(self) -> str:
+        """The parameter without its section; no two are equal."""
+        return self.key.rpartition(".")[2]
 
 
 class Params(Section):
@@ -111,7 +117,7 @@ class Params(Section):
 
     base_model: Name  # diffusers layout
     base_revision: str | None
-    vae: Name | None  # hub id or folder of another autoencoder
+    vae: str | None  # hub id or folder of another autoencoder
     vae_revision: str | None
     captioner: Literal["blip"]
     captioner_model: Name
@@ -189,21 +195,30 @@ class Params(Section):
         return self.attribute_steps > 0 and (self.alpha > 0 or self.beta > 0)
 
     def models(self) -> list[ModelName]:
-        """Every model that the parameters name."""
-        roles = ("captioner", "segmenter", "discriminator")
+        """Every model that the parameters can name. The revision of `x` or `x_model` is `x_revision` beside it."""
         return [
             ModelName("base_model", self.base_model, self.base_revision, own_vae=self.vae is None),
-            *([ModelName("vae", self.vae, self.vae_revision)] if self.vae else []),
-            *(ModelName(f"{r}_model", getattr(self, f"{r}_model"), getattr(self, f"{r}_revision")) for r in roles),
-            ModelName("evaluate.feature_model", self.evaluate.feature_model, None),
+            ModelName("vae", self.vae, self.vae_revision),
+            ModelName("captioner_model", self.captioner_model, self.captioner_revision),
+            ModelName("segmenter_model", self.segmenter_model, self.segmenter_revision),
+            ModelName("discriminator_model", self.discriminator_model, self.discriminator_revision),
+            ModelName("evaluate.feature_model", self.evaluate.feature_model, self.evaluate.feature_revision),
         ]
 
-    def with_models(self, folders: Mapping[str, Path]) -> Params:
-        """The same parameters with models' names replaced by folders, by the keys of `models`."""
-        own = {key: str(folder) for key, folder in folders.items()}
-        revisions = {f"{key.removesuffix('_model')}_revision": None for key in own if "." not in key}
-        features = {"feature_model": own.pop("evaluate.feature_model")}
-        return self.model_copy(update={**own, **revisions, "evaluate": self.evaluate.model_copy(update=features)})
+    def with_revisions(self, revisions: Mapping[str, str | None]) -> Params:
+        """The same parameters with the revisions of some models replaced, by the keys of `models`."""
+        values = self.model_dump()
+        for key, revision in revisions.items():
+            *sections, name = key.split(".")
+            place = values
+            for section in sections:
+                place = place[section]
+            place[f"{name.removesuffix('_model')}_revision"] = revision
+        return Params.model_validate(values)
+
+    def local_models(self) -> list[Path]:
+        """The models that are folders of the user's; the others are hub ids, which their revisions tell apart."""
+        return sorted({Path(model.name) for model in self.models() if model.name and Path(model.name).is_dir()})
 
 
 def load(path: str | Path = "params.yaml") -> Params:

@@ -62,5 +62,5 @@ def work_directory(stage: str, print_: str) -> Iterator[Path]:
 
 
 def stage_directory(stage: str, params: Params, inputs: Iterable[Path]) -> contextlib.AbstractContextManager[Path]:
-    """The working folder of a stage of the pipeline: of its parameters, inputs (the models' lock, above all) and code."""
-    return work_directory(stage, fingerprint(params.model_dump(), inputs))
+    """The working folder of a stage of the pipeline: of its parameters, inputs, local models and code."""
+    return work_directory(stage, fingerprint(params.model_dump(), [*inputs, *params.local_models()]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from comat.errors import main_guard
+from comat.models.lock import pinned
 from comat.params import load
 from comat.stage import options
 
@@ -10,7 +11,7 @@ from comat.stage import options
 @main_guard
 def main() -> None:
     args = options(__doc__, ["models", "prompts"], "entities")
-    params = load(args.params)
+    params = pinned(load(args.params), args.models, "base_model")
 
     from comat.diffusion.tokenizers import load_tokenizers
     from comat.entities.build import entity_rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 from comat.errors import UserError, main_guard
+from comat.models.lock import pinned
 from comat.params import load
 from comat.stage import options, publish
 
@@ -12,7 +13,7 @@ from comat.stage import options, publish
 @main_guard
 def main() -> None:
     args = options(__doc__, ["models"], "image_latents")
-    params = load(args.params)
+    params = pinned(load(args.params), args.models, "base_model", "vae")
 
     from pathlib import Path
 
@@ -29,12 +30,13 @@ def main() -> None:
     pairs = captions_by_file(Path(section.captions), params.seed)
     python_random(params.seed, "images").shuffle(pairs)
     pairs = pairs[: section.count or len(pairs)]
-    with stage_directory("image_latents", params, [args.models, Path(section.captions)]) as work:
+    with stage_directory("image_latents", params, [Path(section.captions)]) as work:
         writer, skipped = TensorStoreWriter(work, section.shard_size), {}
         backbone = Backbone.load(
             params.base_model,
             params.base_revision,
             vae=params.vae,
+            vae_revision=params.vae_revision,
             precision=params.precision,
             device=choose_device(params.device),
         )

@@ -12,7 +12,7 @@ def main() -> None:
     args = options(__doc__, [], "models")
     params = load(args.params)
 
-    from comat.models.lock import write_lock
+    from comat.models.record import write_lock
 
     write_lock(params, args.out)
 

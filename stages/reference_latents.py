@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from comat.errors import main_guard
+from comat.models.lock import pinned
 from comat.params import load
 from comat.stage import options, publish
 
@@ -10,7 +11,7 @@ from comat.stage import options, publish
 @main_guard
 def main() -> None:
     args = options(__doc__, ["models", "prompts", "warmup"], "reference_latents")
-    params = load(args.params)
+    params = pinned(load(args.params), args.models, "base_model", "vae")
 
     from comat.randomness import python_random
     from comat.sampling import in_batches, sample_latents
@@ -22,7 +23,7 @@ def main() -> None:
     rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
     python_random(params.seed, "reference prompts").shuffle(rows)
     rows = rows[: section.count or len(rows)]
-    with stage_directory("reference_latents", params, [args.models, args.prompts, args.warmup]) as work:
+    with stage_directory("reference_latents", params, [args.prompts, args.warmup]) as work:
         writer = TensorStoreWriter(work, section.shard_size)
         todo = [row for row in rows if row["id"] not in writer]
         backbone = load_backbone(params, args.warmup / "unet")

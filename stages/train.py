@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from comat.errors import main_guard
+from comat.models.lock import pinned
 from comat.params import load
 from comat.stage import options, publish
 
@@ -10,7 +11,9 @@ from comat.stage import options, publish
 @main_guard
 def main() -> None:
     args = options(__doc__, ["models", "prompts", "entities", "warmup", "reference_latents", "image_latents"], "train")
-    params = load(args.params)
+    params = pinned(
+        load(args.params), args.models, "base_model", "vae", "captioner_model", "segmenter_model", "discriminator_model"
+    )
 
     import torch
 
@@ -19,7 +22,7 @@ def main() -> None:
     from comat.workdir import stage_directory
 
     torch.use_deterministic_algorithms(True, warn_only=True)
-    inputs = [args.models, args.prompts, args.entities, args.warmup, args.reference_latents, args.image_latents]
+    inputs = [args.prompts, args.entities, args.warmup, args.reference_latents, args.image_latents]
     with stage_directory("train", params, inputs) as work:
         data = TrainingData(params, args.prompts, args.entities, args.reference_latents, args.image_latents)
         trainer = Trainer(params, load_backbone(params, args.warmup / "unet"), data, work)

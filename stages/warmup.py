@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from comat.errors import main_guard
+from comat.models.lock import pinned
 from comat.params import load
 from comat.stage import options, publish
 
@@ -10,7 +11,7 @@ from comat.stage import options, publish
 @main_guard
 def main() -> None:
     args = options(__doc__, ["models", "warmup_images"], "warmup")
-    params = load(args.params)
+    params = pinned(load(args.params), args.models, "base_model", "vae")
 
     import torch
 
@@ -20,9 +21,13 @@ def main() -> None:
     from comat.workdir import stage_directory
 
     backbone = Backbone.load(
-        params.base_model, params.base_revision, vae=params.vae, device=choose_device(params.device)
+        params.base_model,
+        params.base_revision,
+        vae=params.vae,
+        vae_revision=params.vae_revision,
+        device=choose_device(params.device),
     )
-    with stage_directory("warmup", params, [args.models, args.warmup_images]) as work:
+    with stage_directory("warmup", params, [args.warmup_images]) as work:
         if params.warmup.steps:
             store = TensorStore(args.warmup_images)
             latents = torch.stack([store[id]["latents"] for id in store.ids])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from comat.errors import main_guard
+from comat.models.lock import pinned
 from comat.params import load
 from comat.stage import options, publish
 
@@ -10,7 +11,7 @@ from comat.stage import options, publish
 @main_guard
 def main() -> None:
     args = options(__doc__, ["models", "prompts"], "warmup_images")
-    params = load(args.params)
+    params = pinned(load(args.params), args.models, "base_model", "vae")
 
     import torch.nn.functional as F
 
@@ -23,13 +24,14 @@ def main() -> None:
     rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
     python_random(params.seed, "warmup prompts").shuffle(rows)
     rows = rows[: params.warmup_images.count] if params.warmup.steps else []
-    with stage_directory("warmup_images", params, [args.models, args.prompts]) as work:
+    with stage_directory("warmup_images", params, [args.prompts]) as work:
         writer = TensorStoreWriter(work, shard_size=256)
         todo = [row for row in rows if row["id"] not in writer]
         backbone = todo and Backbone.load(
             params.base_model,
             params.base_revision,
             vae=params.vae,
+            vae_revision=params.vae_revision,
             precision=params.precision,
             device=choose_device(params.device),
         )

@@ -59,6 +59,7 @@ def make_params(tiny: Path) -> Callable[..., Params]:
 
 
 STAGES = [
+    "models",
     "prompts",
     "entities",
     "warmup_images",

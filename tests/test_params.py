@@ -68,3 +68,12 @@ def test_a_missing_key_and_a_missing_file_are_named(tmp_path: Path) -> None:
     path.write_text("seed: [\n")
     with pytest.raises(ValueError, match="not readable as YAML"):
         load(path)
+
+
+def test_every_model_has_a_revision_of_its_own() -> None:
+    params = load(ROOT / "params.yaml")
+    models = params.models()
+    assert len({model.role for model in models}) == len(models)
+    pinned = params.with_revisions({model.key: f"commit of {model.key}" for model in models})
+    assert [model.revision for model in pinned.models()] == [f"commit of {model.key}" for model in models]
+    assert [model.name for model in pinned.models()] == [model.name for model in models]

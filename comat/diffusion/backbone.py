@@ -77,6 +77,7 @@ class Backbone:
         *,
         unet: str | None = None,
         vae: str | None = None,
+        vae_revision: str | None = None,
         precision: str = "fp32",
         device: torch.device | str = "cpu",
     ) -> Backbone:
@@ -88,10 +89,10 @@ class Backbone:
         dtype = DTYPES[precision]
         config = _try(model, "model_index.json", lambda: DiffusionPipeline.load_config(model, revision=revision))
 
-        def part(kind: type, name: str, source: str | None = None) -> nn.Module:
-            where = {} if source else {"subfolder": name, "revision": revision}
+        def part(kind: type, name: str, other: str | None = None, other_revision: str | None = None) -> nn.Module:
+            where = {"revision": other_revision} if other else {"subfolder": name, "revision": revision}
             options = {**where, "torch_dtype": dtype, "use_safetensors": True}
-            return _try(source or model, name, lambda: kind.from_pretrained(source or model, **options)).to(device)
+            return _try(other or model, name, lambda: kind.from_pretrained(other or model, **options)).to(device)
 
         def tokenizer(name: str) -> CLIPTokenizer:
             return _try(
@@ -109,7 +110,7 @@ class Backbone:
         )
         return Backbone(
             part(UNet2DConditionModel, "unet", unet),
-            part(AutoencoderKL, "vae", vae),
+            part(AutoencoderKL, "vae", vae, vae_revision),
             encoders,
             tokenizers,
             dict(schedule),

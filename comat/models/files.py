@@ -34,7 +34,7 @@ def _weights(part: str, stem: str) -> list[str]:
     return [f"{part}{name}" for name in ("config.json", *names)]
 
 
-def used_patterns(own_vae: bool = True) -> list[str]:
+def used_patterns(own_vae: bool) -> list[str]:
     """Patterns of the used files, for a pipeline in diffusers layout and for a single model alike."""
     patterns = ["model_index.json", "scheduler/scheduler_config.json", *PROCESSOR, *TOKENIZER]
     patterns += [f"{folder}/{name}" for folder in ("tokenizer", "tokenizer_2") for name in TOKENIZER]

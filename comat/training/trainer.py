@@ -165,6 +165,7 @@ def load_backbone(params: Params, unet: Path) -> Backbone:
         params.base_revision,
         unet=str(unet),
         vae=params.vae,
+        vae_revision=params.vae_revision,
         precision=params.precision,
         device=choose_device(params.device),
     )
