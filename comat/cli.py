@@ -13,6 +13,7 @@ from comat.errors import UserError, main_guard
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 PRESETS = Path("presets")
+PARAMS = Path("params.yaml")
 
 
 @app.command()
@@ -30,6 +31,21 @@ def preset(name: str) -> None:
     shutil.copyfile(source, part)
     os.replace(part, "params.yaml")
     print(f"params.yaml is now {source}; `dvc repro` runs it")
+
+
+@app.command()
+@main_guard
+def doctor(params: Path = PARAMS) -> None:
+    """Look whether this machine can run the parameters; exits with status 1 where it cannot."""
+    from rich.console import Console
+
+    from comat.doctor import examine, report
+    from comat.params import load
+
+    findings = list(examine(load(params)))
+    report(findings, Console())
+    if any(finding.state == "problem" for finding in findings):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -53,7 +69,7 @@ def generate(
     prompt: str,
     out: Path = Path("generated.png"),
     seeds: int = typer.Option(4, min=1, help="Images of each model."),
-    params: Path = Path("params.yaml"),
+    params: Path = PARAMS,
     unet: Path = Path("data/warmup/unet"),
     lora: Path = Path("data/train/lora"),
 ) -> None:
@@ -67,7 +83,7 @@ def generate(
 
 @app.command()
 @main_guard
-def entities(prompt: str, params: Path = Path("params.yaml")) -> None:
+def entities(prompt: str, params: Path = PARAMS) -> None:
     """Print how PROMPT is parsed: entities, attributes, tokens, what is filtered and why."""
     from comat.entities.show import show_entities
     from comat.params import load
