@@ -25,6 +25,11 @@ def load_tokenizers(model: str, revision: str | None = None) -> list[CLIPTokeniz
         raise UserError(f"base_model {model!r}: cannot load its tokenizers: {reason[:300]}") from None
 
 
+def words_of(tokenizer: CLIPTokenizer, prompt: str) -> list[str]:
+    """The tokens that a text encoder reads, as text; the start and end tokens are the first and the last."""
+    return [tokenizer.decode([id]).strip() for id in tokenizer(prompt, truncation=True).input_ids]
+
+
 def is_too_long(tokenizers: Sequence[CLIPTokenizer], prompt: str) -> bool:
     """Whether a text encoder would not read the prompt to its end."""
     return any(len(tokenizer(prompt).input_ids) > tokenizer.model_max_length for tokenizer in tokenizers)
