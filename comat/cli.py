@@ -52,6 +52,18 @@ def doctor(params: Path = PARAMS) -> None:
 
 @app.command()
 @main_guard
+def estimate(params: Path = PARAMS, data: Path = DATA) -> None:
+    """Estimate memory, time and disk of a run with the parameters on this device."""
+    from rich.console import Console
+
+    from comat.estimate.show import show_estimate
+    from comat.params import load
+
+    show_estimate(load(params), data, Console())
+
+
+@app.command()
+@main_guard
 def show(folder: Path = Path("data/evaluate")) -> None:
     """Print the result table of the last run, and where its pictures are."""
     path = folder / "metrics.json"
