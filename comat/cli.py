@@ -13,6 +13,9 @@ from comat.errors import UserError, main_guard
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 PRESETS = Path("presets")
+PARAMS = Path("params.yaml")
+DATA = Path("data")
+SEEDS = typer.Option(4, min=1, help="Images of each prompt and model; the first are the same whatever their number.")
 
 
 @app.command()
@@ -34,6 +37,33 @@ def preset(name: str) -> None:
 
 @app.command()
 @main_guard
+def doctor(params: Path = PARAMS) -> None:
+    """Look whether this machine can run the parameters; exits with status 1 where it cannot."""
+    from rich.console import Console
+
+    from comat.doctor import examine, report
+    from comat.params import load
+
+    findings = list(examine(load(params)))
+    report(findings, Console())
+    if any(finding.state == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+@main_guard
+def estimate(params: Path = PARAMS, data: Path = DATA) -> None:
+    """Estimate memory, time and disk of a run with the parameters on this device."""
+    from rich.console import Console
+
+    from comat.estimate.show import show_estimate
+    from comat.params import load
+
+    show_estimate(load(params), data, Console())
+
+
+@app.command()
+@main_guard
 def show(folder: Path = Path("data/evaluate")) -> None:
     """Print the result table of the last run, and where its pictures are."""
     path = folder / "metrics.json"
@@ -51,23 +81,57 @@ def show(folder: Path = Path("data/evaluate")) -> None:
 @main_guard
 def generate(
     prompt: str,
-    out: Path = Path("generated.png"),
-    seeds: int = typer.Option(4, min=1, help="Images of each model."),
-    params: Path = Path("params.yaml"),
-    unet: Path = Path("data/warmup/unet"),
-    lora: Path = Path("data/train/lora"),
+    out: Path = Path("generated"),
+    seeds: int = SEEDS,
+    base: bool = typer.Option(False, "--base", help="Draw with the base model."),
+    params: Path = PARAMS,
+    data: Path = DATA,
 ) -> None:
-    """Draw PROMPT with the base (upper row) and the tuned model (lower row), from the same noise."""
+    """Draw PROMPT with the tuned model: one PNG for each seed, into the folder OUT."""
     from comat.generate import generate as draw
     from comat.params import load
 
-    draw(load(params), prompt, seeds, unet, lora, out)
+    draw(load(params), data, prompt, seeds, "base" if base else "tuned", out)
+    print(f"{out}: {seeds} images")
+
+
+@app.command()
+@main_guard
+def compare(
+    prompts: list[str],
+    out: Path = Path("compared.png"),
+    seeds: int = SEEDS,
+    params: Path = PARAMS,
+    data: Path = DATA,
+) -> None:
+    """Draw every prompt with the base and the tuned model, from the same noise, into one picture."""
+    from comat.generate import compare as draw
+    from comat.params import load
+
+    draw(load(params), data, prompts, seeds, out)
     print(f"{out}: base above, tuned below")
 
 
 @app.command()
 @main_guard
-def entities(prompt: str, params: Path = Path("params.yaml")) -> None:
+def attention(
+    prompt: str,
+    out: Path = Path("attention.png"),
+    seed: int = typer.Option(0, min=0, help="Which of the images that `generate` draws."),
+    params: Path = PARAMS,
+    data: Path = DATA,
+) -> None:
+    """Draw where each token of PROMPT looks, before and after: the cross-attention maps that Eq. 4 and 5 train."""
+    from comat.generate import attention as draw
+    from comat.params import load
+
+    draw(load(params), data, prompt, seed, out)
+    print(f"{out}: base above, tuned below, one scale for each token")
+
+
+@app.command()
+@main_guard
+def entities(prompt: str, params: Path = PARAMS) -> None:
     """Print how PROMPT is parsed: entities, attributes, tokens, what is filtered and why."""
     from comat.entities.show import show_entities
     from comat.params import load

@@ -1,45 +1,82 @@
-"""Any prompt, base beside tuned."""
+"""Any prompt with the models of a finished run: pictures, base beside tuned, attention before and after."""
 
 from __future__ import annotations
 
-import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
+from torch import Tensor
 
-from comat.diffusion.lora import FILE, load_lora, merged
-from comat.diffusion.tokenizers import check_length, load_tokenizers
+from comat.diffusion.backbone import Backbone
+from comat.diffusion.lora import FILE, in_turn
+from comat.diffusion.tokenizers import check_length, load_tokenizers, words_of
 from comat.errors import UserError
-from comat.images import to_bytes
+from comat.images import to_bytes, write_image, write_png
+from comat.models.lock import pinned
 from comat.params import Params
-from comat.sampling import sample_latents
-from comat.store import write_bytes
+from comat.reporting.grid import comparison_grid
+from comat.reporting.overlays import attention_figure
+from comat.sampling import attention_of, in_batches, sample_latents
+
+PURPOSE = "generate"
+"""Of the noise: it depends on `seed` of the parameters and the number of the image, not on the prompt."""
 
 
-@torch.no_grad()
-def generate(params: Params, prompt: str, seeds: int, unet: Path, lora: Path, out: Path) -> None:
-    """Write a picture of two rows, base and tuned, one column a seed, from the same noise.
+def generate(params: Params, data: Path, prompt: str, seeds: int, model: str, out: Path) -> None:
+    """Write `<out>/<n>.png` for n below `seeds`, drawn by the base or the tuned model of a run in `data`."""
+    params, backbone = _load(params, data, [prompt])
+    for name in in_turn(backbone.unet, data / "train/lora"):
+        if name == model:
+            for number, image in enumerate(_draw(params, backbone, [prompt], seeds)):
+                write_png(out / f"{number}.png", image)
+
+
+def compare(params: Params, data: Path, prompts: Sequence[str], seeds: int, out: Path) -> None:
+    """Write one picture: for every prompt `seeds` images by the base and below them by the tuned model, same noise."""
+    params, backbone = _load(params, data, prompts)
+    images = {name: _draw(params, backbone, prompts, seeds) for name in in_turn(backbone.unet, data / "train/lora")}
+    arrays = {name: [to_bytes(image) for image in drawn] for name, drawn in images.items()}
+    write_image(out, comparison_grid(prompts, arrays))
+
+
+def attention(params: Params, data: Path, prompt: str, number: int, out: Path) -> None:
+    """Write one picture: where each token of the prompt looks in image `number`, by the base and by the tuned model."""
+    params, backbone = _load(params, data, [prompt])
+    maps, images = {}, {}
+    for name in in_turn(backbone.unet, data / "train/lora"):
+        maps[name], z = attention_of(backbone, params, prompt, (PURPOSE, number), PURPOSE)
+        images[name] = to_bytes(backbone.decode(z)[0])
+    words = words_of(backbone.tokenizers[0], prompt)
+    attention_figure(prompt, words, range(1, len(words) - 1), maps, images, out)
+
+
+def _load(params: Params, data: Path, prompts: Sequence[str]) -> tuple[Params, Backbone]:
+    """The parameters bound to the run in `data`, and its base model.
 
     Raises:
-        UserError: if there is no tuned model yet, or the prompt is empty or too long.
+        UserError: if there is no tuned model there, or a prompt is empty or too long.
     """
     from comat.training.trainer import load_backbone
 
-    if not prompt.strip():
+    if not all(prompt.strip() for prompt in prompts):
         raise UserError("the prompt is empty; say what to draw")
-    if not (lora / FILE).is_file() or not unet.is_dir():
-        raise UserError(f"{lora / FILE} and {unet}: expected both; run `dvc repro` first")
-    check_length(load_tokenizers(params.base_model, params.base_revision), prompt)
-    backbone = load_backbone(params, unet)
-    rows = []
-    for tuned in (False, True):
-        if tuned:
-            load_lora(backbone.unet, lora)
-        with merged(backbone.unet):
-            keys = [("generate", seed) for seed in range(seeds)]
-            z = sample_latents(backbone, params, [prompt] * seeds, keys, "generate", params.resolution)
-            rows.append(torch.cat(list(backbone.decode(z)), 2))
-    data = io.BytesIO()
-    Image.fromarray(to_bytes(torch.cat(rows, 1))).save(data, "PNG")
-    write_bytes(out, data.getvalue())
+    unet, lora = data / "warmup/unet", data / "train/lora" / FILE
+    if not lora.is_file() or not unet.is_dir():
+        raise UserError(f"{lora} and {unet}: expected both; run `dvc repro` first")
+    params = pinned(params, data / "models", "base_model", "vae")
+    tokenizers = load_tokenizers(params.base_model, params.base_revision)
+    for prompt in prompts:
+        check_length(tokenizers, prompt)
+    return params, load_backbone(params, unet)
+
+
+@torch.no_grad()
+def _draw(params: Params, backbone: Backbone, prompts: Sequence[str], seeds: int) -> list[Tensor]:
+    """Images (3, H, W), `seeds` of each prompt, prompt after prompt."""
+    rows = [(prompt, number) for prompt in prompts for number in range(seeds)]
+    images: list[Tensor] = []
+    for part in in_batches(rows, params.samples.batch_size, "images"):
+        texts, keys = [text for text, _ in part], [(PURPOSE, number) for _, number in part]
+        images += backbone.decode(sample_latents(backbone, params, texts, keys, PURPOSE, params.resolution))
+    return images

@@ -20,8 +20,13 @@ def to_bytes(image: Tensor) -> np.ndarray:
 
 def write_png(path: Path, image: Tensor) -> None:
     """Write a (3, H, W) image in [0, 1]."""
+    write_image(path, Image.fromarray(to_bytes(image)))
+
+
+def write_image(path: Path, image: Image.Image) -> None:
+    """Write a PNG, whole or not at all."""
     data = io.BytesIO()
-    Image.fromarray(to_bytes(image)).save(data, "PNG")
+    image.save(data, "PNG")
     write_bytes(path, data.getvalue())
 
 

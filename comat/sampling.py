@@ -40,10 +40,12 @@ def in_batches(rows: Sequence, size: int, title: str) -> Iterator[Sequence]:
 
 
 @torch.no_grad()
-def attention_of(backbone: Backbone, params: Params, prompt: str, key: tuple[str, int], purpose: str) -> Tensor:
-    """The cross-attention of one sample: (L, h, w), mean over heads, map layers and all sampling steps.
+def attention_of(
+    backbone: Backbone, params: Params, prompt: str, key: tuple[str, int], purpose: str
+) -> tuple[Tensor, Tensor]:
+    """The cross-attention of one sample, (L, h, w), and its final latents (1, C, h, w).
 
-    Maps are brought to the size of the largest.
+    Means over heads, map layers and all sampling steps; maps are brought to the size of the largest.
     """
     scheduler = make_scheduler(params.scheduler, backbone.scheduler_config, params.sampling_steps)
     own = [generator(params.seed, purpose, *key)]
@@ -62,4 +64,4 @@ def attention_of(backbone: Backbone, params: Params, prompt: str, key: tuple[str
             total = total + torch.nn.functional.interpolate(mean[None], size, mode="bilinear")[0]
             count += 1
         z = scheduler.step(prediction, t, z, generator=own).prev_sample
-    return total / count
+    return total / count, z

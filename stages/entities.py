@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from comat.errors import main_guard
+from comat.models.lock import pinned
 from comat.params import load
 from comat.stage import options
 
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, ["prompts"], "entities")
-    params = load(args.params)
+    args = options(__doc__, ["models", "prompts"], "entities")
+    params = pinned(load(args.params), args.models, "base_model")
 
     from comat.diffusion.tokenizers import load_tokenizers
     from comat.entities.build import entity_rows

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from comat.errors import main_guard
+from comat.models.lock import pinned
 from comat.params import load
 from comat.stage import options
 
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, ["samples"], "evaluate")
-    params = load(args.params)
+    args = options(__doc__, ["models", "samples"], "evaluate")
+    params = pinned(load(args.params), args.models, "feature_model")
 
     from comat.evaluation.run import evaluate
     from comat.reporting.pictures import draw_pictures

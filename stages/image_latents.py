@@ -6,14 +6,15 @@ import itertools
 from pathlib import Path
 
 from comat.errors import UserError, main_guard
+from comat.models.lock import pinned
 from comat.params import Params, load
 from comat.stage import options, publish
 
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, [], "image_latents")
-    params = load(args.params)
+    args = options(__doc__, ["models"], "image_latents")
+    params = pinned(load(args.params), args.models, "base_model", "vae")
 
     from comat.coco import choose
     from comat.store import write_json

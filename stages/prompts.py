@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from comat.errors import main_guard
+from comat.models.lock import pinned
 from comat.params import load
 from comat.stage import options
 
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, [], "prompts")
-    params = load(args.params)
+    args = options(__doc__, ["models"], "prompts")
+    params = pinned(load(args.params), args.models, "base_model")
 
     from comat.corpora.build import build_corpus
     from comat.diffusion.tokenizers import load_tokenizers

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from comat.errors import main_guard
+from comat.models.lock import pinned
 from comat.params import load
 from comat.stage import options, publish
 
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, ["prompts", "entities", "warmup", "train"], "samples")
-    params = load(args.params)
+    args = options(__doc__, ["models", "prompts", "entities", "warmup", "train"], "samples")
+    params = pinned(load(args.params), args.models, "base_model", "vae")
 
     from comat.evaluation.sampling import draw_samples
     from comat.workdir import stage_directory

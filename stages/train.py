@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from comat.errors import main_guard
+from comat.models.lock import pinned
 from comat.params import load
 from comat.stage import options, publish
 
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, ["prompts", "entities", "warmup", "reference_latents", "image_latents"], "train")
-    params = load(args.params)
+    args = options(__doc__, ["models", "prompts", "entities", "warmup", "reference_latents", "image_latents"], "train")
+    params = pinned(
+        load(args.params),
+        args.models,
+        "base_model",
+        "vae",
+        "captioner_model",
+        "segmenter_model",
+        "sam_model",
+        "text_encoder",
+        "discriminator_model",
+    )
 
     import torch
 

@@ -58,6 +58,7 @@ def make_params(tiny: Path) -> Callable[..., Params]:
 
 STAGES = [
     "corpora",
+    "models",
     "prompts",
     "entities",
     "warmup_images",

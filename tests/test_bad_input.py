@@ -50,7 +50,13 @@ def test_a_model_folder_without_weights_is_named(broken: Path, capsys: pytest.Ca
     shutil.copytree(values["base_model"], broken / "model")
     (broken / "model/unet/diffusion_pytorch_model.safetensors").unlink()
     YAML().dump({**values, "base_model": "model"}, broken / "params.yaml")
-    assert "cannot load unet" in error_of("warmup", broken, capsys)
+    assert "base_model 'model': its part unet has no weights" in error_of("models", broken, capsys)
+
+
+def test_another_model_than_the_recorded_one_stops_a_stage(broken: Path, capsys: pytest.CaptureFixture) -> None:
+    values = YAML(typ="safe").load((broken / "params.yaml").read_text())
+    YAML().dump({**values, "base_model": values["captioner_model"]}, broken / "params.yaml")
+    assert "models.lock.json: base_model is " in error_of("warmup", broken, capsys)
 
 
 def test_unreadable_images_are_counted_and_an_empty_folder_is_an_error(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from comat.params import load
+from comat.params import Params, load
 from tests.conftest import ROOT
 
 
@@ -114,3 +114,25 @@ def test_presets_pin_their_models() -> None:
         for revision in (params.base_revision, params.captioner_revision, params.discriminator_revision):
             assert len(revision) == 40
         assert (params.vae is None) == (params.vae_revision is None)
+
+
+@pytest.mark.parametrize("preset", ["shapes", "sd15", "sdxl"])
+def test_every_model_has_a_role_and_a_revision_of_its_own(preset: str) -> None:
+    params = load(ROOT / "presets" / f"{preset}.yaml")
+    assert len({model.role for model in params.models()}) == len(params.models())
+    named = [model for model in params.models() if model.name]
+    pinned = params.with_revisions({model.key: f"commit of {model.key}" for model in named})
+    again = [model for model in pinned.models() if model.name]
+    assert [model.revision for model in again] == [f"commit of {model.key}" for model in named]
+    assert [model.name for model in again] == [model.name for model in named]
+
+
+def test_weights_of_the_packages_are_single_files() -> None:
+    """Of groundingdino-py and segment-anything: one .pth each, and what the text encoder has beside its weights."""
+    values = load(ROOT / "presets/sdxl.yaml").model_dump()
+    files = {"detector": "d.pth", "detector_config": "c.py", "sam": "s.pth"}
+    values["segmenter"] = "grounded_sam"
+    values["grounded_sam"]["files"] = files | {"text_encoder": "bert", "text_encoder_revision": None}
+    used = {model.role: model.files for model in Params.model_validate(values).models()}
+    assert used["segmenter_model"] == ("d.pth",) and used["sam_model"] == ("s.pth",)
+    assert used["text_encoder"][0] == "config.json" and not used["captioner_model"]

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+
 import pytest
 from ruamel.yaml import YAML
 
-from comat.params import Params
+from comat.params import Params, load
 from tests.imports import ROOT, project_imports
 
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+LOCK = "data/models/models.lock.json"
+
+
+def keys(name: str) -> set[str]:
+    """The keys of params.yaml that a stage depends on."""
+    return {key for key in STAGES[name]["params"] if isinstance(key, str)}
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -19,7 +27,7 @@ def test_deps_hold_every_module_that_the_stage_imports(name: str) -> None:
 
 @pytest.mark.parametrize("name", STAGES)
 def test_params_exist(name: str) -> None:
-    for key in STAGES[name]["params"]:
+    for key in keys(name):
         section, _, field = key.partition(".")
         kind = Params.model_fields[section].annotation
         assert not field or field in kind.model_fields
@@ -27,12 +35,23 @@ def test_params_exist(name: str) -> None:
 
 def test_every_parameter_belongs_to_a_stage() -> None:
     """`device` alone changes no result."""
-    used = {key.partition(".")[0] for stage in STAGES.values() for key in stage["params"]}
+    used = {key.partition(".")[0] for name in STAGES for key in keys(name)}
     assert set(Params.model_fields) - used == {"device"}
 
 
 def test_a_lambda_reruns_train_samples_and_evaluate_only() -> None:
-    assert [name for name in STAGES if "lambda_adv" in STAGES[name]["params"]] == ["train"]
+    assert [name for name in STAGES if "lambda_adv" in keys(name)] == ["train"]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_the_sha256_of_the_models_that_it_binds(name: str) -> None:
+    """The roles in its call of `pinned` are those in dvc.yaml; the stage `models` records every role there is."""
+    calls = [n for n in ast.walk(ast.parse((ROOT / f"stages/{name}.py").read_text())) if isinstance(n, ast.Call)]
+    bound = [c.args[2:] for c in calls if isinstance(c.func, ast.Name) and c.func.id == "pinned"]
+    roles = {argument.value for arguments in bound for argument in arguments}
+    listed = next((entry[LOCK] for entry in STAGES[name]["params"] if isinstance(entry, dict)), [])
+    assert {key.removesuffix(".sha256") for key in listed} == roles
+    assert roles <= {model.role for model in load(ROOT / "params.yaml").models()}
 
 
 WORLD = YAML(typ="safe").load((ROOT / "data/shapes/dvc.yaml").read_text())["stages"]

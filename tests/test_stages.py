@@ -124,14 +124,6 @@ def test_reference_latents_do_not_depend_on_the_batch(project: Path, tmp_path: P
         torch.testing.assert_close(ours[id]["latents"], theirs[id]["latents"], rtol=1e-4, atol=1e-5)
 
 
-def test_generate_draws_base_above_tuned(project: Path, tmp_path: Path, tiny: Path) -> None:
-    from comat.generate import generate
-
-    params, data = params_of(project), project / "data"
-    generate(params, "a zebra", 3, data / "warmup/unet", data / "train/lora", tmp_path / "x.png")
-    assert Image.open(tmp_path / "x.png").size == (3 * params.resolution, 2 * params.resolution)
-
-
 def trainer(project: Path, work: Path) -> Trainer:
     params, data = params_of(project), project / "data"
     folders = [data / name for name in ("prompts", "entities", "reference_latents", "image_latents")]

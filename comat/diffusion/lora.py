@@ -77,6 +77,15 @@ def absorb_lora(unet: nn.Module) -> None:
     unet.unload_lora()
 
 
+def in_turn(unet: nn.Module, folder: Path) -> Iterator[str]:
+    """Yield "base", then "tuned" with the LoRA exported to `folder` merged into a UNet that had none."""
+    for name in ("base", "tuned"):
+        if name == "tuned":
+            load_lora(unet, folder)
+        with merged(unet):
+            yield name
+
+
 @contextlib.contextmanager
 def merged(unet: nn.Module) -> Iterator[None]:
     """Run with LoRA merged into the base weights, which are exactly restored afterwards."""

@@ -41,6 +41,11 @@ def too_long(tokenizers: Sequence[CLIPTokenizer], prompts: Sequence[str]) -> lis
     return found
 
 
+def words_of(tokenizer: CLIPTokenizer, prompt: str) -> list[str]:
+    """The tokens that a text encoder reads, as text; the start and end tokens are the first and the last."""
+    return [tokenizer.decode([id]).strip() for id in tokenizer(prompt, truncation=True).input_ids]
+
+
 def is_too_long(tokenizers: Sequence[CLIPTokenizer], prompt: str) -> bool:
     """Whether a text encoder would not read the prompt to its end."""
     return too_long(tokenizers, [prompt])[0]

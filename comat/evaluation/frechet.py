@@ -32,12 +32,14 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 class Features:
     """Pooled features of an image model in hub layout."""
 
-    def __init__(self, model: str, size: int) -> None:
+    def __init__(self, model: str, revision: str | None, size: int) -> None:
         try:
-            self.model = AutoModel.from_pretrained(model, dtype=torch.float32, use_safetensors=True).eval()
+            self.model = AutoModel.from_pretrained(
+                model, revision=revision, dtype=torch.float32, use_safetensors=True
+            ).eval()
         except (OSError, ValueError) as error:
             raise UserError(f"evaluate.feature_model {model!r}: {str(error).splitlines()[0][:300]}") from None
-        self.preprocess = Preprocess(model, None, size)
+        self.preprocess = Preprocess(model, revision, size)
 
     @torch.no_grad()
     def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:

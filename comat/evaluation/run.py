@@ -87,7 +87,7 @@ def _mean(values: list[float]) -> float:
 
 def _frechet(params: Params, index: list[dict], samples: Path) -> dict[str, float]:
     texts = [entry["text"] for entry in index if entry["model"] == "base"]
-    features = Features(params.evaluate.feature_model, params.resolution)
+    features = Features(params.evaluate.feature_model, params.evaluate.feature_revision, params.resolution)
     clean = features(clean_renders(texts, params.resolution, params.seed))
     found = {m: frechet_distance(features(load_images(index, m, samples)), clean) for m in ("base", "tuned")}
     return {**found, "ratio": found["tuned"] / found["base"]}

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from comat.diffusion.backbone import Backbone
-from comat.diffusion.lora import load_lora, merged
+from comat.diffusion.lora import in_turn
+from comat.diffusion.tokenizers import words_of
 from comat.errors import UserError
 from comat.images import write_png
 from comat.params import Params
 from comat.sampling import attention_of, in_batches, sample_latents
 from comat.store import ENTITIES, IMAGE_INDEX, PROMPTS, read_table, write_json, write_safetensors, write_table
 from comat.training.trainer import load_backbone
-
-MODELS = ("base", "tuned")
 
 
 def draw_samples(params: Params, prompts: Path, entities: Path, unet: Path, lora: Path, out: Path) -> None:
@@ -30,14 +29,11 @@ def draw_samples(params: Params, prompts: Path, entities: Path, unet: Path, lora
         raise UserError(f"{prompts}: no prompt of split 'test' to draw; add a source with a validation list")
     backbone = load_backbone(params, unet)
     index, maps = [], {}
-    for model in MODELS:
-        if model == "tuned":
-            load_lora(backbone.unet, lora)
-        with merged(backbone.unet):
-            index += _draw(params, backbone, model, rows, out)
-            for row in rows[: params.samples.attention_prompts]:
-                key = (row["id"], 0)
-                maps[f"{model}/{row['id']}"] = attention_of(backbone, params, row["text"], key, "sample")
+    for model in in_turn(backbone.unet, lora):
+        index += _draw(params, backbone, model, rows, out)
+        for row in rows[: params.samples.attention_prompts]:
+            key = (row["id"], 0)
+            maps[f"{model}/{row['id']}"], _ = attention_of(backbone, params, row["text"], key, "sample")
     write_table(out / "index.parquet", index, IMAGE_INDEX)
     write_safetensors(out / "attention.safetensors", maps)
     write_json(out / "attention.json", _token_legend(backbone, rows[: params.samples.attention_prompts], entities))
@@ -71,8 +67,7 @@ def _token_legend(backbone: Backbone, rows: list[dict], entities: Path) -> list[
     found = read_table(entities / "entities.parquet", ENTITIES)
     legend = []
     for row in rows:
-        ids = backbone.tokenizers[0](row["text"], truncation=True).input_ids
-        tokens = [backbone.tokenizers[0].decode([id]).strip() for id in ids]
+        tokens = words_of(backbone.tokenizers[0], row["text"])
         own = [e["tokens"][0] for e in found if e["prompt_id"] == row["id"] and e["kept"]]
         legend.append({"prompt_id": row["id"], "text": row["text"], "tokens": tokens, "entities": own})
     return legend

@@ -1,8 +1,9 @@
-"""Grids of base/tuned pairs."""
+"""Grids of images, base beside tuned."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,28 @@ from PIL import Image, ImageDraw, ImageFont
 from comat.images import read_rgb
 
 GREEN, RED, INK, PAPER = (30, 140, 60), (200, 50, 50), (40, 40, 40), (255, 255, 255)
-GAP, TEXT = 10, 46
+GAP, TEXT, LABEL = 10, 46, 60
+
+
+def comparison_grid(prompts: Sequence[str], images: Mapping[str, Sequence[np.ndarray]]) -> Image.Image:
+    """Every prompt above a row of images for each model; `images` of a model are (H, W, 3), prompt after prompt."""
+    drawn = next(iter(images.values()))
+    count, size = len(drawn) // len(prompts), drawn[0].shape[0]
+    shown = max(size, 128 // size * size)
+    block = TEXT + len(images) * (shown + GAP)
+    sheet = Image.new("RGB", (LABEL + count * (shown + GAP), len(prompts) * block), PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for number, prompt in enumerate(prompts):
+        lines = textwrap.wrap(prompt, max(10, (sheet.width - GAP) // 7))[:3]
+        draw.text((GAP, number * block + GAP // 2), "\n".join(lines), INK, font, spacing=1)
+        for row, (model, own) in enumerate(images.items()):
+            y = number * block + TEXT + row * (shown + GAP)
+            draw.text((GAP, y + shown // 2), model, INK, font, anchor="lm")
+            for column in range(count):
+                picture = Image.fromarray(own[number * count + column])
+                picture = picture.resize((shown, shown), Image.Resampling.NEAREST)
+                sheet.paste(picture, (LABEL + column * (shown + GAP), y))
+    return sheet
 
 
 def pair_grid(pairs: list[tuple[dict, dict]], texts: dict[str, str], folder: Path, columns: int = 4) -> Image.Image:

@@ -2,52 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
+import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from torch import Tensor
 
-from comat.images import read_rgb
+COLUMNS = 8
+"""Tokens beside each other; further ones go below."""
 
 
-def attention_figure(entry: dict, maps: dict[str, Tensor], samples: Path, out: Path) -> None:
-    """Draw one prompt: a bar for every token, and the maps of the entities' tokens over base and tuned image.
+def attention_figure(
+    prompt: str,
+    words: Sequence[str],
+    shown: Sequence[int],
+    maps: Mapping[str, Tensor],
+    images: Mapping[str, np.ndarray],
+    out: Path,
+) -> None:
+    """Draw a bar for every token, and the maps of some over the image of each model, a token's on one scale.
 
     Args:
-        entry: a row of `attention.json`.
+        words: the tokens as text, start and end included.
+        shown: positions of the tokens whose maps are drawn.
         maps: model → (L, h, w).
+        images: model → (H, W, 3) uint8.
     """
-    words = [i for i in range(1, len(entry["tokens"]) - 1)]
-    shown = sorted({token for tokens in entry["entities"] for token in tokens})[:6] or words[:6]
-    figure = plt.figure(figsize=(2 * (len(shown) + 1), 6.4), layout="constrained")
-    grid = figure.add_gridspec(3, len(shown) + 1, height_ratios=[1.1, 1, 1])
-    bars = figure.add_subplot(grid[0, :])
-    for offset, model in ((-0.2, "base"), (0.2, "tuned")):
-        peaks = [float(maps[model][i].max()) for i in words]
-        bars.bar([x + offset for x in range(len(words))], peaks, 0.4, label=model)
-    bars.set_xticks(range(len(words)), [entry["tokens"][i] for i in words])
-    bars.set_ylabel("activation (max)")
-    bars.legend(frameon=False)
-    bars.set_title(entry["text"], fontsize=10)
-    for row, model in enumerate(("base", "tuned"), start=1):
-        image = read_rgb(samples / f"images/{model}/{entry['prompt_id']}-0.png")
-        side = image.shape[0]
-        for column in range(len(shown) + 1):
+    bands = [shown[at : at + COLUMNS] for at in range(0, len(shown), COLUMNS)]
+    columns, rows = len(bands[0]) + 1, len(bands) * len(maps)
+    figure = plt.figure(figsize=(2 * columns, 2 * rows + 2.4), layout="constrained")
+    grid = figure.add_gridspec(rows + 1, columns, height_ratios=[1.1] + [1] * rows)
+    _bars(figure.add_subplot(grid[0, :]), words, maps)
+    figure.suptitle(prompt, fontsize=10, wrap=True)
+    for row, (band, model) in enumerate(((band, model) for band in bands for model in maps), start=1):
+        axes = figure.add_subplot(grid[row, 0])
+        _overlay(axes, images[model])
+        axes.set_ylabel(model)
+        for column, token in enumerate(band, start=1):
             axes = figure.add_subplot(grid[row, column])
-            axes.imshow(image)
-            axes.set_xticks([])
-            axes.set_yticks([])
-            if column == 0:
-                axes.set_ylabel(model)
-                continue
-            token = shown[column - 1]
-            heat = maps[model][token].numpy()
-            axes.imshow(
-                heat, extent=(-0.5, side - 0.5, side - 0.5, -0.5), alpha=0.65, cmap="inferno", interpolation="bilinear"
-            )
-            axes.set_title(entry["tokens"][token], fontsize=9)
+            strongest = max(float(own[token].max()) for own in maps.values())
+            _overlay(axes, images[model], maps[model][token].numpy(), strongest)
+            axes.set_title(words[token], fontsize=9)
+    out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=90, metadata={"Software": None})
     plt.close(figure)
+
+
+def _bars(axes: Axes, words: Sequence[str], maps: Mapping[str, Tensor]) -> None:
+    inner = range(1, len(words) - 1)
+    width = 0.8 / len(maps)
+    for number, (model, own) in enumerate(maps.items()):
+        places = [x + width * (number - (len(maps) - 1) / 2) for x in range(len(inner))]
+        axes.bar(places, [float(own[i].max()) for i in inner], width, label=model)
+    axes.set_xticks(range(len(inner)), [words[i] for i in inner], rotation=0 if len(inner) < 20 else 60)
+    axes.set_ylabel("activation (max)")
+    axes.legend(frameon=False)
+
+
+def _overlay(axes: Axes, image: np.ndarray, heat: np.ndarray | None = None, strongest: float = 1.0) -> None:
+    axes.imshow(image)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    if heat is not None:
+        side = image.shape[0] - 0.5
+        extent = (-0.5, side, side, -0.5)
+        look = {"alpha": 0.65, "cmap": "inferno", "interpolation": "bilinear"}
+        axes.imshow(heat, extent=extent, vmin=0, vmax=strongest, **look)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from comat.evaluation.run import SCORES, paired
+from comat.images import read_rgb
 from comat.params import Params
 from comat.reporting.grid import pair_grid
 from comat.reporting.overlays import attention_figure
@@ -29,4 +30,7 @@ def draw_pictures(params: Params, samples: Path, out: Path) -> None:
     maps = read_safetensors(samples / "attention.safetensors")
     for number, entry in enumerate(json.loads((samples / "attention.json").read_text())):
         own = {model: maps[f"{model}/{entry['prompt_id']}"] for model in ("base", "tuned")}
-        attention_figure(entry, own, samples, pictures / f"attention-{number}.png")
+        images = {model: read_rgb(samples / f"images/{model}/{entry['prompt_id']}-0.png") for model in own}
+        words = range(1, len(entry["tokens"]) - 1)
+        shown = sorted({token for tokens in entry["entities"] for token in tokens}) or words
+        attention_figure(entry["text"], entry["tokens"], shown[:6], own, images, pictures / f"attention-{number}.png")

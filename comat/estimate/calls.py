@@ -1,0 +1,132 @@
+"""The calls that a run is made of, each measured once for one sample on the meta device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from comat.diffusion.attention import MapRecording, recorded_maps
+from comat.diffusion.backbone import Backbone
+from comat.diffusion.lora import add_lora
+from comat.discriminators import load_discriminator
+from comat.estimate.cost import NOTHING, Cost, cost
+from comat.estimate.meta import meta_backbone, meta_model
+from comat.params import Params
+
+TOKENS, NOUNS = 16, 2
+"""Of a prompt, taken as typical: tokens that a captioner reads, and nouns that a segmenter looks for."""
+PIXELS_AND_TOKENS = ("blip", "clipseg")
+"""Kinds of captioners and segmenters whose `forward` takes pixels and tokens; the others are not counted."""
+
+
+@dataclass
+class Calls:
+    """Costs of one sample. A part that is switched off costs nothing; `uncounted` names parts that could not be."""
+
+    denoise: Cost = NOTHING  # both halves of the guidance
+    denoise_native: Cost = NOTHING
+    replay: Cost = NOTHING
+    replay_maps: Cost = NOTHING
+    warmup: Cost = NOTHING
+    encode: Cost = NOTHING
+    decode: Cost = NOTHING
+    decode_native: Cost = NOTHING
+    image: Cost = NOTHING  # decoding and the captioner, with gradients
+    segment: Cost = NOTHING
+    adversary: Cost = NOTHING  # the discriminator with gradients into the latents
+    discriminate: Cost = NOTHING  # with gradients into its own weights, for one latent
+    weights: dict[str, int] = field(default_factory=dict)  # part → bytes of frozen weights
+    trained: dict[str, int] = field(default_factory=dict)  # part → numbers that receive gradients
+    merged: int = 0  # bytes of the weights that LoRA is merged into
+    unet: int = 0  # weights of the UNet
+    latent: int = 0  # bytes of a latent in float32
+    uncounted: list[str] = field(default_factory=list)
+
+
+def measure(p: Params) -> Calls:
+    """Build every model of the parameters on the meta device and measure its calls."""
+    calls = Calls()
+    backbone = meta_backbone(p.base_model, p.base_revision, p.vae, p.vae_revision, p.precision)
+    z = _meta(*backbone.latent_shape(p.resolution))
+    calls.latent = 4 * z.numel()
+    _sampling(calls, p, backbone, z)
+    _training(calls, p, backbone, z)
+    if p.concept_activation:
+        latent = z.clone().requires_grad_()
+        calls.image = cost(lambda: backbone.decode(latent), modules=[backbone.vae], inputs=[latent])
+        calls.image += _seen(calls, p, "captioner", 1, gradients=True)
+    if p.attribute_concentration:
+        calls.segment = _seen(calls, p, "segmenter", NOUNS, gradients=False)
+    if p.lambda_adv:
+        _discriminator(calls, p, z)
+    return calls
+
+
+def _sampling(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
+    native = _meta(*backbone.latent_shape(p.native_resolution))
+    calls.unet = sum(w.numel() for w in backbone.unet.parameters())
+    calls.weights["UNet"] = _bytes(backbone.unet)
+    calls.weights["autoencoder and text encoders"] = _bytes(backbone.vae, *backbone.text_encoders)
+    calls.denoise, calls.denoise_native = _guided(backbone, z), _guided(backbone, native)
+    calls.decode, calls.decode_native = cost(lambda: backbone.decode(z)), cost(lambda: backbone.decode(native))
+    calls.encode = cost(lambda: backbone.encode_images(_meta(3, p.resolution, p.resolution)))
+
+
+def _training(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
+    """The warm-up's step, then the replay's; LoRA stays on the UNet."""
+    backbone.unet.requires_grad_(True)
+    t = torch.empty((), device="meta")
+    calls.warmup = cost(lambda: backbone.denoise(z, t, backbone.null), modules=[backbone.unet])
+    backbone.unet.requires_grad_(False)
+    calls.trained["LoRA"] = sum(w.numel() for w in add_lora(backbone.unet, p.lora_rank, torch.Generator()))
+    layers = [module for module in backbone.unet.modules() if isinstance(module, LoraLayer)]
+    calls.merged = sum(layer.get_base_layer().weight.nbytes for layer in layers)
+    calls.replay = _guided(backbone, z, train=True)
+    with recorded_maps(backbone.unet, backbone.map_layers()) as maps:
+        calls.replay_maps = _guided(backbone, z, train=True, maps=maps)
+
+
+def _discriminator(calls: Calls, p: Params, z: Tensor) -> None:
+    source = meta_backbone(p.discriminator_model, p.discriminator_revision, None, None, p.precision)
+    calls.weights["discriminator"] = _bytes(source.unet, source.vae, *source.text_encoders)
+    critic = load_discriminator(p.discriminator, source, p.lora_rank, torch.Generator())
+    calls.trained["discriminator"] = sum(w.numel() for w in critic.trainable_parameters())
+    modules = [critic, source.unet]
+    calls.discriminate = cost(lambda: critic(z), modules=modules)
+    latent = z.clone().requires_grad_()
+    frozen = [module.requires_grad_(False) for module in modules]
+    calls.adversary = cost(lambda: critic(latent), modules=frozen, inputs=[latent])
+
+
+def _seen(calls: Calls, p: Params, role: str, questions: int, gradients: bool) -> Cost:
+    """One image through the captioner or segmenter; every question comes with the image of its own."""
+    kind, name = getattr(p, role), f"{role}_model"
+    model = meta_model(name, getattr(p, name), getattr(p, f"{role}_revision"), p.precision)
+    calls.weights[role] = _bytes(model)
+    if kind not in PIXELS_AND_TOKENS:
+        calls.uncounted.append(f"{role} {kind}")
+        return NOTHING
+    side = model.config.vision_config.image_size
+    pixels = torch.empty(questions, 3, side, side, device="meta", dtype=model.dtype, requires_grad=gradients)
+    tokens = torch.empty(questions, TOKENS, dtype=torch.long, device="meta")
+    into = {"modules": [model], "inputs": [pixels]} if gradients else {}
+    return cost(lambda: model(pixel_values=pixels, input_ids=tokens).logits, **into)
+
+
+def _guided(backbone: Backbone, z: Tensor, train: bool = False, maps: MapRecording | None = None) -> Cost:
+    def call() -> Tensor:
+        result = backbone.guided(z, torch.empty((), device="meta"), backbone.null, 7.5).sum()
+        return result if maps is None else result + sum(m.sum() for m in maps.collect(z.shape[-2:]).values())
+
+    return cost(call, modules=[backbone.unet] if train else [])
+
+
+def _meta(*shape: int) -> Tensor:
+    return torch.empty(1, *shape, device="meta")
+
+
+def _bytes(*modules: nn.Module) -> int:
+    return sum(w.nbytes for module in modules for w in module.parameters())

@@ -1,0 +1,58 @@
+"""The models of the parameters without their weights: built from their configurations on PyTorch's meta device."""
+
+from __future__ import annotations
+
+import torch
+import transformers
+from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
+from torch import nn
+from transformers import AutoConfig, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from comat.diffusion.backbone import DTYPES, Backbone
+from comat.diffusion.tokenizers import load_tokenizers
+from comat.errors import UserError
+
+
+def meta_backbone(model: str, revision: str | None, vae: str | None, vae_revision: str | None, dtype: str) -> Backbone:
+    """A diffusion model on the meta device; only configurations and tokenizers are read (or downloaded).
+
+    Raises:
+        UserError: if they cannot be had.
+    """
+    tokenizers = load_tokenizers(model, revision)
+    encoders = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+    autoencoder = {"pretrained_model_name_or_path": vae, "revision": vae_revision}
+    own = {"pretrained_model_name_or_path": model, "revision": revision}
+    try:
+        index = DiffusionPipeline.load_config(model, revision=revision)
+        unet = UNet2DConditionModel.load_config(**own, subfolder="unet")
+        decoder = AutoencoderKL.load_config(**(autoencoder if vae else own | {"subfolder": "vae"}))
+        texts = {part: CLIPTextConfig.from_pretrained(**own, subfolder=part) for part in encoders if index.get(part)}
+    except (OSError, ValueError) as error:
+        raise UserError(f"base_model {model!r}: cannot read its configuration: {_first_line(error)}") from None
+    with torch.device("meta"):
+        modules = [UNet2DConditionModel.from_config(unet), AutoencoderKL.from_config(decoder)]
+        modules += [encoders[part](config) for part, config in texts.items()]
+    # Not their own `to`: it warns of modules to be kept in float32 even where there are none.
+    modules = [nn.Module.to(module, DTYPES[dtype]) for module in modules]
+    zero = bool(index.get("force_zeros_for_empty_prompt", False))
+    return Backbone(modules[0], modules[1], modules[2:], tokenizers, {}, zero)
+
+
+def meta_model(key: str, model: str, revision: str | None, dtype: str) -> nn.Module:
+    """A model of transformers on the meta device, of the class that its configuration names.
+
+    Raises:
+        UserError: if its configuration cannot be had.
+    """
+    try:
+        config = AutoConfig.from_pretrained(model, revision=revision)
+        kind = getattr(transformers, config.architectures[0])
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{key} {model!r}: cannot read its configuration: {_first_line(error)}") from None
+    with torch.device("meta"):
+        return nn.Module.to(kind(config), DTYPES[dtype]).requires_grad_(False).eval()
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

@@ -1,0 +1,85 @@
+"""`comat estimate`: the tables."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from comat.diffusion.backbone import DTYPES, choose_device
+from comat.estimate.calls import measure
+from comat.estimate.cost import matmul_rate
+from comat.estimate.plan import Counts, disk, iteration, memory, warmup_memory, work
+from comat.images import captions_by_file
+from comat.params import Params
+from comat.store import PROMPTS, read_table
+
+SHARE = 0.5
+"""Of the rate of a matrix product that a run reaches: 0.46 with the shapes preset on two idle CPU cores (3.3 s an
+iteration). Other models, batches and devices differ, by a factor of two or more."""
+
+
+def counts(params: Params, data: Path) -> Counts:
+    """How many prompts and images there are, as far as their files are at hand."""
+    table, captions = data / "prompts/prompts.parquet", Path(params.image_latents.captions)
+    splits = [row["split"] for row in read_table(table, PROMPTS)] if table.is_file() else None
+    images = len(captions_by_file(captions, params.seed)) if captions.is_file() else None
+    if splits is None:
+        return Counts(None, None, images)
+    return Counts(splits.count("train"), splits.count("test"), images)
+
+
+def show_estimate(params: Params, data: Path, console: Console) -> None:
+    """Measure the models' calls, calibrate by a matrix product, print memory, time and disk."""
+    calls, known = measure(params), counts(params, data)
+    device = choose_device(params.device)
+    rate = SHARE * matmul_rate(device, DTYPES[params.precision])
+    console.print(
+        f"An estimate, by formula: operations counted without running the models, at {SHARE:.0%} of the rate of a "
+        f"matrix product on this device ({device}, {params.precision}: {rate / SHARE / 1e9:,.0f} GFLOP/s when idle).\n",
+        highlight=False,
+    )
+    held = memory(params, calls)
+    rows = [(part, decimal(int(size))) for part, size in held.items() if size]
+    console.print(_table("memory of train", [*rows, ("total", decimal(int(sum(held.values()))))]))
+    parts = {part: cost.flops for part, cost in iteration(params, calls).items()}
+    parts["total"] = sum(parts.values())
+    rows = [(part, f"{flops / 1e9:,.0f} GFLOP", _time(flops / rate)) for part, flops in parts.items()]
+    console.print(_table("one iteration of train", rows))
+    left = disk(params, calls, known)
+    rows = [
+        (stage, *(["unknown"] * 2 if flops is None else [_time(flops / rate), decimal(int(left[stage]))]))
+        for stage, flops in work(params, calls, known).items()
+    ]
+    console.print(_table("time and disk of every stage", rows))
+    console.print(_limits(calls.uncounted, warmup_memory(params, calls), None in left.values()), highlight=False)
+
+
+def _limits(uncounted: list[str], warmup: float, unknown: bool) -> str:
+    lines = [
+        f"The stage warmup trains in float32 and needs {decimal(int(warmup))}." if warmup else "",
+        "Not in it: the program and its libraries (0.5 to 1 GB on a CPU), the allocator's reserve, loading, reading "
+        "and writing, the stages prompts, entities and evaluate, downloads, and what DVC's cache holds besides.",
+        f"Not counted: the operations and activations of {' and '.join(uncounted)}." if uncounted else "",
+        "Unknown: how many prompts or images there are; `dvc repro prompts` tells, or the stage's count."
+        if unknown
+        else "",
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+def _table(title: str, rows: list[tuple[str, ...]]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_header=False)
+    for number in range(len(rows[0])):
+        table.add_column(justify="right" if number else "left", min_width=12)
+    for row in rows:
+        table.add_row(*row)
+    table.add_row()
+    return table
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 100 else str(timedelta(seconds=round(seconds)))

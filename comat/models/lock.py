@@ -1,0 +1,63 @@
+"""`models.lock.json`: what exactly the models are that the parameters name, and the parameters bound to that.
+
+One entry a role: {"id", "revision", "commit", "sha256", "files": {name: {"sha256", "bytes"}}}, all null where the
+parameters name no model. A stage depends on the `sha256` of the roles it loads (dvc.yaml) and loads them by id and
+commit, so a model that changes re-runs its users and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from comat.errors import UserError
+from comat.params import ModelName, Params
+
+FILE = "models.lock.json"
+PIECE = 1 << 24  # bytes
+REMEDY = "run `dvc repro --force --single-item models`, then `dvc repro`"
+
+
+def sum_of_file(path: Path, read: Callable[[int], object] = lambda count: None) -> str:
+    """The sha256 of a file of any size; `read` is told of every piece."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+            read(len(piece))
+    return digest.hexdigest()
+
+
+def sum_of_model(files: Mapping[str, Mapping]) -> str:
+    """One sha256 for a model: of the lines that `sha256sum` prints for its files."""
+    return hashlib.sha256("".join(f"{f['sha256']}  {name}\n" for name, f in files.items()).encode()).hexdigest()
+
+
+def pinned(params: Params, models: Path, *roles: str) -> Params:
+    """`params` with the models of `roles` at the commits that the lock in the folder `models` recorded.
+
+    Raises:
+        UserError: if there is no lock, it is of other models, or a folder of the user's does not hold what it did.
+    """
+    path = models / FILE
+    if not path.is_file():
+        raise UserError(f"{path}: missing; run `dvc repro models`")
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    wanted = [model for model in params.models() if model.role in roles and model.name]
+    for model in wanted:
+        _check(model, entries.get(model.role, {}), path)
+    return params.with_revisions({model.key: entries[model.role]["commit"] for model in wanted})
+
+
+def _check(model: ModelName, entry: dict, path: Path) -> None:
+    if (model.name, model.revision) != (entry.get("id"), entry.get("revision")):
+        asked, recorded = f"{model.name!r} at {model.revision}", f"{entry.get('id')!r} at {entry.get('revision')}"
+        raise UserError(f"{path}: {model.key} is {asked}, recorded is {recorded}; {REMEDY}")
+    if model.name is None or not Path(model.name).is_dir():
+        return
+    for name, file in entry["files"].items():
+        own = Path(model.name) / name
+        if not own.is_file() or own.stat().st_size != file["bytes"] or sum_of_file(own) != file["sha256"]:
+            raise UserError(f"{own}: not the file that {path} recorded; if it should be, {REMEDY}")

@@ -1,0 +1,43 @@
+"""Finding, downloading and hashing the models: the writing side of `models.lock.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from comat.models.files import files_of
+from comat.models.hub import find_model
+from comat.models.lock import FILE, sum_of_file, sum_of_model
+from comat.params import Params
+from comat.store import write_json
+
+
+def write_lock(params: Params, out: Path) -> None:
+    """Find (download, where missing) and hash every model that `params` names; write `models.lock.json`.
+
+    Equal parameters and files give equal bytes, whether a model is downloaded or cached.
+
+    Raises:
+        UserError: if a model cannot be had, or a part of it has no weights in safetensors; with the remedy.
+    """
+    found = {model: find_model(model) for model in params.models() if model.name}
+    listed = {model: files_of(folder, model) for model, (folder, _) in found.items()}
+    sums = _sums({folder / name for model, (folder, _) in found.items() for name in listed[model]})
+    entries = {}
+    for model in params.models():
+        folder, commit = found.get(model, (Path(), None))
+        paths = {name: folder / name for name in listed.get(model, [])}
+        files = {name: {"sha256": sums[path], "bytes": path.stat().st_size} for name, path in paths.items()}
+        entry = {"id": model.name, "revision": model.revision, "commit": commit}
+        entries[model.role] = entry | {"sha256": sum_of_model(files) if files else None, "files": files}
+    write_json(out / FILE, entries)
+
+
+def _sums(paths: Iterable[Path]) -> dict[Path, str]:
+    """The sha256 of each file; models that are the same file are read once."""
+    ordered = sorted(paths)
+    total = sum(path.stat().st_size for path in ordered)
+    with tqdm(total=total, desc="hashing models", unit="B", unit_scale=True) as progress:
+        return {path: sum_of_file(path, progress.update) for path in ordered}

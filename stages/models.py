@@ -1,0 +1,21 @@
+"""The models that the parameters name → models.lock.json: id, commit and sha256 of every file used."""
+
+from __future__ import annotations
+
+from comat.errors import main_guard
+from comat.params import load
+from comat.stage import options
+
+
+@main_guard
+def main() -> None:
+    args = options(__doc__, [], "models")
+    params = load(args.params)
+
+    from comat.models.record import write_lock
+
+    write_lock(params, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""`comat estimate`: operations, kept bytes and sizes against numbers derived by hand and against real models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import nn
+from typer.testing import CliRunner
+
+from comat.cli import app
+from comat.diffusion.backbone import Backbone
+from comat.errors import UserError
+from comat.estimate.calls import Calls, measure
+from comat.estimate.cost import Cost, cost, matmul_rate
+from comat.estimate.plan import Counts, disk, iteration, memory, work
+from comat.params import Params, load
+
+
+def meta(*shape: int, grad: bool = False) -> torch.Tensor:
+    return torch.empty(*shape, device="meta", requires_grad=grad)
+
+
+def test_a_layer_costs_what_its_matrices_say() -> None:
+    """y = x W with x (2, 3), W (3, 5): 2 * 2 * 3 * 5 = 60, and as much again for each gradient. Only x is kept."""
+    layer = nn.Linear(3, 5, bias=False, device="meta")
+    assert cost(lambda: layer(meta(2, 3))) == Cost(60, 0)
+    assert cost(lambda: layer(meta(2, 3)), modules=[layer]) == Cost(120, 2 * 3 * 4)
+    layer.requires_grad_(False)
+    x = meta(2, 3, grad=True)
+    assert cost(lambda: layer(x), modules=[layer], inputs=[x]) == Cost(120, 0)
+
+
+def test_attention_keeps_no_probabilities() -> None:
+    """q, k, v (1, 2, 64, 8) and the output, 4 KiB each, and the logarithms of the sums; 64 x 64 probabilities never."""
+    q, k, v = (meta(1, 2, 64, 8, grad=True) for _ in range(3))
+    found = cost(lambda: F.scaled_dot_product_attention(q, k, v), inputs=[q, k, v])
+    assert 4 * 4096 <= found.kept < 4 * 4096 + 2 * 64 * 64 * 4
+    # Forward: two products of 2 * 64 * 64 * 8 operations for each head; backward: five.
+    assert found.flops == 7 * 2 * (2 * 64 * 64 * 8)
+
+
+def test_an_iteration_adds_its_calls_up(make_params) -> None:
+    """Algorithm 1 by hand: 3 prompts, 2 real images, T = 6, K = 3, r = 2; real images start at 400 of 1000."""
+    one = {name: Cost(flops) for name, flops in (("denoise", 1), ("replay", 10), ("replay_maps", 100), ("image", 1000))}
+    calls = Calls(**one, segment=Cost(1e4), adversary=Cost(1e5), discriminate=Cost(1e6))
+    p = make_params(lambda_adv=0.5)
+    flops = {name: part.flops for name, part in iteration(p, calls).items()}
+    real = 6 * 400 / 1000
+    assert flops["rollout"] == pytest.approx(3 * 6 + 2 * real)
+    assert flops["images: decoder, captioner, segmenter"] == 5 * 1000 + 3 * 1e4
+    assert flops["replay"] == pytest.approx(10 * (3 * 1 + 2 * real) + 100 * 3 * 2)
+    assert flops["discriminator"] == 3 * 1e5 + 6 * 1e6
+
+
+def test_weights_are_those_of_the_real_models(make_params, tiny: Path) -> None:
+    p = make_params()
+    calls = measure(p)
+    real = Backbone.load(str(tiny / "sdxl"))
+    assert calls.weights["UNet"] == sum(w.nbytes for w in real.unet.parameters())
+    captioner = load_file(tiny / "blip/model.safetensors")
+    assert calls.weights["captioner"] == pytest.approx(sum(w.nbytes for w in captioner.values()), rel=0.05)
+    assert calls.latent == 4 * 4 * 8 * 8
+    assert calls.decode_native.flops == pytest.approx(4 * calls.decode.flops)
+    assert calls.replay.flops > 2 * calls.denoise.flops * 0.9 and calls.replay_maps.kept > calls.replay.kept > 0
+
+
+def test_a_part_that_is_switched_off_costs_nothing(make_params) -> None:
+    p = make_params(concept_activation=False, alpha=0.0, beta=0.0, lambda_adv=0.0)
+    calls = measure(p)
+    assert set(calls.weights) == {"UNet", "autoencoder and text encoders"} and set(calls.trained) == {"LoRA"}
+    assert iteration(p, calls)["replay"].flops == 0
+    assert sum(memory(p, calls).values()) < sum(memory(make_params(), measure(make_params())).values())
+
+
+def test_disk_is_what_the_stages_leave(project: Path) -> None:
+    p = load(project / "params.yaml")
+    counts = Counts(train=4, test=2, images=5)
+    left = disk(p, measure(p), counts)
+    folder = project / "data"
+    written = {
+        "train": ["train/lora/pytorch_lora_weights", "train/discriminator/discriminator"],
+        "warmup_images": ["warmup_images/00000"],
+        "image_latents": ["image_latents/00000"],
+        "warmup": ["warmup/unet/diffusion_pytorch_model"],
+        "reference_latents": ["reference_latents/00000", "reference_latents/00001"],
+    }
+    for stage, files in written.items():
+        tensors = [w for file in files for w in load_file(folder / f"{file}.safetensors").values()]
+        assert left[stage] == sum(w.nbytes for w in tensors), stage
+    unknown = work(p, measure(p), Counts(None, None, None))
+    assert unknown["samples"] is None and unknown["train"] > 0
+
+
+def test_the_rate_is_a_rate_and_leaves_the_threads() -> None:
+    before = torch.get_num_threads()
+    assert 1e8 < matmul_rate(torch.device("cpu"), torch.float32, seconds=0.05) < 1e14
+    assert torch.get_num_threads() == before
+
+
+def test_the_command_says_that_it_estimates(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    result = CliRunner().invoke(app, ["estimate"])
+    assert result.exit_code == 0, result.output
+    for words in ("An estimate", "memory of train", "one iteration of train", "reference_latents", "Not in it"):
+        assert words in result.stdout
+
+
+def test_a_model_without_a_configuration_is_named(make_params, tmp_path: Path) -> None:
+    p: Params = make_params(captioner_model=str(tmp_path))
+    with pytest.raises(UserError, match=r"captioner_model .*: cannot read its configuration"):
+        measure(p)

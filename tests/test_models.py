@@ -1,0 +1,175 @@
+"""models.lock.json: the used files of every model, their sha256 and commit; and what is bound to them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from comat.errors import UserError
+from comat.models.files import used_files
+from comat.models.hub import find_model
+from comat.models.lock import pinned
+from comat.models.record import write_lock
+from comat.params import ModelName, Params
+from tests.tiny_hub import COMMIT, Hub, serving
+
+UNUSED = ("unet/diffusion_pytorch_model.fp16.safetensors", "text_encoder/pytorch_model.bin", "all.safetensors", "a.md")
+
+
+@pytest.fixture
+def params(tiny: Path, make_params) -> Params:
+    from comat.shapes.recipe import features
+    from comat.shapes.recipe.__main__ import save
+
+    if not (tiny / "features").is_dir():
+        save(features.build(), tiny / "features", processor="ConvNextImageProcessor")
+    values = make_params().model_dump()
+    return Params.model_validate({**values, "evaluate": values["evaluate"] | {"feature_model": str(tiny / "features")}})
+
+
+@pytest.fixture
+def hub(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that serves an SDXL pipeline with more files than are used, and an empty cache."""
+    shutil.copytree(tiny / "sdxl", tmp_path / "served/user/sdxl")
+    for name in UNUSED:
+        (tmp_path / "served/user/sdxl" / name).write_bytes(b"never read")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with serving(tmp_path / "served") as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield server
+
+
+def lock(params: Params, out: Path) -> dict:
+    write_lock(params, out)
+    return json.loads((out / "models.lock.json").read_text())
+
+
+def test_a_folder_is_recorded_by_the_sha256_of_each_used_file(params: Params, tiny: Path, tmp_path: Path) -> None:
+    entry = lock(params, tmp_path)["captioner_model"]
+    weights = (tiny / "blip/model.safetensors").read_bytes()
+    expected = {"sha256": hashlib.sha256(weights).hexdigest(), "bytes": len(weights)}
+    assert entry["files"]["model.safetensors"] == expected
+    assert list(entry["files"]) == sorted(entry["files"]) and "preprocessor_config.json" in entry["files"]
+    assert (entry["id"], entry["commit"]) == (str(tiny / "blip"), None)
+    # As `sha256sum FILE… | sha256sum` in the folder.
+    lines = "".join(f"{file['sha256']}  {name}\n" for name, file in entry["files"].items())
+    assert entry["sha256"] == hashlib.sha256(lines.encode()).hexdigest()
+
+
+def test_equal_files_give_equal_bytes(params: Params, tmp_path: Path) -> None:
+    for out in ("a", "b"):
+        write_lock(params, tmp_path / out)
+    assert (tmp_path / "a/models.lock.json").read_bytes() == (tmp_path / "b/models.lock.json").read_bytes()
+
+
+def test_a_role_without_a_model_has_an_entry_of_nulls(params: Params, tmp_path: Path) -> None:
+    expected = {"id": None, "revision": None, "commit": None, "sha256": None, "files": {}}
+    assert lock(params, tmp_path)["vae"] == expected
+
+
+def test_another_autoencoder_leaves_the_own_one_unused(params: Params, tiny: Path, tmp_path: Path) -> None:
+    entries = lock(params.model_copy(update={"vae": str(tiny / "sd15/vae")}), tmp_path)
+    assert list(entries["vae"]["files"]) == ["config.json", "diffusion_pytorch_model.safetensors"]
+    assert not [name for name in entries["base_model"]["files"] if name.startswith("vae/")]
+
+
+def test_only_the_used_files_are_downloaded_and_only_once(hub: Hub, tiny: Path) -> None:
+    model = ModelName("base_model", "user/sdxl", None)
+    folder, commit = find_model(model)
+    assert commit == COMMIT
+    assert used_files(folder) == used_files(tiny / "sdxl")
+    assert "unet/diffusion_pytorch_model.safetensors" in hub.sent and set(hub.sent) <= set(used_files(folder))
+    hub.sent.clear()
+    assert find_model(model) == (folder, commit) and not hub.sent
+
+
+def test_a_model_of_the_hub_is_pinned_to_its_commit(hub: Hub, params: Params, tmp_path: Path) -> None:
+    here = params.model_copy(update={"base_model": "user/sdxl"})
+    entry = lock(here, tmp_path)["base_model"]
+    assert (entry["id"], entry["revision"], entry["commit"]) == ("user/sdxl", None, COMMIT)
+    assert entry["sha256"] == lock(params, tmp_path / "local")["base_model"]["sha256"]
+    assert pinned(here, tmp_path, "base_model", "vae").base_revision == COMMIT
+    assert pinned(here, tmp_path, "captioner_model").base_revision is None
+
+
+@pytest.mark.parametrize(
+    ("name", "revision", "message"),
+    [
+        ("gated/model", None, r"it is gated; accept its licence at http.*/gated/model, then `hf auth login`"),
+        ("user/none", None, "no such repository, or a private one; check the id"),
+        ("user/sdxl", "v9", "it has no such revision"),
+        ("no/such/folder", None, "there is no such folder, and it is no hub id"),
+    ],
+)
+def test_what_the_hub_refuses_has_a_remedy(hub: Hub, name: str, revision: str | None, message: str) -> None:
+    with pytest.raises(UserError, match=f"model '{name}': cannot load captioner_model: {message}") as caught:
+        find_model(ModelName("captioner_model", name, revision))
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_network_the_cache_is_used_and_then_the_remedy_named(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ModelName("base_model", "user/sdxl", None)
+    before = find_model(model)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert find_model(model) == before
+    with pytest.raises(UserError, match="the hub cannot be reached .*; run `hf download user/other`"):
+        find_model(ModelName("base_model", "user/other", None))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="the hub cannot be reached"):
+        find_model(ModelName("base_model", "user/other", None))
+
+
+def test_a_part_without_safetensors_is_named(tiny: Path, tmp_path: Path) -> None:
+    model = tmp_path / "sdxl"
+    shutil.copytree(tiny / "sdxl", model)
+    (model / "unet/diffusion_pytorch_model.safetensors").rename(model / "unet/diffusion_pytorch_model.bin")
+    with pytest.raises(UserError, match=r"its part unet has no .*, only diffusion_pytorch_model.bin; save the weights"):
+        find_model(ModelName("base_model", str(model), None))
+    (model / "unet/diffusion_pytorch_model.bin").unlink()
+    with pytest.raises(UserError, match="its part unet has no weights"):
+        find_model(ModelName("base_model", str(model), None))
+    with pytest.raises(UserError, match=r"it has no config\.json"):
+        find_model(ModelName("base_model", str(tmp_path), None))
+
+
+def test_a_missing_shard_is_named(tiny: Path, tmp_path: Path) -> None:
+    model = tmp_path / "blip"
+    shutil.copytree(tiny / "blip", model)
+    (model / "model.safetensors").rename(model / "model-00001-of-00002.safetensors")
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    with pytest.raises(UserError, match="lacks 1 of 2 files of weights, model-00002-of-00002"):
+        find_model(ModelName("captioner_model", str(model), None))
+
+
+def test_a_changed_folder_is_not_what_was_recorded(params: Params, tiny: Path, tmp_path: Path) -> None:
+    model = tmp_path / "blip"
+    shutil.copytree(tiny / "blip", model)
+    here = params.model_copy(update={"captioner_model": str(model)})
+    write_lock(here, tmp_path)
+    assert pinned(here, tmp_path, "captioner_model") == here
+    data = bytearray((model / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (model / "model.safetensors").write_bytes(data)
+    with pytest.raises(UserError, match=r"model\.safetensors: not the file that .* recorded; if it should be, run"):
+        pinned(here, tmp_path, "captioner_model")
+    assert pinned(here, tmp_path, "base_model") == here
+
+
+def test_a_lock_of_other_models_and_a_missing_lock_are_errors(params: Params, tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"models\.lock\.json: missing; run `dvc repro models`"):
+        pinned(params, tmp_path, "base_model")
+    write_lock(params, tmp_path)
+    other = params.model_copy(update={"base_model": str(tiny / "sd15")})
+    with pytest.raises(UserError, match=r"base_model is .*sd15.*, recorded is .*sdxl.*; run `dvc repro --force"):
+        pinned(other, tmp_path, "base_model")
