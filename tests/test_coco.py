@@ -186,10 +186,13 @@ def world(tmp_path: Path) -> Path:
     for victim in sorted((tmp_path / "coco/train2017").iterdir())[2:4]:
         victim.write_bytes(b"no image")
     values = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
-    values["base_model"] = str(ROOT / "data/shapes/models/base")
+    for key in ("base_model", "captioner_model", "segmenter_model", "discriminator_model"):
+        values[key] = str(ROOT / values[key])
+    values["evaluate"]["feature_model"] = str(ROOT / values["evaluate"]["feature_model"])
     values["image_latents"] |= {"images": "coco/train2017", "batch_size": 3, "shard_size": 4}
     values["image_latents"] |= {"captions": "coco/annotations/captions_train2017.json"}
     YAML().dump(values, tmp_path / "params.yaml")
+    run("models", tmp_path)
     return tmp_path
 
 

@@ -312,6 +312,7 @@ def test_the_train_stage_runs_with_it(project: Path, models: Path, tmp_path: Pat
     values = YAML(typ="safe").load((project / "params.yaml").read_text())
     values |= tiny.grounded_sam_params(models, kind) | {"train_steps": 1, "alpha": 1.0}
     YAML().dump(values, tmp_path / "params.yaml")
+    run("models", tmp_path)
     run("train", tmp_path)
     metrics = json.loads((tmp_path / "data/train/metrics.json").read_text())["train"]
     assert metrics["skipped"] == 0 and metrics["attribute"] != 0

@@ -122,7 +122,7 @@ def test_without_a_network_the_cache_is_used_and_then_the_remedy_named(
     before = find_model(model)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert find_model(model) == before
-    with pytest.raises(UserError, match="the hub cannot be reached .*; run `hf download user/other`"):
+    with pytest.raises(UserError, match=r"the hub cannot be reached .*; run `hf download user/other`"):
         find_model(ModelName("base_model", "user/other", None))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="the hub cannot be reached"):

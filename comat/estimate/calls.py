@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from comat.diffusion.attention import MapRecording, recorded_maps
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import add_lora
-from comat.discriminators import load_discriminator
+from comat.discriminators.unet import UNetDiscriminator
 from comat.estimate.cost import NOTHING, Cost, cost
 from comat.estimate.meta import meta_backbone, meta_model
 from comat.params import Params
@@ -90,9 +90,12 @@ def _training(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
 
 
 def _discriminator(calls: Calls, p: Params, z: Tensor) -> None:
+    if p.discriminator != "unet":
+        calls.uncounted.append(f"discriminator {p.discriminator}")
+        return
     source = meta_backbone(p.discriminator_model, p.discriminator_revision, None, None, p.precision)
     calls.weights["discriminator"] = _bytes(source.unet, source.vae, *source.text_encoders)
-    critic = load_discriminator(p.discriminator, source, p.lora_rank, torch.Generator())
+    critic = UNetDiscriminator(source, p.lora_rank, torch.Generator())
     calls.trained["discriminator"] = sum(w.numel() for w in critic.trainable_parameters())
     modules = [critic, source.unet]
     calls.discriminate = cost(lambda: critic(z), modules=modules)
@@ -104,8 +107,14 @@ def _discriminator(calls: Calls, p: Params, z: Tensor) -> None:
 def _seen(calls: Calls, p: Params, role: str, questions: int, gradients: bool) -> Cost:
     """One image through the captioner or segmenter; every question comes with the image of its own."""
     kind, name = getattr(p, role), f"{role}_model"
+    if kind == "grounded_sam":  # its packages' files say nothing before they are read
+        calls.uncounted.append(f"{role} {kind}")
+        return NOTHING
     model = meta_model(name, getattr(p, name), getattr(p, f"{role}_revision"), p.precision)
     calls.weights[role] = _bytes(model)
+    if kind == "grounded_sam_hf":
+        sam = meta_model("sam_model", p.grounded_sam.sam_model, p.grounded_sam.sam_revision, p.precision)
+        calls.weights[role] += _bytes(sam)
     if kind not in PIXELS_AND_TOKENS:
         calls.uncounted.append(f"{role} {kind}")
         return NOTHING

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from comat.coco import captions_by_file
 from comat.diffusion.backbone import DTYPES, choose_device
 from comat.estimate.calls import measure
 from comat.estimate.cost import matmul_rate
 from comat.estimate.plan import Counts, disk, iteration, memory, warmup_memory, work
-from comat.images import captions_by_file
 from comat.params import Params
 from comat.store import PROMPTS, read_table
 
@@ -24,9 +24,9 @@ iteration). Other models, batches and devices differ, by a factor of two or more
 
 def counts(params: Params, data: Path) -> Counts:
     """How many prompts and images there are, as far as their files are at hand."""
-    table, captions = data / "prompts/prompts.parquet", Path(params.image_latents.captions)
+    table, captions = data / "prompts/prompts.parquet", Path(params.image_latents.captions or "")
     splits = [row["split"] for row in read_table(table, PROMPTS)] if table.is_file() else None
-    images = len(captions_by_file(captions, params.seed)) if captions.is_file() else None
+    images = len(captions_by_file(captions, params.seed).pairs) if captions.is_file() else None
     if splits is None:
         return Counts(None, None, images)
     return Counts(splits.count("train"), splits.count("test"), images)
