@@ -1,5 +1,6 @@
 # make demo: set up, run the pipeline on the embedded default, show the result.
 # make test: set up, lint, run the tests.
+# make slow: the tests that take minutes, among them every stage of the paper's presets on small models.
 # make data: download the published corpora that corpora.fetch in params.yaml names.
 PYTHON ?= python3.11
 VENV := .venv
@@ -8,9 +9,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
-.PHONY: demo data test lint experiments plots clean help
+.PHONY: demo data test slow lint experiments plots clean help
 help:
-	@sed -n '1,3p' Makefile
+	@sed -n '1,4p' Makefile
 
 $(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +33,9 @@ lint: $(VENV)/.installed
 
 test: lint
 	python -m pytest -q -n 2
+
+slow: $(VENV)/.installed
+	python -m pytest -q -n 2 -m slow
 
 experiments: $(VENV)/.installed
 	dvc exp show --drop '.*' --keep '^Experiment$$|oracle\.(color|spatial|numeracy|complex|total)\.(tuned|gain)$$|frechet\.ratio|^lambda_adv|^alpha|^concept_activation|^image_batch' --num 1

@@ -85,6 +85,7 @@ def run(stage: str, folder: Path) -> None:
 
 def small(values: dict, tiny: Path) -> dict:
     """Parameters of a project folder made by `write_inputs`, from any preset's: its sections and sizes cut down."""
+    values["corpora"] |= {"fetch": []}
     values["prompts"] |= {
         "sources": [{"name": "t2i", "format": "t2i_compbench", "path": "lists"}],
         "decontaminate": False,

@@ -45,6 +45,7 @@ def test_all_stages_run(
         values |= {"vae": str(tiny / preset / "vae"), "vae_revision": None}
     values |= {"captioner": captioner, "captioner_model": str(tiny / captioner), "captioner_revision": None}
     values |= {"segmenter": "clipseg", "segmenter_model": str(tiny / "clipseg"), "segmenter_revision": None}
+    values["grounded_sam"] = None
     values |= {"discriminator": critic, "discriminator_model": str(tiny / critic_model), "discriminator_input": real}
     values |= {"discriminator_revision": None}
     values["warmup"] |= {"lora_rank": rank}
