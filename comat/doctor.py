@@ -26,7 +26,8 @@ from rich.text import Text
 from comat.errors import UserError
 from comat.models.files import files_of
 from comat.models.hub import find_model
-from comat.params import ModelName, Params
+from comat.models.names import ModelName, named_models
+from comat.params import Params
 
 SCARCE = 2 * 10**9
 """Free bytes of a disk below which is warned."""
@@ -55,7 +56,7 @@ def examine(params: Params) -> Iterator[Finding]:
     yield disk("disk of the hub's cache", Path(constants.HF_HUB_CACHE))
     reachable = hub()
     yield reachable
-    for model in params.models():
+    for model in named_models(params):
         if model.name:
             yield weights(model, reachable.state == "ok")
     spacy = params.entities.spacy_model

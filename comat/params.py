@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -154,26 +152,6 @@ class GroundedSamParams(Section):
     files: GroundedSamFiles | None  # for segmenter grounded_sam
 
 
-TEXT_ENCODER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
-"""Grounding DINO's own file holds the weights of its text encoder."""
-
-
-@dataclass(frozen=True)
-class ModelName:
-    """A model as the parameters name it: by a hub id and a revision, or by a folder; no name, where none is used."""
-
-    key: str  # the parameter, for example evaluate.feature_model
-    name: str | None
-    revision: str | None
-    own_vae: bool = True  # False where another autoencoder takes the place of the pipeline's own
-    files: tuple[str, ...] = ()  # the only files used, of which the first must be there; none: all of hub layout
-
-    @property
-    def role(self) -> str:
-        """The parameter without its section; no two are equal."""
-        return self.key.rpartition(".")[2]
-
-
 class Params(Section):
     """Everything that `params.yaml` holds."""
 
@@ -271,45 +249,6 @@ class Params(Section):
     def attribute_concentration(self) -> bool:
         """Whether Eq. 4 and 5 have any weight."""
         return self.attribute_steps > 0 and (self.alpha > 0 or self.beta > 0)
-
-    def models(self) -> list[ModelName]:
-        """Every model that the parameters can name. The revision of `x` or `x_model` is `x_revision` beside it."""
-        return [
-            ModelName("base_model", self.base_model, self.base_revision, own_vae=self.vae is None),
-            ModelName("vae", self.vae, self.vae_revision),
-            ModelName("captioner_model", self.captioner_model, self.captioner_revision),
-            *self._grounded_sam_models(),
-            ModelName("discriminator_model", self.discriminator_model, self.discriminator_revision),
-            ModelName("evaluate.feature_model", self.evaluate.feature_model, self.evaluate.feature_revision),
-        ]
-
-    def _grounded_sam_models(self) -> list[ModelName]:
-        """The segmenter's models; SAM and the text encoder have a name of their own in Grounded-SAM alone."""
-        section = self.grounded_sam if self.segmenter != "clipseg" else None
-        files = section.files if self.segmenter == "grounded_sam" else None
-        detector, sam = ((files.detector,), (files.sam,)) if files else ((), ())
-        text, text_revision = (files.text_encoder, files.text_encoder_revision) if files else (None, None)
-        name, revision = (section.sam_model, section.sam_revision) if section else (None, None)
-        return [
-            ModelName("segmenter_model", self.segmenter_model, self.segmenter_revision, files=detector),
-            ModelName("grounded_sam.sam_model", name, revision, files=sam),
-            ModelName("grounded_sam.files.text_encoder", text, text_revision, files=TEXT_ENCODER_FILES),
-        ]
-
-    def with_revisions(self, revisions: Mapping[str, str | None]) -> Params:
-        """The same parameters with the revisions of some models replaced, by the keys of `models`."""
-        values = self.model_dump()
-        for key, revision in revisions.items():
-            *sections, name = key.split(".")
-            place = values
-            for section in sections:
-                place = place[section]
-            place[f"{name.removesuffix('_model')}_revision"] = revision
-        return Params.model_validate(values)
-
-    def local_models(self) -> list[Path]:
-        """The models that are folders of the user's; the others are hub ids, which their revisions tell apart."""
-        return sorted({Path(model.name) for model in self.models() if model.name and Path(model.name).is_dir()})
 
 
 def load(path: str | Path = "params.yaml") -> Params:

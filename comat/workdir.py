@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from comat.errors import UserError
+from comat.models.names import local_models
 from comat.params import Params
 
 CODE = Path(__file__).parent
@@ -63,4 +64,4 @@ def work_directory(stage: str, print_: str) -> Iterator[Path]:
 
 def stage_directory(stage: str, params: Params, inputs: Iterable[Path]) -> contextlib.AbstractContextManager[Path]:
     """The working folder of a stage of the pipeline: of its parameters, inputs, local models and code."""
-    return work_directory(stage, fingerprint(params.model_dump(), [*inputs, *params.local_models()]))
+    return work_directory(stage, fingerprint(params.model_dump(), [*inputs, *local_models(params)]))

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from comat.cli import app
 from comat.doctor import device, disk, hub, versions, weights
-from comat.params import ModelName, load
+from comat.models.names import ModelName
+from comat.params import load
 from tests.conftest import ROOT
 from tests.tiny_hub import serving
 

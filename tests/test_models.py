@@ -15,8 +15,9 @@ from comat.errors import UserError
 from comat.models.files import used_files
 from comat.models.hub import find_model
 from comat.models.lock import pinned
+from comat.models.names import ModelName
 from comat.models.record import write_lock
-from comat.params import ModelName, Params
+from comat.params import Params
 from tests.tiny_hub import COMMIT, Hub, serving
 
 UNUSED = ("unet/diffusion_pytorch_model.fp16.safetensors", "text_encoder/pytorch_model.bin", "all.safetensors", "a.md")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from comat.models.names import named_models, with_revisions
 from comat.params import Params, load
 from tests.conftest import ROOT
 
@@ -119,10 +120,10 @@ def test_presets_pin_their_models() -> None:
 @pytest.mark.parametrize("preset", ["shapes", "sd15", "sdxl"])
 def test_every_model_has_a_role_and_a_revision_of_its_own(preset: str) -> None:
     params = load(ROOT / "presets" / f"{preset}.yaml")
-    assert len({model.role for model in params.models()}) == len(params.models())
-    named = [model for model in params.models() if model.name]
-    pinned = params.with_revisions({model.key: f"commit of {model.key}" for model in named})
-    again = [model for model in pinned.models() if model.name]
+    assert len({model.role for model in named_models(params)}) == len(named_models(params))
+    named = [model for model in named_models(params) if model.name]
+    pinned = with_revisions(params, {model.key: f"commit of {model.key}" for model in named})
+    again = [model for model in named_models(pinned) if model.name]
     assert [model.revision for model in again] == [f"commit of {model.key}" for model in named]
     assert [model.name for model in again] == [model.name for model in named]
 
@@ -133,6 +134,6 @@ def test_weights_of_the_packages_are_single_files() -> None:
     files = {"detector": "d.pth", "detector_config": "c.py", "sam": "s.pth"}
     values["segmenter"] = "grounded_sam"
     values["grounded_sam"]["files"] = files | {"text_encoder": "bert", "text_encoder_revision": None}
-    used = {model.role: model.files for model in Params.model_validate(values).models()}
+    used = {model.role: model.files for model in named_models(Params.model_validate(values))}
     assert used["segmenter_model"] == ("d.pth",) and used["sam_model"] == ("s.pth",)
     assert used["text_encoder"][0] == "config.json" and not used["captioner_model"]

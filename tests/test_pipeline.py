@@ -7,6 +7,7 @@ import ast
 import pytest
 from ruamel.yaml import YAML
 
+from comat.models.names import named_models
 from comat.params import Params, load
 from tests.imports import ROOT, project_imports
 
@@ -51,7 +52,7 @@ def test_a_stage_depends_on_the_sha256_of_the_models_that_it_binds(name: str) ->
     roles = {argument.value for arguments in bound for argument in arguments}
     listed = next((entry[LOCK] for entry in STAGES[name]["params"] if isinstance(entry, dict)), [])
     assert {key.removesuffix(".sha256") for key in listed} == roles
-    assert roles <= {model.role for model in load(ROOT / "params.yaml").models()}
+    assert roles <= {model.role for model in named_models(load(ROOT / "params.yaml"))}
 
 
 WORLD = YAML(typ="safe").load((ROOT / "data/shapes/dvc.yaml").read_text())["stages"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from huggingface_hub.utils import filter_repo_objects
 
 from comat.errors import UserError
-from comat.params import ModelName
+from comat.models.names import ModelName
 
 TOKENIZER = (
     "added_tokens.json",

@@ -8,7 +8,7 @@ from huggingface_hub import snapshot_download
 
 from comat.hub import loaded
 from comat.models.files import check_complete, used_patterns
-from comat.params import ModelName
+from comat.models.names import ModelName
 
 
 def find_model(model: ModelName, offline: bool = False) -> tuple[Path, str | None]:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from comat.errors import UserError
-from comat.params import ModelName, Params
+from comat.models.names import ModelName, named_models, with_revisions
+from comat.params import Params
 
 FILE = "models.lock.json"
 PIECE = 1 << 24  # bytes
@@ -45,10 +46,10 @@ def pinned(params: Params, models: Path, *roles: str) -> Params:
     if not path.is_file():
         raise UserError(f"{path}: missing; run `dvc repro models`")
     entries = json.loads(path.read_text(encoding="utf-8"))
-    wanted = [model for model in params.models() if model.role in roles and model.name]
+    wanted = [model for model in named_models(params) if model.role in roles and model.name]
     for model in wanted:
         _check(model, entries.get(model.role, {}), path)
-    return params.with_revisions({model.key: entries[model.role]["commit"] for model in wanted})
+    return with_revisions(params, {model.key: entries[model.role]["commit"] for model in wanted})
 
 
 def _check(model: ModelName, entry: dict, path: Path) -> None:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from comat.models.files import files_of
 from comat.models.hub import find_model
 from comat.models.lock import FILE, sum_of_file, sum_of_model
+from comat.models.names import named_models
 from comat.params import Params
 from comat.store import write_json
 
@@ -22,11 +23,11 @@ def write_lock(params: Params, out: Path) -> None:
     Raises:
         UserError: if a model cannot be had, or a part of it has no weights in safetensors; with the remedy.
     """
-    found = {model: find_model(model) for model in params.models() if model.name}
+    found = {model: find_model(model) for model in named_models(params) if model.name}
     listed = {model: files_of(folder, model) for model, (folder, _) in found.items()}
     sums = _sums({folder / name for model, (folder, _) in found.items() for name in listed[model]})
     entries = {}
-    for model in params.models():
+    for model in named_models(params):
         folder, commit = found.get(model, (Path(), None))
         paths = {name: folder / name for name in listed.get(model, [])}
         files = {name: {"sha256": sums[path], "bytes": path.stat().st_size} for name, path in paths.items()}
