@@ -12,6 +12,11 @@ class UserError(ValueError):
     """Bad input: what was expected, what came, where, and what to do."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line that says something of an error of another library, at most 300 characters."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+
+
 def main_guard(main: Callable[..., None]) -> Callable[..., None]:
     """Print `error: …` and exit with status 1 where `main` raises a ValueError or an OSError.
 

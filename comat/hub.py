@@ -11,7 +11,7 @@ from diffusers import ModelMixin
 from huggingface_hub import errors as hub
 from torch import nn
 
-from comat.errors import UserError
+from comat.errors import UserError, first_line
 
 T = TypeVar("T")
 
@@ -40,8 +40,7 @@ def loaded(model: str, part: str, load: Callable[[], T]) -> T:
     except UserError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, hub.EntryNotFoundError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
-        layout = f"{reason} (expected a hub id or a folder in hub layout with safetensors weights)"
+        layout = f"{first_line(error)} (expected a hub id or a folder in hub layout with safetensors weights)"
         raise UserError(f"model {model!r}: cannot load {part}: {_remedy(model, error) or layout}") from None
 
 

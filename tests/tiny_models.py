@@ -129,6 +129,16 @@ def save_sd15(folder: Path) -> Path:
     return folder
 
 
+VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 4,
+}
+
+
 def save_blip(folder: Path) -> Path:
     torch.manual_seed(1)
     tokenizer = bert_tokenizer()
@@ -145,14 +155,7 @@ def save_blip(folder: Path) -> Path:
         "sep_token_id": tokenizer.sep_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    vision = {
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "image_size": 16,
-        "patch_size": 4,
-    }
+    vision = VISION | {"num_hidden_layers": 1}
     BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PIXELS))
@@ -173,17 +176,9 @@ def save_clipseg(folder: Path) -> Path:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    vision = {
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 16,
-        "patch_size": 4,
-    }
     config = CLIPSegConfig(
         text_config=text,
-        vision_config=vision,
+        vision_config=VISION,
         projection_dim=8,
         reduce_dim=8,
         extract_layers=[0, 1],
@@ -194,16 +189,6 @@ def save_clipseg(folder: Path) -> Path:
     tokenizer.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PIXELS | {"size": {"height": 16, "width": 16}}))
     return folder
-
-
-VISION = {
-    "hidden_size": 16,
-    "intermediate_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": 16,
-    "patch_size": 4,
-}
 
 
 def _save(model, folder: Path, tokenizer=None) -> Path:

@@ -148,26 +148,28 @@ def save_sam_hf(folder: Path) -> Path:
 
 def grounded_sam_params(root: Path, kind: str) -> dict:
     """Parameters of the segmenters saved in `root`: dino, sam, dino_hf, sam_hf."""
-    limits = {"box_threshold": 0.35, "text_threshold": 0.25, "nms_threshold": 0.8}
-    if kind == "grounded_sam_hf":
-        section = {"sam_model": str(root / "sam_hf"), "sam_revision": None, "files": None}
-        return {
-            "segmenter": kind,
-            "segmenter_model": str(root / "dino_hf"),
-            "segmenter_revision": None,
-            "grounded_sam": section | limits,
-        }
-    files = {
-        "detector": "detector.pth",
-        "detector_config": str(root / "dino" / "config.py"),
-        "sam": "sam.pth",
-        "text_encoder": str(root / "dino" / "bert"),
-        "text_encoder_revision": None,
-    }
-    section = {"sam_model": str(root / "sam"), "sam_revision": None, "files": files}
+    end, files = "_hf", None
+    if kind == "grounded_sam":
+        end, files = (
+            "",
+            {
+                "detector": "detector.pth",
+                "detector_config": str(root / "dino" / "config.py"),
+                "sam": "sam.pth",
+                "text_encoder": str(root / "dino" / "bert"),
+                "text_encoder_revision": None,
+            },
+        )
     return {
         "segmenter": kind,
-        "segmenter_model": str(root / "dino"),
+        "segmenter_model": str(root / f"dino{end}"),
         "segmenter_revision": None,
-        "grounded_sam": section | limits,
+        "grounded_sam": {
+            "sam_model": str(root / f"sam{end}"),
+            "sam_revision": None,
+            "box_threshold": 0.35,
+            "text_threshold": 0.25,
+            "nms_threshold": 0.8,
+            "files": files,
+        },
     }

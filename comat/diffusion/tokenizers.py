@@ -8,6 +8,7 @@ from diffusers import DiffusionPipeline
 from transformers import CLIPTokenizer
 
 from comat.errors import UserError
+from comat.hub import loaded
 
 CHUNK = 1000
 """Prompts tokenized at once: what the tokenizers keep of each is far larger than its tokens."""
@@ -19,13 +20,13 @@ def load_tokenizers(model: str, revision: str | None = None) -> list[CLIPTokeniz
     Raises:
         UserError: if there are none.
     """
-    try:
+
+    def load() -> list[CLIPTokenizer]:
         config = DiffusionPipeline.load_config(model, revision=revision)
         names = [name for name in ("tokenizer", "tokenizer_2") if config.get(name)]
         return [CLIPTokenizer.from_pretrained(model, subfolder=n, revision=revision or "main") for n in names]
-    except (OSError, ValueError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(f"base_model {model!r}: cannot load its tokenizers: {reason[:300]}") from None
+
+    return loaded(model, "its tokenizers", load)
 
 
 def too_long(tokenizers: Sequence[CLIPTokenizer], prompts: Sequence[str]) -> list[bool]:
@@ -39,11 +40,6 @@ def too_long(tokenizers: Sequence[CLIPTokenizer], prompts: Sequence[str]) -> lis
             long = [was or len(own) > tokenizer.model_max_length for was, own in zip(long, ids, strict=True)]
         found += long
     return found
-
-
-def words_of(tokenizer: CLIPTokenizer, prompt: str) -> list[str]:
-    """The tokens that a text encoder reads, as text; the start and end tokens are the first and the last."""
-    return [tokenizer.decode([id]).strip() for id in tokenizer(prompt, truncation=True).input_ids]
 
 
 def is_too_long(tokenizers: Sequence[CLIPTokenizer], prompt: str) -> bool:
@@ -65,3 +61,8 @@ def check_length(tokenizers: Sequence[CLIPTokenizer], prompt: str) -> None:
                 f"the prompt has {len(encoded.input_ids)} tokens, start and end included, and the text encoder reads "
                 f"{most}: {cut[:60]!r} would be cut off; shorten it"
             )
+
+
+def words_of(tokenizer: CLIPTokenizer, prompt: str) -> list[str]:
+    """The tokens that a text encoder reads, as text; the start and end tokens are the first and the last."""
+    return [tokenizer.decode([id]).strip() for id in tokenizer(prompt, truncation=True).input_ids]

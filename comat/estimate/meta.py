@@ -10,7 +10,7 @@ from transformers import AutoConfig, CLIPTextConfig, CLIPTextModel, CLIPTextMode
 
 from comat.diffusion.backbone import DTYPES, Backbone
 from comat.diffusion.tokenizers import load_tokenizers
-from comat.errors import UserError
+from comat.errors import UserError, first_line
 
 
 def meta_backbone(model: str, revision: str | None, vae: str | None, vae_revision: str | None, dtype: str) -> Backbone:
@@ -29,7 +29,7 @@ def meta_backbone(model: str, revision: str | None, vae: str | None, vae_revisio
         decoder = AutoencoderKL.load_config(**(autoencoder if vae else own | {"subfolder": "vae"}))
         texts = {part: CLIPTextConfig.from_pretrained(**own, subfolder=part) for part in encoders if index.get(part)}
     except (OSError, ValueError) as error:
-        raise UserError(f"base_model {model!r}: cannot read its configuration: {_first_line(error)}") from None
+        raise UserError(f"base_model {model!r}: cannot read its configuration: {first_line(error)}") from None
     with torch.device("meta"):
         modules = [UNet2DConditionModel.from_config(unet), AutoencoderKL.from_config(decoder)]
         modules += [encoders[part](config) for part, config in texts.items()]
@@ -49,10 +49,6 @@ def meta_model(key: str, model: str, revision: str | None, dtype: str) -> nn.Mod
         config = AutoConfig.from_pretrained(model, revision=revision)
         kind = getattr(transformers, config.architectures[0])
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"{key} {model!r}: cannot read its configuration: {_first_line(error)}") from None
+        raise UserError(f"{key} {model!r}: cannot read its configuration: {first_line(error)}") from None
     with torch.device("meta"):
         return nn.Module.to(kind(config), DTYPES[dtype]).requires_grad_(False).eval()
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

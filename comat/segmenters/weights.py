@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import cached_file
 
-from comat.errors import UserError
+from comat.errors import UserError, first_line
 from comat.hub import loaded
 
 
@@ -23,7 +23,7 @@ def read_weights(model: str, file: str, revision: str | None) -> dict[str, Tenso
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"{path}: not readable as weights: {_first_line(error)}; download it again") from None
+        raise UserError(f"{path}: not readable as weights: {first_line(error)}; download it again") from None
     if not isinstance(weights, dict):
         raise UserError(f"{path}: expected weights by name, got {type(weights).__name__}")
     return weights
@@ -39,10 +39,6 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], what: str) -> No
         missing = module.load_state_dict(weights, strict=False).missing_keys
     except RuntimeError as error:
         shapes = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
-        raise UserError(f"{what}: weights of another model: {(shapes or [_first_line(error)])[0]}") from None
+        raise UserError(f"{what}: weights of another model: {(shapes or [first_line(error)])[0]}") from None
     if missing:
         raise UserError(f"{what}: weights of another model: {len(missing)} are missing, the first is {missing[0]}")
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
