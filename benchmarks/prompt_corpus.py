@@ -1,6 +1,6 @@
 """The stage `prompts` on the corpora of a parameter file: what is kept, time and memory.
 
-    python benchmarks/prompt_corpus.py [--params presets/sdxl.yaml] [--base-model data/shapes/models/base]
+    python -m benchmarks.prompt_corpus [--params presets/sdxl.yaml] [--base-model data/shapes/models/base]
 
 Runs the whole stage, in a process of its own, with decontamination on and off, and prints for each the prompts read,
 kept and dropped by source, CPU and wall seconds, and the peak of resident memory beside that of a process that only

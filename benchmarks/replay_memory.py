@@ -1,6 +1,6 @@
 """Peak memory and time of one gradient: replay against one autograd graph through all recorded steps.
 
-    python benchmarks/replay_memory.py [--model data/shapes/models/base] [--resolution 128] [--batch 8] [--repeats 5]
+    python -m benchmarks.replay_memory [--model data/shapes/models/base] [--resolution 128] [--batch 8] [--repeats 5]
 
 For K = 1, 2, 5, 10 of 10 sampling steps it prints the peak of resident memory above the loaded model and the median
 time of: replay; the full graph; the full graph with gradient checkpointing. Each figure is measured in a process of its
@@ -113,7 +113,8 @@ def main() -> None:
     print(f"{'K':>3}  {'method':<26}{'peak MB':>9}{'seconds':>9}")
     for k in (1, 2, 5, 10):
         for method in METHODS:
-            command = [sys.executable, *sys.argv, "--method", method, "--k", str(k)]
+            own = ["--method", method, "--k", str(k)]
+            command = [sys.executable, "-m", "benchmarks.replay_memory", *sys.argv[1:], *own]
             found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             print(f"{k:>3}  {method:<26}{found['megabytes']:>9.0f}{found['seconds']:>9.2f}", flush=True)
 

@@ -1,6 +1,6 @@
 """Cost of the two Grounded-SAMs: groundingdino-py + segment-anything against transformers' own, random weights.
 
-    python benchmarks/segmenters.py [--sam vit_b|vit_h] [--images 1] [--nouns 3] [--repeats 3]
+    python -m benchmarks.segmenters [--sam vit_b|vit_h] [--images 1] [--nouns 3] [--repeats 3]
 
 Swin-T Grounding DINO at 800 px and Segment Anything at 1024 px, as published, on images of 512 px. Each is saved,
 loaded and measured in a process of its own: size of the weights, CPU time to load, and for detector and masker the
@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from replay_memory import Peak
+from benchmarks.replay_memory import Peak
 
 KINDS = ("grounded_sam", "grounded_sam_hf")
 ENCODERS = {"vit_b": (768, 12, 12, [2, 5, 8, 11]), "vit_h": (1280, 32, 16, [7, 15, 23, 31])}
@@ -131,7 +131,7 @@ def main() -> None:
         return
     print(f"{'segmenter':<17}{'weights MB':>11}{'load s':>8}{'detector s':>12}{'MB':>7}{'masker s':>10}{'MB':>7}")
     for kind in KINDS:
-        command = [sys.executable, *sys.argv, "--kind", kind]
+        command = [sys.executable, "-m", "benchmarks.segmenters", *sys.argv[1:], "--kind", kind]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         found = json.loads(done.stdout.splitlines()[-1])
         cells = (found[key] for key in ("weights", "load", "detector seconds", "detector peak"))

@@ -1,7 +1,8 @@
-"""The GPU benchmark on the models of the shapes world: it runs anywhere, and every phase does work."""
+"""The benchmarks: all are there to be run, and that of the GPU runs on the models of the shapes world anywhere."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -10,6 +11,12 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (ROOT / "benchmarks").glob("*.py")))
+def test_a_benchmark_finds_what_it_imports(name: str) -> None:
+    """As `python -m benchmarks.<name>`; one that imported its neighbour as a script failed where another called it."""
+    importlib.import_module(f"benchmarks.{name}")
 
 
 @pytest.mark.slow
