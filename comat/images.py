@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from comat.errors import UserError
@@ -43,3 +43,13 @@ def read_rgb(path: Path) -> np.ndarray:
         raise UserError(f"{path}: this image is missing; run the samples stage again (dvc repro)") from None
     except (UnidentifiedImageError, OSError) as error:
         raise UserError(f"{path}: not readable as an image ({error}); run its stage again") from None
+
+
+def read_square(path: Path, side: int) -> np.ndarray:
+    """The middle of an image as (side, side, 3) uint8, resized with antialiasing.
+
+    Raises:
+        UserError: if it is missing or not an image.
+    """
+    image = Image.fromarray(read_rgb(path))
+    return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))

@@ -119,18 +119,80 @@ class TrainParams(Section):
     max_skipped: Count  # non-finite steps in a row after which the run stops
 
 
+class BenchmarkFiles(Section):
+    """Files of published benchmarks, whose prompts are drawn beside the held-out ones: docs/evaluation.md."""
+
+    tifa: Name | None  # JSON of questions and answers
+    dpg: Name | None  # CSV of questions
+    geneval: Name | None  # JSON Lines of metadata
+
+
 class SamplesParams(Section):
     prompts: CountOrNone  # held-out prompts; 0 takes all
+    benchmarks: BenchmarkFiles
     seeds: Count  # images per prompt
     batch_size: Count  # images
     attention_prompts: CountOrNone  # prompts whose attention maps are kept
 
 
-class EvaluateParams(Section):
-    feature_model: Name  # its features measure the Fréchet distance
+class VqaParams(Section):
+    vqa_model: Name  # answers questions about images
+    vqa_revision: str | None
+
+
+class T2ICompBenchParams(VqaParams):
+    detector_model: Name
+    detector_revision: str | None
+    clip_model: Name
+    clip_revision: str | None
+
+
+class GenEvalParams(Section):
+    detector_model: Name
+    detector_revision: str | None
+    clip_model: Name  # names colours
+    clip_revision: str | None
+
+
+class ClipScoreParams(Section):
+    clip_model: Name
+    clip_revision: str | None
+
+
+class FrechetParams(Section):
+    feature_model: Name  # whose features are compared; it must have no part in training
     feature_revision: str | None
+
+
+class FidParams(Section):
+    images: Name  # folder of real images
+    count: Annotated[int, Field(ge=2)]  # of them, and at most as many drawn ones: 10,000 for FID-10K
+    inception_model: Name  # hub id or folder
+    inception_revision: str | None
+    inception_file: Name  # its weights in safetensors
+
+
+class EvaluateParams(Section):
+    """The benchmarks, the main one first; null or false switches one off."""
+
+    oracle: bool  # of the shapes world
+    t2i_compbench: T2ICompBenchParams | None
+    tifa: VqaParams | None
+    dpg: VqaParams | None
+    geneval: GenEvalParams | None
+    clip_score: ClipScoreParams | None
+    frechet: FrechetParams | None  # distance to clean renders of the shapes world
+    fid: FidParams | None
+    batch_size: Count  # images
     bootstrap: Count  # resamples
     grid_pairs: Count  # base/tuned pairs in each picture
+
+    @model_validator(mode="after")
+    def _something(self) -> EvaluateParams:
+        benchmarks = (self.oracle, self.t2i_compbench, self.tifa, self.dpg, self.geneval, self.clip_score)
+        if not any(benchmarks):
+            raise ValueError("no benchmark is on: expected at least one of oracle, t2i_compbench … clip_score")
+        return self
 
 
 class GroundedSamFiles(Section):
@@ -243,6 +305,9 @@ class Params(Section):
                 raise ValueError(f"image_batch is {self.image_batch}: expected 0 where image_latents.images is null")
             if self.discriminator_input == "real_world":
                 raise ValueError("discriminator_input is real_world, which needs image_latents.images: got null")
+        for name in BenchmarkFiles.model_fields:
+            if getattr(self.evaluate, name) and not getattr(self.samples.benchmarks, name):
+                raise ValueError(f"samples.benchmarks.{name} is null: expected its file, since evaluate.{name} is on")
         return self
 
     @property

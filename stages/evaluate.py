@@ -1,4 +1,4 @@
-"""Samples → metrics.json, per-image scores, per-category table, grids and attention overlays."""
+"""Samples → metrics.json, per-image scores, the evaluators, per-category table, grids and attention overlays."""
 
 from __future__ import annotations
 
@@ -10,15 +10,28 @@ from comat.stage import options
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, ["models", "samples"], "evaluate")
-    params = pinned(load(args.params), args.models, "feature_model")
+    args = options(__doc__, ["models", "base_samples", "samples"], "evaluate")
+    params = pinned(
+        load(args.params),
+        args.models,
+        "t2i_compbench_vqa_model",
+        "t2i_compbench_detector_model",
+        "t2i_compbench_clip_model",
+        "tifa_vqa_model",
+        "dpg_vqa_model",
+        "geneval_detector_model",
+        "geneval_clip_model",
+        "clip_score_clip_model",
+        "frechet_feature_model",
+        "fid_inception_model",
+    )
 
     from comat.evaluation.run import evaluate
     from comat.reporting.pictures import draw_pictures
     from comat.reporting.table import result_table
 
-    metrics = evaluate(params, args.samples, args.out)
-    draw_pictures(params, args.samples, args.out)
+    metrics = evaluate(params, args.base_samples, args.samples, args.out)
+    draw_pictures(params, args.base_samples, args.samples, args.out)
     print(result_table(metrics))
 
 

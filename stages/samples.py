@@ -1,4 +1,4 @@
-"""Held-out prompts x seeds → images of the base and the tuned model from the same noise, and attention maps."""
+"""The base model's samples → images of the tuned model from the same noise, and its attention maps."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from comat.stage import options, publish
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, ["models", "prompts", "entities", "warmup", "train"], "samples")
+    args = options(__doc__, ["models", "base_samples", "warmup", "train"], "samples")
     params = pinned(load(args.params), args.models, "base_model", "vae")
 
-    from comat.evaluation.sampling import draw_samples
+    from comat.evaluation.sampling import draw_tuned
     from comat.workdir import stage_directory
 
-    inputs = [args.prompts, args.entities, args.warmup, args.train / "lora"]
-    with stage_directory("samples", params, inputs) as work:
-        draw_samples(params, args.prompts, args.entities, args.warmup / "unet", args.train / "lora", work / "out")
+    with stage_directory("samples", params, [args.base_samples, args.warmup, args.train / "lora"]) as work:
+        draw_tuned(params, args.base_samples, args.warmup / "unet", args.train / "lora", work / "out")
         publish(work / "out", args.out)
 
 

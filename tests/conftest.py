@@ -24,9 +24,9 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with tiny models: sdxl, sd15, blip, git, llava, clipseg, dino, dinov2."""
+    """A folder with tiny models: sdxl, sd15, blip, git, llava, clipseg, clip, dino, dinov2."""
     root = tmp_path_factory.mktemp("models")
-    for name in ("sdxl", "sd15", "blip", "git", "llava", "clipseg", "dino", "dinov2"):
+    for name in ("sdxl", "sd15", "blip", "git", "llava", "clipseg", "clip", "dino", "dinov2"):
         getattr(tiny_models, f"save_{name}")(root / name)
     return root
 
@@ -65,6 +65,7 @@ STAGES = [
     "warmup",
     "reference_latents",
     "image_latents",
+    "base_samples",
     "train",
     "samples",
     "evaluate",
@@ -101,7 +102,14 @@ def small(values: dict, tiny: Path) -> dict:
     }
     values["train"] |= {"checkpoint_every": 1}
     values["samples"] |= {"batch_size": 3, "attention_prompts": 1}
-    values["evaluate"] |= {"feature_model": str(tiny / "features"), "bootstrap": 50, "grid_pairs": 4}
+    values["evaluate"] |= {
+        "oracle": True,
+        "t2i_compbench": None,
+        "clip_score": {"clip_model": str(tiny / "clip"), "clip_revision": None},
+        "frechet": {"feature_model": str(tiny / "features"), "feature_revision": None},
+        "bootstrap": 50,
+        "grid_pairs": 4,
+    }
     return values
 
 

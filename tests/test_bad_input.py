@@ -32,7 +32,7 @@ def broken(project: Path, tmp_path: Path) -> Path:
 
 
 def test_a_missing_image_is_named(broken: Path, capsys: pytest.CaptureFixture) -> None:
-    victim = next((broken / "data/samples/images/tuned").iterdir())
+    victim = next((broken / "data/samples/images").iterdir())
     victim.unlink()
     assert victim.name in error_of("evaluate", broken, capsys)
 
@@ -83,4 +83,4 @@ def test_an_unknown_parameter_stops_a_stage_before_models_load(broken: Path, cap
 def test_samples_need_held_out_prompts(broken: Path, capsys: pytest.CaptureFixture) -> None:
     rows = read_table(broken / "data/prompts/prompts.parquet", PROMPTS)
     write_table(broken / "data/prompts/prompts.parquet", [r for r in rows if r["split"] == "train"], PROMPTS)
-    assert "no prompt of split 'test'" in error_of("samples", broken, capsys)
+    assert "no prompt of split 'test'" in error_of("base_samples", broken, capsys)

@@ -188,7 +188,7 @@ def world(tmp_path: Path) -> Path:
     values = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     for key in ("base_model", "captioner_model", "segmenter_model", "discriminator_model"):
         values[key] = str(ROOT / values[key])
-    values["evaluate"]["feature_model"] = str(ROOT / values["evaluate"]["feature_model"])
+    values["evaluate"]["frechet"] = None
     values["image_latents"] |= {"images": "coco/train2017", "batch_size": 3, "shard_size": 4}
     values["image_latents"] |= {"captions": "coco/annotations/captions_train2017.json"}
     YAML().dump(values, tmp_path / "params.yaml")

@@ -2,80 +2,143 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
+from torch import nn
 
-from comat.evaluation.frechet import frechet_distance
-from comat.evaluation.oracle import oracle_scores
-from comat.evaluation.run import paired
-from comat.evaluation.statistics import paired_gain
+from comat.errors import UserError
+from comat.evaluation.benchmark import Drawn
+from comat.evaluation.frechet import batches, frechet_distances
+from comat.evaluation.oracle import Oracle
+from comat.evaluation.statistics import mean_interval
+from comat.evaluation.summary import comparison, means, paired
 from comat.images import read_rgb
 from comat.reporting.grid import pair_grid
 from comat.reporting.table import result_table
-from comat.shapes.captions import parse_prompt
 from comat.shapes.render import render
 from comat.shapes.scenes import Object, Scene
 
 
-def test_gain_of_equal_pairs_has_no_width() -> None:
-    """Every tuned image is right and every base image wrong: gain 1, whatever is resampled."""
-    assert paired_gain([0, 0, 0], [1, 1, 1], ["a", "a", "b"], 100, 0) == (1.0, 1.0, 1.0)
+def test_the_mean_of_equal_values_has_no_width() -> None:
+    assert mean_interval([1, 1, 1], ["a", "a", "b"], 100, 0) == (1.0, 1.0, 1.0)
 
 
 def test_prompts_are_resampled_not_images() -> None:
-    """Two prompts of two images: gains 1 and 0. Resampled means are 0, 1/2 or 1; resampled images would give 1/4."""
-    gain, low, high = paired_gain([0, 0, 0, 0], [1, 1, 0, 0], ["a", "a", "b", "b"], 4000, 0)
-    assert (gain, low, high) == (0.5, 0.0, 1.0)
-    singles = {paired_gain([0, 0, 0, 0], [1, 1, 0, 0], ["a", "a", "b", "b"], 1, seed)[1] for seed in range(40)}
+    """Two prompts of two images: values 1 and 0. Resampled means are 0, 1/2 or 1; resampled images would give 1/4."""
+    assert mean_interval([1, 1, 0, 0], ["a", "a", "b", "b"], 4000, 0) == (0.5, 0.0, 1.0)
+    singles = {mean_interval([1, 1, 0, 0], ["a", "a", "b", "b"], 1, seed)[1] for seed in range(40)}
     assert singles == {0.0, 0.5, 1.0}
 
 
+@given(st.lists(st.tuples(st.floats(-5, 5), st.sampled_from("abc")), min_size=1, max_size=12))
+def test_the_interval_lies_within_the_values(rows: list[tuple[float, str]]) -> None:
+    values, groups = zip(*rows, strict=True)
+    mean, low, high = mean_interval(values, groups, 50, 0)
+    assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
+    assert mean == pytest.approx(sum(values) / len(values), abs=1e-9)
+
+
+def test_values_and_groups_are_needed() -> None:
+    with pytest.raises(ValueError, match="equally many values and groups"):
+        mean_interval([], [], 10, 0)
+
+
+def row(model: str, prompt: str, value: float, category: str = "color", **details: float | str) -> dict:
+    own = {"model": model, "prompt_id": prompt, "category": category, "seed": 0, "value": value}
+    return {**own, "benchmark": "any", "text": prompt, "path": "x.png", "details": json.dumps(details)}
+
+
 def test_pairs_are_needed() -> None:
-    with pytest.raises(ValueError, match="equally many scores"):
-        paired_gain([], [], [], 10, 0)
     with pytest.raises(ValueError, match="1 of 1 samples lack their base or tuned twin"):
-        paired([{"prompt_id": "a", "seed": 0, "model": "base"}])
+        paired([row("base", "a", 0)])
+
+
+def test_a_comparison_by_hand(make_params) -> None:
+    """Colour: base 0.2, tuned 0.6, so gain 0.4. Counting: 0.4 and 0.4. Total: 0.3, 0.5, gain 0.2.
+
+    `missing` is a number in every row, so it is averaged; `answer` is not.
+    """
+    scores = [
+        row("base", "a", 0.2, missing=1.0, answer="no"),
+        row("base", "b", 0.4, "numeracy", missing=1.0, answer="no"),
+        row("tuned", "a", 0.6, missing=0.0, answer="yes"),
+        row("tuned", "b", 0.4, "numeracy", missing=1.0),
+    ]
+    found = comparison(make_params(), scores)
+    assert list(found) == ["color", "numeracy", "total"]
+    expected = {"base": 0.2, "tuned": 0.6, "gain": 0.4, "n": 1, "base_missing": 1.0, "tuned_missing": 0.0}
+    expected |= {f"{name}_{end}": expected[name] for name in ("base", "tuned", "gain") for end in ("low", "high")}
+    assert found["color"] == pytest.approx(expected)
+    total = found["total"]
+    assert (total["base"], total["tuned"], total["gain"], total["n"]) == pytest.approx((0.3, 0.5, 0.2, 2))
+    assert (total["gain_low"], total["gain_high"]) == pytest.approx((0.0, 0.4))
+    assert (total["base_low"], total["base_high"]) == pytest.approx((0.2, 0.4))
+    assert total["tuned_missing"] == 0.5
+
+
+def test_means_of_one_model_by_hand(make_params) -> None:
+    scores = [row("peer", "a", 0.2, missing=1.0), row("peer", "b", 0.4, missing=0.0)]
+    expected = {"value": 0.3, "value_low": 0.2, "value_high": 0.4, "n": 2, "missing": 0.5}
+    assert means(make_params(), scores)["total"] == pytest.approx(expected)
+
+
+class Brightness(nn.Module):
+    """One feature: the sum of an image's values."""
+
+    num_features = 1
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.double().sum((1, 2, 3))[:, None]
+
+
+def grey(values: list[int]) -> list[np.ndarray]:
+    """Images of one pixel whose values sum to `values`."""
+    return [np.array([[[value, 0, 0]]], np.uint8) for value in values]
 
 
 def test_frechet_distance_of_a_shift_and_a_stretch() -> None:
-    """One feature. Means 0 and 3, variances 4 and 1 (unbiased): 9 + 4 + 1 - 2*2 = 10."""
-    a = np.array([[-2.0], [0.0], [2.0]])
-    b = np.array([[2.0], [3.0], [4.0]])
-    assert frechet_distance(a, b) == pytest.approx(10)
-    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    """One feature. Means 2 and 5, variances 4 and 1 (unbiased): 9 + 4 + 1 - 2*2 = 10."""
+    real = list(batches(grey([0, 2, 4]), 2))
+    assert [len(batch) for batch in real] == [2, 1]
+    drawn = {"shifted": batches(grey([4, 5, 6]), 2), "same": batches(grey([0, 2, 4]), 3)}
+    found = frechet_distances(Brightness(), real, drawn, torch.device("cpu"))
+    assert found == {"shifted": pytest.approx(10), "same": pytest.approx(0, abs=1e-9)}
 
 
 def test_frechet_distance_needs_two_images() -> None:
-    with pytest.raises(ValueError, match="at least two images"):
-        frechet_distance(np.zeros((1, 2)), np.zeros((3, 2)))
+    with pytest.raises(UserError, match="at least two images a set, got 2 real, 1 of base"):
+        frechet_distances(Brightness(), batches(grey([1, 2]), 2), {"base": batches(grey([1]), 2)}, torch.device("cpu"))
 
 
-def save(folder, name: str, objects: list[Object]) -> str:
+def save(folder: Path, name: str, objects: list[Object]) -> str:
     path = f"{name}.png"
     Image.fromarray(render(Scene(tuple(objects)), 64)[0]).save(folder / path)
     return path
 
 
-def test_the_oracle_tells_ignorance_from_mismatching(tmp_path) -> None:
+def drawn_image(path: str, text: str = "a red ball and a blue cube") -> Drawn:
+    return Drawn("base", "a", text, "lists", "color", 0, path)
+
+
+def test_the_oracle_tells_ignorance_from_mismatching(tmp_path: Path) -> None:
     ball, cube = Object("ball", "red", 0.3, 0.3, 0.15), Object("cube", "blue", 0.7, 0.7, 0.15)
-    green = Object("cube", "green", 0.7, 0.7, 0.15)
-    index = []
-    for seed, objects in enumerate(
-        ([ball, cube], [ball], [ball, green], [ball, cube, Object("star", "pink", 0.3, 0.75, 0.15)])
-    ):
-        path = save(tmp_path, str(seed), objects)
-        row = {"model": "base", "prompt_id": "a", "category": "color", "seed": seed}
-        index.append({**row, "path": path, "text": "a red ball and a blue cube"})
-    found = [(r["right"], r["ignored"], r["mismatched"]) for r in oracle_scores(index, tmp_path)]
+    green, star = Object("cube", "green", 0.7, 0.7, 0.15), Object("star", "pink", 0.3, 0.75, 0.15)
+    scenes = ([ball, cube], [ball], [ball, green], [ball, cube, star])
+    images = [drawn_image(save(tmp_path, str(n), objects)) for n, objects in enumerate(scenes)]
+    found = [(s.value, s.details["ignored"], s.details["mismatched"]) for s in Oracle().scores(images, tmp_path)]
     assert found == [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0)]
 
 
-def test_a_prompt_of_another_world_is_named(tmp_path) -> None:
-    row = {"model": "base", "prompt_id": "a", "category": "c", "seed": 0, "text": "a dog on the moon"}
-    row["path"] = save(tmp_path, "x", [])
-    with pytest.raises(ValueError, match="cannot read 'a dog on the moon'"):
-        list(oracle_scores([row], tmp_path))
+def test_the_oracle_covers_its_own_world_alone() -> None:
+    assert Oracle().covers(drawn_image("x.png"))
+    assert not Oracle().covers(drawn_image("x.png", "a dog on the moon"))
 
 
 def test_a_broken_image_is_named(tmp_path) -> None:
@@ -88,15 +151,25 @@ def test_a_broken_image_is_named(tmp_path) -> None:
 
 def test_the_table_reads_well() -> None:
     row = {"base": 0.25, "tuned": 0.5, "gain": 0.25, "gain_low": 0.2, "gain_high": 0.3, "n": 200}
-    metrics = {"oracle": {"color": row, "total": row}, "frechet": {"base": 2.0, "tuned": 1.0, "ratio": 0.5}}
-    lines = result_table(metrics).splitlines()
-    assert lines[2].split() == ["attribute", "binding", "25.0%", "50.0%", "+25.0", "[+20.0,", "+30.0]", "200"]
-    assert "tuned/base 0.50" in lines[-1]
+    clip = {"base": 24.0, "tuned": 25.5, "gain": 1.5, "gain_low": 1.0, "gain_high": 2.0, "n": 200}
+    metrics = {"oracle": {"color": row, "total": row}, "clip_score": {"total": clip}}
+    metrics["frechet"] = {"base": 2.0, "tuned": 1.0, "ratio": 0.5}
+    peers = {"pixart": {"oracle": {"color": {"value": 0.3}, "total": {"value": 0.4}}, "frechet": {"value": 3.0}}}
+    lines = result_table(metrics, peers).splitlines()
+    binding = ["attribute", "binding", "25.0%", "50.0%", "+25.0", "[+20.0,", "+30.0]", "200", "30.0%"]
+    assert lines[2].split() == binding
+    assert lines[0].split()[-1] == "pixart"
+    assert lines[7].split() == ["total", "24.00", "25.50", "+1.50", "[+1.00,", "+2.00]", "200", "nan"]
+    distance = "Fréchet distance 2.000 1.000 tuned/base 0.50, lower is better 3.000"
+    assert " ".join(lines[-1].split()) == distance
 
 
-def test_the_grid_frames_what_is_right(tmp_path) -> None:
-    path = save(tmp_path, "a", [Object("ball", "red", 0.5, 0.5, 0.2)])
-    pair = ({"prompt_id": "p", "path": path, "right": 0.0}, {"prompt_id": "p", "path": path, "right": 1.0})
-    sheet = np.asarray(pair_grid([pair], {"p": "a red ball"}, tmp_path))
-    assert (sheet == (30, 140, 60)).all(2).sum() == pytest.approx((sheet == (200, 50, 50)).all(2).sum(), rel=0.01)
-    assert parse_prompt("a red ball").total == 1
+def test_the_grid_frames_the_better_image_green(tmp_path: Path) -> None:
+    path = str(tmp_path / save(tmp_path, "a", [Object("ball", "red", 0.5, 0.5, 0.2)]))
+    pair = tuple(
+        {**row(model, "a red ball", value), "path": path} for model, value in (("base", 20.0), ("tuned", 30.0))
+    )
+    sheet = np.asarray(pair_grid([pair], (20.0, 30.0)))
+    red, green = (np.argwhere((sheet == colour).all(2)) for colour in ((200, 50, 50), (30, 140, 60)))
+    assert len(red) == pytest.approx(len(green), rel=0.01)
+    assert red[:, 1].max() < green[:, 1].min()

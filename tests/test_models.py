@@ -31,7 +31,13 @@ def params(tiny: Path, make_params) -> Params:
     if not (tiny / "features").is_dir():
         save(features.build(), tiny / "features", processor="ConvNextImageProcessor")
     values = make_params().model_dump()
-    return Params.model_validate({**values, "evaluate": values["evaluate"] | {"feature_model": str(tiny / "features")}})
+    return Params.model_validate(
+        {
+            **values,
+            "evaluate": values["evaluate"]
+            | {"frechet": {"feature_model": str(tiny / "features"), "feature_revision": None}},
+        }
+    )
 
 
 @pytest.fixture

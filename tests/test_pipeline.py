@@ -20,6 +20,9 @@ def keys(name: str) -> set[str]:
     return {key for key in STAGES[name]["params"] if isinstance(key, str)}
 
 
+OUTS = ("data/train", "data/samples")
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_deps_hold_every_module_that_the_stage_imports(name: str) -> None:
     listed = {dep for dep in STAGES[name]["deps"] if dep.endswith(".py")}
@@ -42,6 +45,8 @@ def test_every_parameter_belongs_to_a_stage() -> None:
 
 def test_a_lambda_reruns_train_samples_and_evaluate_only() -> None:
     assert [name for name in STAGES if "lambda_adv" in keys(name)] == ["train"]
+    users = {out: [n for n in STAGES if any(dep.startswith(out) for dep in STAGES[n]["deps"])] for out in OUTS}
+    assert users["data/train"] == ["samples"] and users["data/samples"] == ["evaluate"]
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -57,4 +57,5 @@ def test_all_stages_run(
     metrics = json.loads((tmp_path / "data/train/metrics.json").read_text())["train"]
     assert metrics["iterations"] == 3 and metrics["skipped"] == 0
     assert metrics["i2t"] > 0 and metrics["discriminator"] > 0 and metrics["attribute"] != 0
-    assert json.loads((tmp_path / "data/evaluate/metrics.json").read_text())["oracle"]["total"]["n"] == 4
+    evaluated = json.loads((tmp_path / "data/evaluate/metrics.json").read_text())
+    assert evaluated["oracle"]["total"]["n"] == evaluated["clip_score"]["total"]["n"] == 4

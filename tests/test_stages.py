@@ -44,8 +44,10 @@ def test_every_stage_leaves_its_outputs_and_no_work(project: Path) -> None:
         "image_latents/index.parquet",
         "train/lora/pytorch_lora_weights.safetensors",
         "train/curves.csv",
+        "base_samples/index.parquet",
         "samples/index.parquet",
         "evaluate/metrics.json",
+        "evaluate/evaluators.json",
         "evaluate/pictures/grid.png",
         "evaluate/pictures/attention-0.png",
     ):
@@ -74,7 +76,7 @@ def test_a_stock_pipeline_with_the_lora_draws_the_samples(project: Path) -> None
     pipe.scheduler = DDPMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     pipe.load_lora_weights(project / "data/train/lora")
     pipe.set_progress_bar_config(disable=True)
-    row = [r for r in read_table(project / "data/samples/index.parquet", IMAGE_INDEX) if r["model"] == "tuned"][1]
+    row = read_table(project / "data/samples/index.parquet", IMAGE_INDEX)[1]
     own = [generator(params.seed, "sample", row["prompt_id"], row["seed"])]
     side = params.resolution
     image = pipe(
@@ -96,20 +98,20 @@ def test_base_and_tuned_share_their_noise_and_differ_by_the_lora_alone(project: 
     """With a LoRA of zeros the two models draw the same pictures."""
     from safetensors.torch import save_file
 
-    from comat.evaluation.sampling import draw_samples
+    from comat.evaluation.sampling import draw_tuned
 
     state = read_safetensors(project / "data/train/lora/pytorch_lora_weights.safetensors")
     (tmp_path / "lora").mkdir()
     file = tmp_path / "lora" / "pytorch_lora_weights.safetensors"
     save_file({name: torch.zeros_like(value) for name, value in state.items()}, file)
     data = project / "data"
-    draw_samples(
-        params_of(project), data / "prompts", data / "entities", data / "warmup/unet", file.parent, tmp_path / "out"
-    )
-    for row in read_table(tmp_path / "out/index.parquet", IMAGE_INDEX):
-        if row["model"] == "base":
-            twin = tmp_path / "out" / row["path"].replace("/base/", "/tuned/")
-            assert (tmp_path / "out" / row["path"]).read_bytes() == twin.read_bytes()
+    draw_tuned(params_of(project), data / "base_samples", data / "warmup/unet", file.parent, tmp_path / "out")
+    rows = read_table(tmp_path / "out/index.parquet", IMAGE_INDEX)
+    assert len(rows) == 4
+    for row in rows:
+        assert (tmp_path / "out" / row["path"]).read_bytes() == (data / "base_samples" / row["path"]).read_bytes()
+    base, tuned = (read_safetensors(f / "attention.safetensors") for f in (data / "base_samples", tmp_path / "out"))
+    assert base.keys() == tuned.keys() and all(torch.equal(base[id], tuned[id]) for id in base)
 
 
 def test_reference_latents_do_not_depend_on_the_batch(project: Path, tmp_path: Path) -> None:

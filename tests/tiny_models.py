@@ -16,6 +16,8 @@ from diffusers import (
 from transformers import (
     BlipConfig,
     BlipForConditionalGeneration,
+    CLIPConfig,
+    CLIPModel,
     CLIPSegConfig,
     CLIPSegForImageSegmentation,
     CLIPTextConfig,
@@ -196,6 +198,19 @@ def _save(model, folder: Path, tokenizer=None) -> Path:
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PIXELS))
+    return folder
+
+
+def save_clip(folder: Path) -> Path:
+    """CLIP of 16 px images; its tokenizer is CLIP's own kind."""
+    torch.manual_seed(7)
+    tokenizer = clip_tokenizer()
+    text = _text(CLIPTextModel, 8).config.to_dict()
+    config = CLIPConfig(text_config=text, vision_config=VISION | {"projection_dim": 8}, projection_dim=8)
+    _save(CLIPModel(config), folder, tokenizer)
+    sizes = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
+    settings = PIXELS | sizes | {"image_processor_type": "CLIPImageProcessor"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     return folder
 
 

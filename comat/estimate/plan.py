@@ -54,6 +54,7 @@ def warmup_memory(p: Params, c: Calls) -> float:
 
 def work(p: Params, c: Calls, n: Counts) -> dict[str, float | None]:
     """Operations of every stage that computes; None where the data's size is not known yet."""
+    samples = _times(_samples(p, n), c.denoise.flops * p.sampling_steps + c.decode.flops)
     drawn = c.denoise_native.flops * p.sampling_steps + c.decode_native.flops + c.encode.flops
     sample = c.denoise.flops * p.sampling_steps
     return {
@@ -61,26 +62,35 @@ def work(p: Params, c: Calls, n: Counts) -> dict[str, float | None]:
         "warmup": p.warmup.steps * p.warmup.batch_size * c.warmup.flops,
         "reference_latents": _times(_used(p.reference_latents.count, n.train), sample),
         "image_latents": _times(_used(p.image_latents.count, n.images), c.encode.flops),
+        "base_samples": samples,
         "train": p.train_steps * sum(part.flops for part in iteration(p, c).values()),
-        "samples": _times(_used(p.samples.prompts, n.test), 2 * p.samples.seeds * (sample + c.decode.flops)),
+        "samples": samples,
     }
 
 
 def disk(p: Params, c: Calls, n: Counts) -> dict[str, float | None]:
     """Bytes that every stage leaves; images are taken as uncompressed."""
+    samples = _times(_samples(p, n), 3 * p.resolution**2)
     return {
         "warmup_images": _times(_warmup_images(p, n), c.latent),
         "warmup": 4 * c.unet,
         "reference_latents": _times(_used(p.reference_latents.count, n.train), c.latent),
         "image_latents": _times(_used(p.image_latents.count, n.images), c.latent),
+        "base_samples": samples,
         "train": 4 * sum(c.trained.values()),
-        "samples": _times(_used(p.samples.prompts, n.test), 2 * p.samples.seeds * 3 * p.resolution**2),
+        "samples": samples,
     }
 
 
 def _warmup_images(p: Params, n: Counts) -> int:
     count = p.warmup_images.count if p.warmup.steps else 0
     return count if n.train is None else min(count, n.train)
+
+
+def _samples(p: Params, n: Counts) -> int | None:
+    """Images of each model, without those of prompts from the files of benchmarks."""
+    prompts = _used(p.samples.prompts, n.test)
+    return prompts and prompts * p.samples.seeds
 
 
 def _used(asked: int, there: int | None) -> int | None:

@@ -49,3 +49,8 @@ class Benchmark(Protocol):
             UserError: if an image is missing or unreadable.
         """
         ...
+
+
+def evaluator(model: str, revision: str | None) -> str:
+    """A judging model as results name it: "id@revision", or the folder alone."""
+    return f"{model}@{revision}" if revision else model

@@ -2,67 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
-from scipy import linalg
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
 from transformers import AutoModel
 
 from comat.captioners.preprocess import Preprocess
 from comat.errors import UserError
-from comat.sampling import in_batches
+from comat.hub import loaded
 
 
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Heusel et al. 2017: |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) for features a (N, D) and b (M, D).
+class Features(nn.Module):
+    """Pooled features of an image model in hub layout; for square images.
 
     Raises:
-        ValueError: if a set has fewer than two images or the numbers of features differ.
+        UserError: if the model cannot be had.
     """
-    if min(len(a), len(b)) < 2 or a.shape[1] != b.shape[1]:
-        raise ValueError(f"expected two sets of at least two images with equal features, got {a.shape} and {b.shape}")
-    ca, cb = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
-    # The trace of a matrix root is the sum of the roots of the eigenvalues; those of ca @ cb are real and not negative.
-    root = np.sqrt(linalg.eigvals(ca @ cb).real.clip(min=0)).sum()
-    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(ca) + np.trace(cb) - 2 * root)
-
-
-class Features:
-    """Pooled features of an image model in hub layout."""
 
     def __init__(self, model: str, revision: str | None, size: int) -> None:
-        try:
-            self.model = AutoModel.from_pretrained(
-                model, revision=revision, dtype=torch.float32, use_safetensors=True
-            ).eval()
-        except (OSError, ValueError) as error:
-            raise UserError(f"evaluate.feature_model {model!r}: {str(error).splitlines()[0][:300]}") from None
+        super().__init__()
+        options = {"revision": revision, "dtype": torch.float32, "use_safetensors": True}
+        self.model = loaded(model, "features", lambda: AutoModel.from_pretrained(model, **options)).eval()
         self.preprocess = Preprocess(model, revision, size)
 
     @torch.no_grad()
-    def __call__(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """(H, W, 3) uint8 images → (N, D)."""
-        rows = []
-        for part in in_batches(images, 64, "features"):
-            pixels = torch.from_numpy(np.stack(part)).permute(0, 3, 1, 2).float() / 255
-            rows.append(self.model(pixel_values=self.preprocess(pixels, torch.float32)).pooler_output.flatten(1))
-        return torch.cat(rows).numpy().astype(np.float64)
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 images → (N, D), in float64 as the distance is computed."""
+        pixels = self.preprocess(images.float() / 255, torch.float32)
+        return self.model(pixel_values=pixels).pooler_output.flatten(1).double()
 
 
-def clean_renders(texts: Sequence[str], size: int, seed: int) -> list[np.ndarray]:
-    """A clean render of every prompt of the shapes world: the distribution a perfect painter would draw from."""
-    from comat.randomness import python_random
-    from comat.shapes.captions import parse_prompt
-    from comat.shapes.render import render
-    from comat.shapes.scenes import scene_for
+def batches(images: Iterable[np.ndarray], size: int) -> Iterator[Tensor]:
+    """(H, W, 3) uint8 images of one size → (N, 3, H, W) uint8, `size` at a time."""
+    part: list[Tensor] = []
+    for image in images:
+        part.append(torch.tensor(image).permute(2, 0, 1))
+        if len(part) == size:
+            yield torch.stack(part)
+            part = []
+    if part:
+        yield torch.stack(part)
 
-    rng = python_random(seed, "clean renders")
-    return [render(scene_for(parse_prompt(text), rng), size)[0] for text in texts]
 
+def frechet_distances(
+    features: nn.Module, real: Iterable[Tensor], drawn: Mapping[str, Iterable[Tensor]], device: torch.device
+) -> dict[str, float]:
+    """Heusel et al. 2017: |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of every drawn set to the real one.
 
-def load_images(index: list[dict], model: str, folder: Path) -> list[np.ndarray]:
-    from comat.images import read_rgb
+    `features` maps (N, 3, H, W) uint8 images, as `real` and each of `drawn` yield them, to (N, D).
 
-    return [read_rgb(folder / entry["path"]) for entry in index if entry["model"] == model]
+    Raises:
+        UserError: if a set has fewer than two images.
+    """
+    metric = FrechetInceptionDistance(feature=features, reset_real_features=False).to(device)
+    for batch in real:
+        metric.update(batch.to(device), real=True)
+    found = {}
+    for name, own in drawn.items():
+        metric.reset()
+        for batch in own:
+            metric.update(batch.to(device), real=False)
+        sizes = int(metric.real_features_num_samples), int(metric.fake_features_num_samples)
+        if min(sizes) < 2:
+            raise UserError(
+                f"Fréchet distance: expected at least two images a set, got {sizes[0]} real, {sizes[1]} of {name}"
+            )
+        found[name] = float(metric.compute())
+    return found

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
+from comat.evaluation.benchmark import Drawn, Score
 from comat.images import read_rgb
 from comat.shapes.captions import parse_prompt
 from comat.shapes.oracle import judge
 
 
-def oracle_scores(index: list[dict], folder: Path) -> Iterator[dict]:
-    """One row of scores for every image of the index.
+def in_world(text: str) -> bool:
+    """Whether a prompt is of the shapes world."""
+    try:
+        parse_prompt(text)
+    except ValueError:
+        return False
+    return True
 
-    `right`: everything the prompt asks for and nothing else. `ignored`: an object is missing (concept ignorance).
-    `mismatched`: all objects are there, but one has another colour or size (concept mismatching).
 
-    Raises:
-        UserError: if an image is missing or unreadable.
-        ValueError: if a prompt is not of the shapes world.
+class Oracle:
+    """1 for an image that shows everything its prompt asks for and nothing else, 0 for another.
+
+    Details: `ignored`, an object is missing (concept ignorance); `mismatched`, all objects are there, but one has
+    another colour or size (concept mismatching).
     """
-    for entry in tqdm(index, desc="oracle"):
-        verdict = judge(read_rgb(folder / entry["path"]), parse_prompt(entry["text"]))
-        yield {
-            **{key: entry[key] for key in ("model", "prompt_id", "category", "seed", "path")},
-            "right": float(verdict.correct),
-            "ignored": float(verdict.missing > 0),
-            "mismatched": float(verdict.missing == 0 and not verdict.attributes),
-        }
+
+    def __init__(self) -> None:
+        self.name = "oracle"
+        self.evaluators: dict[str, str] = {}
+
+    def covers(self, image: Drawn) -> bool:
+        return in_world(image.text)
+
+    def scores(self, images: Sequence[Drawn], folder: Path) -> Iterator[Score]:
+        for image in images:
+            verdict = judge(read_rgb(folder / image.path), parse_prompt(image.text))
+            ignored, mismatched = verdict.missing > 0, verdict.missing == 0 and not verdict.attributes
+            details = {"ignored": float(ignored), "mismatched": float(mismatched)}
+            yield Score(float(verdict.correct), details)

@@ -10,23 +10,24 @@ import torch
 from comat.randomness import generator
 
 
-def paired_gain(
-    base: Sequence[float], tuned: Sequence[float], groups: Sequence[str], resamples: int, seed: int
+def mean_interval(
+    values: Sequence[float], groups: Sequence[str], resamples: int, seed: int
 ) -> tuple[float, float, float]:
-    """Mean of tuned - base over paired images, with its 95% bootstrap interval: (gain, low, high).
+    """The mean of values of images, with its 95% bootstrap interval: (mean, low, high).
 
-    Images of one prompt (`groups`) are not independent, so prompts are drawn with replacement, not images.
+    Images of one prompt (`groups`) are not independent, so prompts are drawn with replacement, not images. Equal groups
+    are drawn equally, so of two models the interval of the difference is that of the pairs.
 
     Raises:
-        ValueError: if there are no pairs, or the lengths differ.
+        ValueError: if there are no values, or the lengths differ.
     """
-    if not len(base) == len(tuned) == len(groups) or not len(base):
-        raise ValueError(f"expected equally many scores, at least one: {len(base)}, {len(tuned)}, {len(groups)}")
-    difference = np.asarray(tuned, float) - np.asarray(base, float)
+    if len(values) != len(groups) or not len(values):
+        raise ValueError(f"expected equally many values and groups, at least one: {len(values)}, {len(groups)}")
+    own = np.asarray(values, float)
     names, member = np.unique(np.asarray(groups), return_inverse=True)
-    sums, sizes = np.bincount(member, difference), np.bincount(member)
+    sums, sizes = np.bincount(member, own), np.bincount(member)
     rng = generator(seed, "bootstrap")
     drawn = torch.randint(len(names), (resamples, len(names)), generator=rng).numpy()
     means = sums[drawn].sum(1) / sizes[drawn].sum(1)
     low, high = np.percentile(means, [2.5, 97.5])
-    return float(difference.mean()), float(low), float(high)
+    return float(own.mean()), float(low), float(high)

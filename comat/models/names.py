@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ TEXT_ENCODER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", 
 class ModelName:
     """A model as the parameters name it: by a hub id and a revision, or by a folder; no name, where none is used."""
 
-    key: str  # the parameter, for example evaluate.feature_model
+    key: str  # the parameter, for example evaluate.clip_score.clip_model
     name: str | None
     revision: str | None
     own_vae: bool = True  # False where another autoencoder takes the place of the pipeline's own
@@ -24,7 +24,9 @@ class ModelName:
 
     @property
     def role(self) -> str:
-        """The parameter without its section; no two are equal."""
+        """The parameter without its section, but a benchmark's with the benchmark's name; no two are equal."""
+        if self.key.startswith("evaluate."):
+            return self.key.removeprefix("evaluate.").replace(".", "_")
         return self.key.rpartition(".")[2]
 
 
@@ -36,7 +38,7 @@ def named_models(params: Params) -> list[ModelName]:
         ModelName("captioner_model", params.captioner_model, params.captioner_revision),
         *_grounded_sam_models(params),
         ModelName("discriminator_model", params.discriminator_model, params.discriminator_revision),
-        ModelName("evaluate.feature_model", params.evaluate.feature_model, params.evaluate.feature_revision),
+        *_judges(params),
     ]
 
 
@@ -52,6 +54,32 @@ def _grounded_sam_models(params: Params) -> list[ModelName]:
         ModelName("grounded_sam.sam_model", name, revision, files=sam),
         ModelName("grounded_sam.files.text_encoder", text, text_revision, files=TEXT_ENCODER_FILES),
     ]
+
+
+JUDGES = {
+    "t2i_compbench": ("vqa", "detector", "clip"),
+    "tifa": ("vqa",),
+    "dpg": ("vqa",),
+    "geneval": ("detector", "clip"),
+    "clip_score": ("clip",),
+    "frechet": ("feature",),
+    "fid": ("inception",),
+}
+"""Sections of `evaluate` → the models in them."""
+
+
+def _judges(params: Params) -> Iterator[ModelName]:
+    """The models that evaluate; nameless where their benchmark is off."""
+    for name, models in JUDGES.items():
+        section = getattr(params.evaluate, name)
+        for model in models:
+            key = f"evaluate.{name}.{model}_model"
+            if section is None:
+                yield ModelName(key, None, None)
+                continue
+            files = (section.inception_file,) if name == "fid" else ()
+            found = getattr(section, f"{model}_model"), getattr(section, f"{model}_revision")
+            yield ModelName(key, *found, files=files)
 
 
 def with_revisions(params: Params, revisions: Mapping[str, str | None]) -> Params:

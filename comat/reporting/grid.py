@@ -36,22 +36,31 @@ def comparison_grid(prompts: Sequence[str], images: Mapping[str, Sequence[np.nda
     return sheet
 
 
-def pair_grid(pairs: list[tuple[dict, dict]], texts: dict[str, str], folder: Path, columns: int = 4) -> Image.Image:
-    """Each pair side by side, base on the left, framed green where right and red where not, the prompt below."""
-    size = read_rgb(folder / pairs[0][0]["path"]).shape[0]
+def pair_grid(pairs: Sequence[tuple[dict, dict]], scale: tuple[float, float], columns: int = 4) -> Image.Image:
+    """Each pair of rows of `SCORES` side by side, base on the left, the prompt below.
+
+    Frames are green at the upper end of `scale`, red at the lower one, and mixed between.
+    """
+    size = read_rgb(Path(pairs[0][0]["path"])).shape[0]
     shown = max(size, 128 // size * size, size)
     width, height = 2 * shown + GAP, shown + TEXT
     rows = -(-len(pairs) // columns)
     sheet = Image.new("RGB", (columns * (width + 2 * GAP), rows * (height + GAP) + TEXT // 2), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    draw.text((GAP, 6), "left: base, right: tuned, same noise; green frame: everything right", INK, font)
+    draw.text((GAP, 6), "left: base, right: tuned, same noise; frame: from red to green the score", INK, font)
     for number, pair in enumerate(pairs):
         x, y = (number % columns) * (width + 2 * GAP) + GAP, (number // columns) * (height + GAP) + TEXT // 2
         for offset, row in zip((0, shown + GAP), pair, strict=True):
-            picture = Image.fromarray(np.asarray(read_rgb(folder / row["path"])))
+            picture = Image.fromarray(np.asarray(read_rgb(Path(row["path"]))))
             sheet.paste(picture.resize((shown, shown), Image.Resampling.NEAREST), (x + offset, y))
-            colour = GREEN if row["right"] else RED
-            draw.rectangle([x + offset - 2, y - 2, x + offset + shown + 1, y + shown + 1], outline=colour, width=2)
-        lines = textwrap.wrap(texts[pair[0]["prompt_id"]], max(10, width // 6))[:3]
+            frame = [x + offset - 2, y - 2, x + offset + shown + 1, y + shown + 1]
+            draw.rectangle(frame, outline=_frame(row["value"], *scale), width=2)
+        lines = textwrap.wrap(pair[0]["text"], max(10, width // 6))[:3]
         draw.text((x, y + shown + 4), "\n".join(lines), INK, font, spacing=1)
     return sheet
+
+
+def _frame(value: float, low: float, high: float) -> tuple[int, ...]:
+    """The colour of a score; green where all are equal."""
+    share = (value - low) / (high - low) if high > low else 1.0
+    return tuple(round(red + share * (green - red)) for red, green in zip(RED, GREEN, strict=True))

@@ -1,36 +1,53 @@
-"""All pictures of an evaluation."""
+"""All pictures of an evaluation, by its main benchmark."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from comat.evaluation.run import SCORES, paired
+from comat.evaluation.scores import SCORES
+from comat.evaluation.summary import by_benchmark, paired
 from comat.images import read_rgb
 from comat.params import Params
 from comat.reporting.grid import pair_grid
 from comat.reporting.overlays import attention_figure
-from comat.store import IMAGE_INDEX, read_safetensors, read_table
+from comat.store import read_safetensors, read_table
 
 
-def draw_pictures(params: Params, samples: Path, out: Path) -> None:
-    """Write `grid.png` (pairs as they come), `gains.png`, `losses.png`, `attention-<i>.png` into `out/pictures`."""
+def draw_pictures(params: Params, base: Path, tuned: Path, out: Path) -> None:
+    """Write `grid.png` (pairs as they come), `gains.png`, `losses.png`, `attention-<i>.png` into `out/pictures`.
+
+    Gains and losses of the first benchmark in `scores.parquet`, the largest first.
+    """
     pictures = out / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
-    texts = {row["prompt_id"]: row["text"] for row in read_table(samples / "index.parquet", IMAGE_INDEX)}
-    pairs = paired(read_table(out / "scores.parquet", SCORES))
+    scores = next(iter(by_benchmark(read_table(out / "scores.parquet", SCORES)).values()))
+    values = [row["value"] for row in scores]
+    pairs = paired(scores)
+    ordered = sorted(pairs, key=_gain)
     chosen = {
         "grid": pairs[:: max(1, len(pairs) // params.evaluate.grid_pairs)],
-        "gains": [p for p in pairs if p[1]["right"] > p[0]["right"]],
-        "losses": [p for p in pairs if p[1]["right"] < p[0]["right"]],
+        "gains": [pair for pair in reversed(ordered) if _gain(pair) > 0],
+        "losses": [pair for pair in ordered if _gain(pair) < 0],
     }
     for name, some in chosen.items():
         if some:
-            pair_grid(some[: params.evaluate.grid_pairs], texts, samples).save(pictures / f"{name}.png")
-    maps = read_safetensors(samples / "attention.safetensors")
-    for number, entry in enumerate(json.loads((samples / "attention.json").read_text())):
-        own = {model: maps[f"{model}/{entry['prompt_id']}"] for model in ("base", "tuned")}
-        images = {model: read_rgb(samples / f"images/{model}/{entry['prompt_id']}-0.png") for model in own}
+            sheet = pair_grid(some[: params.evaluate.grid_pairs], (min(values), max(values)))
+            sheet.save(pictures / f"{name}.png")
+    _draw_attention(base, tuned, pictures)
+
+
+def _gain(pair: tuple[dict, dict]) -> float:
+    return pair[1]["value"] - pair[0]["value"]
+
+
+def _draw_attention(base: Path, tuned: Path, pictures: Path) -> None:
+    folders = {"base": base, "tuned": tuned}
+    maps = {model: read_safetensors(folder / "attention.safetensors") for model, folder in folders.items()}
+    for number, entry in enumerate(json.loads((base / "attention.json").read_text(encoding="utf-8"))):
+        id = entry["prompt_id"]
+        own = {model: found[id] for model, found in maps.items()}
+        images = {model: read_rgb(folder / f"images/{id}-0.png") for model, folder in folders.items()}
         words = range(1, len(entry["tokens"]) - 1)
         shown = sorted({token for tokens in entry["entities"] for token in tokens}) or words
         attention_figure(entry["text"], entry["tokens"], shown[:6], own, images, pictures / f"attention-{number}.png")

@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
+TITLES = {
+    "oracle": "everything right",
+    "t2i_compbench": "T2I-CompBench",
+    "tifa": "TIFA",
+    "dpg": "DPG-Bench",
+    "geneval": "GenEval",
+    "clip_score": "CLIPScore",
+    "frechet": "Fréchet distance",
+    "fid": "FID",
+}
+DISTANCES = ("frechet", "fid")
+"""Lower is better, and no image has one of its own."""
+SCALES = {"clip_score": 1}
+"""Of what is shown; the other scores are shares, shown in per cent."""
 NAMES = {
     "color": "attribute binding",
     "spatial": "spatial relation",
@@ -10,20 +26,38 @@ NAMES = {
     "total": "total",
 }
 """Categories of the embedded world in words; others are shown as they are."""
+PEER = 14  # characters of a peer's column
 
 
-def result_table(metrics: dict) -> str:
-    """Base beside tuned by category, with the gain's 95% interval; the total last, then the Fréchet distance."""
-    head = f"{'everything right':<20}{'base':>8}{'tuned':>8}{'gain':>8}   {'95% interval':<18}{'images':>7}"
-    lines = [head, "-" * len(head)]
-    for name, row in metrics["oracle"].items():
-        interval = f"[{row['gain_low'] * 100:+.1f}, {row['gain_high'] * 100:+.1f}]"
-        lines.append(
-            f"{NAMES.get(name, name):<20}{row['base']:>8.1%}{row['tuned']:>8.1%}{row['gain'] * 100:>+8.1f}   "
-            f"{interval:<18}{row['n']:>7}"
+def result_table(metrics: dict, peers: Mapping[str, dict] | None = None) -> str:
+    """Base beside tuned by benchmark and category, with the gain's 95% interval; distances last.
+
+    `peers` are the metrics of other models by their names, as `comat evaluate` writes them: a column each.
+    """
+    peers = peers or {}
+    lines: list[str] = []
+    for name in (name for name in metrics if name not in DISTANCES):
+        lines += ["", *_benchmark(name, metrics[name], {peer: found.get(name, {}) for peer, found in peers.items()})]
+    for name in (name for name in DISTANCES if name in metrics):
+        row, own = metrics[name], [found.get(name) for found in peers.values()]
+        ratio = f"tuned/base {row['ratio']:.2f}, lower is better"
+        lines.append(f"{TITLES[name]:<20}{row['base']:>8.3f}{row['tuned']:>8.3f}   {ratio:<33}")
+        lines[-1] += "".join(f"{found['value'] if found else float('nan'):>{PEER}.3f}" for found in own)
+    return "\n".join(line.rstrip() for line in lines[1:])
+
+
+def _benchmark(name: str, rows: Mapping[str, dict], peers: Mapping[str, dict[str, dict]]) -> Iterator[str]:
+    """The lines of one benchmark; a peer that it did not judge has "nan"."""
+    scale = SCALES.get(name, 100)
+    unit, digits = ("%", 1) if scale == 100 else ("", 2)
+    head = f"{TITLES.get(name, name):<20}{'base':>8}{'tuned':>8}{'gain':>8}   {'95% interval':<18}{'images':>7}"
+    head += "".join(f"{peer[: PEER - 2]:>{PEER}}" for peer in peers)
+    yield from (head, "-" * len(head))
+    for category, row in rows.items():
+        base, tuned = (f"{row[model] * scale:.{digits}f}{unit}" for model in ("base", "tuned"))
+        gain, low, high = (f"{row[key] * scale:+.{digits}f}" for key in ("gain", "gain_low", "gain_high"))
+        own = (found[category]["value"] * scale if category in found else float("nan") for found in peers.values())
+        yield (
+            f"{NAMES.get(category, category):<20}{base:>8}{tuned:>8}{gain:>8}   {f'[{low}, {high}]':<18}{row['n']:>7}"
+            + "".join(f"{f'{value:.{digits}f}{unit}':>{PEER}}" for value in own)
         )
-    f = metrics["frechet"]
-    lines.append(
-        f"{'Fréchet distance':<20}{f['base']:>8.3f}{f['tuned']:>8.3f}   tuned/base {f['ratio']:.2f} (lower is better)"
-    )
-    return "\n".join(lines)

@@ -1,0 +1,81 @@
+"""Distances between sets of images: of each model's to clean renders, or to photographs. Lower is better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from comat.diffusion.backbone import choose_device
+from comat.errors import UserError
+from comat.evaluation.benchmark import Drawn, evaluator
+from comat.evaluation.frechet import Features, batches, frechet_distances
+from comat.evaluation.inception import SIDE, Inception
+from comat.evaluation.oracle import in_world
+from comat.images import read_rgb, read_square
+from comat.params import Params
+from comat.randomness import python_random
+from comat.shapes.captions import parse_prompt
+from comat.shapes.render import render
+from comat.shapes.scenes import scene_for
+
+PHOTOGRAPHS = (".jpg", ".jpeg", ".png")
+
+Found = tuple[dict[str, float], dict[str, str]]
+"""Model → distance, and role → evaluator."""
+
+
+def distances(params: Params, images: Sequence[Drawn]) -> dict[str, Found]:
+    """The distances that the parameters switch on, by name.
+
+    Raises:
+        UserError: if an image is missing or unreadable, or a set is too small.
+    """
+    found = {}
+    if params.evaluate.frechet:
+        found["frechet"] = _to_clean_renders(params, images)
+    if params.evaluate.fid:
+        found["fid"] = _to_photographs(params, images)
+    return found
+
+
+def _to_clean_renders(params: Params, images: Sequence[Drawn]) -> Found:
+    """Of the shapes world: to one clean render of the prompt of each image, what a perfect painter would draw."""
+    own, size, batch = params.evaluate.frechet, params.resolution, params.evaluate.batch_size
+    sets = _by_model([image for image in images if in_world(image.text)])
+    rng = python_random(params.seed, "clean renders")
+    texts = [image.text for image in next(iter(sets.values()), [])]
+    renders = (render(scene_for(parse_prompt(text), rng), size)[0] for text in texts)
+    drawn = {model: batches(map(_read, part), batch) for model, part in sets.items()}
+    features = Features(own.feature_model, own.feature_revision, size)
+    found = frechet_distances(features, batches(renders, batch), drawn, choose_device(params.device))
+    return found, {"feature": evaluator(own.feature_model, own.feature_revision)}
+
+
+def _to_photographs(params: Params, images: Sequence[Drawn]) -> Found:
+    """FID: to the first `fid.count` photographs of a folder, of at most as many images of each model."""
+    own, batch = params.evaluate.fid, params.evaluate.batch_size
+    photographs = sorted(p for p in Path(own.images).glob("*") if p.suffix.lower() in PHOTOGRAPHS)[: own.count]
+    if len(photographs) < own.count:
+        raise UserError(
+            f"evaluate.fid.images {own.images!r}: {len(photographs)} images, expected fid.count, {own.count}"
+        )
+    sets = _by_model(images)
+    drawn = {m: batches(_squares([Path(i.path) for i in part[: own.count]]), batch) for m, part in sets.items()}
+    inception = Inception(own.inception_model, own.inception_revision, own.inception_file)
+    found = frechet_distances(inception, batches(_squares(photographs), batch), drawn, choose_device(params.device))
+    return found, {"inception": evaluator(own.inception_model, own.inception_revision)}
+
+
+def _squares(paths: Sequence[Path]) -> Iterator[np.ndarray]:
+    return (read_square(path, SIDE) for path in paths)
+
+
+def _read(image: Drawn) -> np.ndarray:
+    return read_rgb(Path(image.path))
+
+
+def _by_model(images: Sequence[Drawn]) -> dict[str, list[Drawn]]:
+    names = dict.fromkeys(image.model for image in images)
+    return {name: [image for image in images if image.model == name] for name in names}

@@ -1,0 +1,85 @@
+"""From scores of images to the numbers of `metrics.json`: means by category, gains over the base, intervals."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from comat.errors import UserError
+from comat.evaluation.statistics import mean_interval
+from comat.params import Params
+
+
+def by_benchmark(scores: Sequence[dict]) -> dict[str, list[dict]]:
+    """The rows of each benchmark, in the order in which the benchmarks come."""
+    found: dict[str, list[dict]] = defaultdict(list)
+    for row in scores:
+        found[row["benchmark"]].append(row)
+    return dict(found)
+
+
+def paired(scores: Sequence[dict]) -> list[tuple[dict, dict]]:
+    """(base, tuned) rows of the same prompt and seed, of one benchmark.
+
+    Raises:
+        UserError: if base and tuned samples are not pairs.
+    """
+    by_key: dict[tuple[str, int], dict[str, dict]] = defaultdict(dict)
+    for row in scores:
+        by_key[row["prompt_id"], row["seed"]][row["model"]] = row
+    broken = [key for key, found in by_key.items() if set(found) != {"base", "tuned"}]
+    if broken or not by_key:
+        raise UserError(
+            f"{len(broken)} of {len(by_key)} samples lack their base or tuned twin (first: {broken[:1]}); "
+            "run the samples stage again"
+        )
+    return [(found["base"], found["tuned"]) for found in by_key.values()]
+
+
+def comparison(params: Params, scores: Sequence[dict]) -> dict[str, dict[str, float]]:
+    """Category → base, tuned and gain of one benchmark, each with its 95% interval; the last is `total`.
+
+    Details that are a number in every row are averaged as well, to `base_<detail>` and `tuned_<detail>`.
+    """
+
+    def row(pairs: Sequence[tuple[dict, dict]]) -> dict[str, float]:
+        groups = [base["prompt_id"] for base, _ in pairs]
+        base, tuned = ([pair[side]["value"] for pair in pairs] for side in (0, 1))
+        values = {"base": base, "tuned": tuned, "gain": [t - b for b, t in zip(base, tuned, strict=True)]}
+        found: dict[str, float] = {}
+        for name, own in values.items():
+            found |= _interval(params, name, own, groups)
+        details = {f"base_{k}": v for k, v in _details([b for b, _ in pairs]).items()}
+        details |= {f"tuned_{k}": v for k, v in _details([t for _, t in pairs]).items()}
+        return {**found, "n": len(pairs), **details}
+
+    return _by_category(paired(scores), lambda pair: pair[0]["category"], row)
+
+
+def means(params: Params, scores: Sequence[dict]) -> dict[str, dict[str, float]]:
+    """Category → mean of one model in one benchmark, `value`, with its 95% interval; the last is `total`."""
+
+    def row(own: Sequence[dict]) -> dict[str, float]:
+        groups = [entry["prompt_id"] for entry in own]
+        values = _interval(params, "value", [entry["value"] for entry in own], groups)
+        return {**values, "n": len(own), **_details(own)}
+
+    return _by_category(scores, lambda entry: entry["category"], row)
+
+
+def _by_category(entries: Sequence, category: Callable, row: Callable[[Sequence], dict]) -> dict[str, dict]:
+    names = sorted({category(entry) for entry in entries})
+    return {**{n: row([e for e in entries if category(e) == n]) for n in names}, "total": row(entries)}
+
+
+def _interval(params: Params, name: str, values: Sequence[float], groups: Sequence[str]) -> dict[str, float]:
+    mean, low, high = mean_interval(values, groups, params.evaluate.bootstrap, params.seed)
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}
+
+
+def _details(rows: Sequence[dict]) -> dict[str, float]:
+    """The means of the details that are a number in every row."""
+    parsed = [json.loads(row["details"]) for row in rows]
+    shared = [k for k in parsed[0] if all(isinstance(own.get(k), int | float) for own in parsed)]
+    return {name: sum(own[name] for own in parsed) / len(parsed) for name in shared}

@@ -1,0 +1,25 @@
+"""Held-out prompts x seeds → images of the base model, and its attention maps."""
+
+from __future__ import annotations
+
+from comat.errors import main_guard
+from comat.models.lock import pinned
+from comat.params import load
+from comat.stage import options, publish
+
+
+@main_guard
+def main() -> None:
+    args = options(__doc__, ["models", "prompts", "entities", "warmup"], "base_samples")
+    params = pinned(load(args.params), args.models, "base_model", "vae")
+
+    from comat.evaluation.sampling import draw_base
+    from comat.workdir import stage_directory
+
+    with stage_directory("base_samples", params, [args.prompts, args.entities, args.warmup]) as work:
+        draw_base(params, args.prompts, args.entities, args.warmup / "unet", work / "out")
+        publish(work / "out", args.out)
+
+
+if __name__ == "__main__":
+    main()
