@@ -15,6 +15,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 PRESETS = Path("presets")
 PARAMS = Path("params.yaml")
 DATA = Path("data")
+PEERS = DATA / "peers"
 SEEDS = typer.Option(4, min=1, help="Images of each prompt and model; the first are the same whatever their number.")
 
 
@@ -64,17 +65,52 @@ def estimate(params: Path = PARAMS, data: Path = DATA) -> None:
 
 @app.command()
 @main_guard
-def show(folder: Path = Path("data/evaluate")) -> None:
-    """Print the result table of the last run, and where its pictures are."""
+def show(folder: Path = DATA / "evaluate", peers: Path = PEERS) -> None:
+    """Print the result table of the last run, with the peers that were evaluated, and where its pictures are."""
+    print(_table(folder, peers))
+    print("\npictures:")
+    for picture in sorted((folder / "pictures").glob("*.png")):
+        print(f"  {picture}")
+
+
+@app.command()
+@main_guard
+def evaluate(
+    model: str = typer.Option(..., help="Hub id or folder of a text-to-image pipeline in diffusers layout."),
+    revision: str = typer.Option(None, help="Its commit, tag or branch."),
+    unet: str = typer.Option(None, help="Folder of a UNet that takes the place of its own."),
+    lora: str = typer.Option(None, help="Folder of a LoRA in safetensors."),
+    name: str = typer.Option(None, help="What the table calls it; by default the model's."),
+    out: Path = PEERS,
+    params: Path = PARAMS,
+    data: Path = DATA,
+) -> None:
+    """Judge another model by the same prompts, seeds and benchmarks, into OUT/NAME; print it beside base and tuned."""
+    from comat.evaluation.peers import Peer, evaluate_peer
+    from comat.models.lock import pinned
+    from comat.models.names import judges
+    from comat.params import load
+
+    own = load(params)
+    own = pinned(own, data / "models", *(judge.role for judge in judges(own)))
+    name = name or Path(model).name
+    evaluate_peer(own, Peer(name, model, revision, unet, lora), data / "base_samples", out / name)
+    print(_table(data / "evaluate", out))
+
+
+def _table(folder: Path, peers: Path) -> str:
+    """The result table of the run in `folder`, with a column for every peer."""
     path = folder / "metrics.json"
     if not path.is_file():
         raise UserError(f"{path}: no result yet; run `dvc repro` first")
     from comat.reporting.table import result_table
 
-    print(result_table(json.loads(path.read_text(encoding="utf-8"))))
-    print("\npictures:")
-    for picture in sorted((folder / "pictures").glob("*.png")):
-        print(f"  {picture}")
+    found = {file.parent.name: _read(file) for file in sorted(peers.glob("*/metrics.json"))}
+    return result_table(_read(path), found)
+
+
+def _read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @app.command()

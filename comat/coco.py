@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from comat.errors import UserError
-from comat.params import ImageLatentsParams
+from comat.params import CocoPrompts, ImageLatentsParams
 from comat.randomness import python_random
 
 BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error)
@@ -70,8 +70,8 @@ class Tally:
         return {"stored": self.stored, "skipped": skipped, "converted": converted}
 
 
-def choose(section: ImageLatentsParams, seed: int) -> Captions:
-    """The images to encode, drawn by seed and in random order; none where the parameters name no folder.
+def choose(section: ImageLatentsParams | CocoPrompts, seed: int) -> Captions:
+    """The images to take, drawn by seed and in random order; none where the parameters name no folder.
 
     Raises:
         UserError: if there is no such folder, or the captions are wrong.

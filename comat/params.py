@@ -119,12 +119,21 @@ class TrainParams(Section):
     max_skipped: Count  # non-finite steps in a row after which the run stops
 
 
+class CocoPrompts(Section):
+    """Images in COCO's layout: their captions are drawn, one of each image, and FID compares with the images."""
+
+    images: Name  # folder
+    captions: Name  # COCO captions JSON
+    count: Count  # images, drawn by seed
+
+
 class BenchmarkFiles(Section):
     """Files of published benchmarks, whose prompts are drawn beside the held-out ones: docs/evaluation.md."""
 
     tifa: Name | None  # JSON of questions and answers
     dpg: Name | None  # CSV of questions
     geneval: Name | None  # JSON Lines of metadata
+    coco: CocoPrompts | None
 
 
 class SamplesParams(Section):
@@ -165,8 +174,6 @@ class FrechetParams(Section):
 
 
 class FidParams(Section):
-    images: Name  # folder of real images
-    count: Annotated[int, Field(ge=2)]  # of them, and at most as many drawn ones: 10,000 for FID-10K
     inception_model: Name  # hub id or folder
     inception_revision: str | None
     inception_file: Name  # its weights in safetensors
@@ -182,7 +189,7 @@ class EvaluateParams(Section):
     geneval: GenEvalParams | None
     clip_score: ClipScoreParams | None
     frechet: FrechetParams | None  # distance to clean renders of the shapes world
-    fid: FidParams | None
+    fid: FidParams | None  # distance to samples.benchmarks.coco
     batch_size: Count  # images
     bootstrap: Count  # resamples
     grid_pairs: Count  # base/tuned pairs in each picture
@@ -305,9 +312,9 @@ class Params(Section):
                 raise ValueError(f"image_batch is {self.image_batch}: expected 0 where image_latents.images is null")
             if self.discriminator_input == "real_world":
                 raise ValueError("discriminator_input is real_world, which needs image_latents.images: got null")
-        for name in BenchmarkFiles.model_fields:
-            if getattr(self.evaluate, name) and not getattr(self.samples.benchmarks, name):
-                raise ValueError(f"samples.benchmarks.{name} is null: expected its file, since evaluate.{name} is on")
+        for name, file in {"tifa": "tifa", "dpg": "dpg", "geneval": "geneval", "fid": "coco"}.items():
+            if getattr(self.evaluate, name) and not getattr(self.samples.benchmarks, file):
+                raise ValueError(f"samples.benchmarks.{file} is null, but evaluate.{name} needs it: give both or none")
         return self
 
     @property

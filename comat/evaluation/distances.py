@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from comat.coco import choose
 from comat.diffusion.backbone import choose_device
-from comat.errors import UserError
 from comat.evaluation.benchmark import Drawn, evaluator
 from comat.evaluation.frechet import Features, batches, frechet_distances
 from comat.evaluation.inception import SIDE, Inception
@@ -19,8 +19,6 @@ from comat.randomness import python_random
 from comat.shapes.captions import parse_prompt
 from comat.shapes.render import render
 from comat.shapes.scenes import scene_for
-
-PHOTOGRAPHS = (".jpg", ".jpeg", ".png")
 
 Found = tuple[dict[str, float], dict[str, str]]
 """Model → distance, and role → evaluator."""
@@ -54,15 +52,11 @@ def _to_clean_renders(params: Params, images: Sequence[Drawn]) -> Found:
 
 
 def _to_photographs(params: Params, images: Sequence[Drawn]) -> Found:
-    """FID: to the first `fid.count` photographs of a folder, of at most as many images of each model."""
-    own, batch = params.evaluate.fid, params.evaluate.batch_size
-    photographs = sorted(p for p in Path(own.images).glob("*") if p.suffix.lower() in PHOTOGRAPHS)[: own.count]
-    if len(photographs) < own.count:
-        raise UserError(
-            f"evaluate.fid.images {own.images!r}: {len(photographs)} images, expected fid.count, {own.count}"
-        )
-    sets = _by_model(images)
-    drawn = {m: batches(_squares([Path(i.path) for i in part[: own.count]]), batch) for m, part in sets.items()}
+    """FID: of one image of each caption to the photographs that the captions are of."""
+    own, coco, batch = params.evaluate.fid, params.samples.benchmarks.coco, params.evaluate.batch_size
+    photographs = [Path(coco.images) / name for name, _ in choose(coco, params.seed).pairs]
+    sets = _by_model([image for image in images if image.source == "coco" and image.seed == 0])
+    drawn = {model: batches(_squares([Path(i.path) for i in part]), batch) for model, part in sets.items()}
     inception = Inception(own.inception_model, own.inception_revision, own.inception_file)
     found = frechet_distances(inception, batches(_squares(photographs), batch), drawn, choose_device(params.device))
     return found, {"inception": evaluator(own.inception_model, own.inception_revision)}

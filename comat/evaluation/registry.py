@@ -17,6 +17,7 @@ def benchmarks(params: Params) -> Iterator[Benchmark]:
 
         yield Oracle()
     if on.clip_score:
+        from comat.evaluation.clip import Clip
         from comat.evaluation.clip_score import ClipScore
 
-        yield ClipScore(on.clip_score.clip_model, on.clip_score.clip_revision, device, batch)
+        yield ClipScore(Clip(on.clip_score.clip_model, on.clip_score.clip_revision, device), batch)

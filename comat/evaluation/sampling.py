@@ -28,7 +28,7 @@ def draw_base(params: Params, prompts: Path, entities: Path, unet: Path, out: Pa
     """
     held_out = [row for row in read_table(prompts / "prompts.parquet", PROMPTS) if row["split"] == "test"]
     held_out = held_out[: params.samples.prompts or len(held_out)]
-    rows = held_out + benchmark_prompts(params.samples.benchmarks)
+    rows = held_out + benchmark_prompts(params.samples.benchmarks, params.seed)
     if not rows:
         raise UserError(
             f"{prompts}: no prompt of split 'test' to draw; add a source with a validation list, or samples.benchmarks"

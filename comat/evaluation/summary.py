@@ -41,36 +41,43 @@ def comparison(params: Params, scores: Sequence[dict]) -> dict[str, dict[str, fl
     """Category → base, tuned and gain of one benchmark, each with its 95% interval; the last is `total`.
 
     Details that are a number in every row are averaged as well, to `base_<detail>` and `tuned_<detail>`.
+
+    Raises:
+        UserError: if base and tuned samples are not pairs.
     """
+    details = _numbers(scores)
 
     def row(pairs: Sequence[tuple[dict, dict]]) -> dict[str, float]:
         groups = [base["prompt_id"] for base, _ in pairs]
         base, tuned = ([pair[side]["value"] for pair in pairs] for side in (0, 1))
-        values = {"base": base, "tuned": tuned, "gain": [t - b for b, t in zip(base, tuned, strict=True)]}
-        found: dict[str, float] = {}
-        for name, own in values.items():
-            found |= _interval(params, name, own, groups)
-        details = {f"base_{k}": v for k, v in _details([b for b, _ in pairs]).items()}
-        details |= {f"tuned_{k}": v for k, v in _details([t for _, t in pairs]).items()}
-        return {**found, "n": len(pairs), **details}
+        found = _interval(params, "base", base, groups) | _interval(params, "tuned", tuned, groups)
+        found |= _interval(params, "gain", [t - b for b, t in zip(base, tuned, strict=True)], groups)
+        found["n"] = len(pairs)
+        for side, model in enumerate(("base", "tuned")):
+            found |= {
+                f"{model}_{name}": _mean([own[_key(pair[side])] for pair in pairs]) for name, own in details.items()
+            }
+        return found
 
     return _by_category(paired(scores), lambda pair: pair[0]["category"], row)
 
 
 def means(params: Params, scores: Sequence[dict]) -> dict[str, dict[str, float]]:
     """Category → mean of one model in one benchmark, `value`, with its 95% interval; the last is `total`."""
+    details = _numbers(scores)
 
     def row(own: Sequence[dict]) -> dict[str, float]:
         groups = [entry["prompt_id"] for entry in own]
-        values = _interval(params, "value", [entry["value"] for entry in own], groups)
-        return {**values, "n": len(own), **_details(own)}
+        found = _interval(params, "value", [entry["value"] for entry in own], groups)
+        means = {name: _mean([values[_key(entry)] for entry in own]) for name, values in details.items()}
+        return {**found, "n": len(own), **means}
 
     return _by_category(scores, lambda entry: entry["category"], row)
 
 
 def _by_category(entries: Sequence, category: Callable, row: Callable[[Sequence], dict]) -> dict[str, dict]:
     names = sorted({category(entry) for entry in entries})
-    return {**{n: row([e for e in entries if category(e) == n]) for n in names}, "total": row(entries)}
+    return {**{name: row([e for e in entries if category(e) == name]) for name in names}, "total": row(entries)}
 
 
 def _interval(params: Params, name: str, values: Sequence[float], groups: Sequence[str]) -> dict[str, float]:
@@ -78,8 +85,17 @@ def _interval(params: Params, name: str, values: Sequence[float], groups: Sequen
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
-def _details(rows: Sequence[dict]) -> dict[str, float]:
-    """The means of the details that are a number in every row."""
-    parsed = [json.loads(row["details"]) for row in rows]
-    shared = [k for k in parsed[0] if all(isinstance(own.get(k), int | float) for own in parsed)]
-    return {name: sum(own[name] for own in parsed) / len(parsed) for name in shared}
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _key(row: dict) -> tuple[str, str, int]:
+    return row["model"], row["prompt_id"], row["seed"]
+
+
+def _numbers(scores: Sequence[dict]) -> dict[str, dict[tuple[str, str, int], float]]:
+    """The details that are a number in every row: name → row → number."""
+    parsed = {_key(row): json.loads(row["details"]) for row in scores}
+    first = next(iter(parsed.values()), {})
+    shared = [name for name in first if all(isinstance(own.get(name), int | float) for own in parsed.values())]
+    return {name: {key: own[name] for key, own in parsed.items()} for name in shared}

@@ -38,7 +38,7 @@ def named_models(params: Params) -> list[ModelName]:
         ModelName("captioner_model", params.captioner_model, params.captioner_revision),
         *_grounded_sam_models(params),
         ModelName("discriminator_model", params.discriminator_model, params.discriminator_revision),
-        *_judges(params),
+        *judges(params),
     ]
 
 
@@ -68,7 +68,7 @@ JUDGES = {
 """Sections of `evaluate` → the models in them."""
 
 
-def _judges(params: Params) -> Iterator[ModelName]:
+def judges(params: Params) -> Iterator[ModelName]:
     """The models that evaluate; nameless where their benchmark is off."""
     for name, models in JUDGES.items():
         section = getattr(params.evaluate, name)

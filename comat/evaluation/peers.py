@@ -1,0 +1,129 @@
+"""Peers: other text-to-image models on the base's prompts and seeds, judged by the same benchmarks."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from diffusers import AutoPipelineForText2Image, DiffusionPipeline, UNet2DConditionModel
+from huggingface_hub import hf_hub_download
+
+from comat.diffusion.backbone import DTYPES, choose_device
+from comat.errors import UserError
+from comat.evaluation.distances import distances
+from comat.evaluation.sampling import undrawn
+from comat.evaluation.scores import SCORES, drawn, score
+from comat.evaluation.summary import by_benchmark, means
+from comat.hub import load_model, loaded
+from comat.images import write_image
+from comat.params import Params
+from comat.randomness import generator
+from comat.sampling import in_batches
+from comat.store import IMAGE_INDEX, read_table, write_json, write_table
+from comat.workdir import fingerprint
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A model in diffusers layout, by hub id or folder, and what replaces or joins its weights."""
+
+    name: str
+    model: str
+    revision: str | None = None
+    unet: str | None = None  # folder of a UNet2DConditionModel that takes the place of its own
+    lora: str | None = None  # folder of a LoRA
+
+
+def evaluate_peer(params: Params, peer: Peer, base: Path, out: Path) -> dict:
+    """Draw the prompts and seeds of the folder `base`, and write what the benchmarks say of them.
+
+    `out` holds `images/`, `index.parquet`, `peer.json`, `scores.parquet`, `evaluators.json` and `metrics.json`, which
+    is returned. Images that are there are left alone.
+
+    Raises:
+        UserError: if the model cannot be had, or `out` holds images of another one.
+    """
+    index = [{**row, "model": peer.name} for row in read_table(base / "index.parquet", IMAGE_INDEX)]
+    peer = replace(peer, revision=commit_of(peer))
+    _claim(params, peer, out)
+    todo = undrawn(index, out)
+    if todo:
+        _draw(params, peer, todo, out)
+    write_table(out / "index.parquet", index, IMAGE_INDEX)
+    return _judge(params, out)
+
+
+def commit_of(peer: Peer) -> str | None:
+    """The commit of the peer's revision; None for a folder."""
+    if Path(peer.model).is_dir():
+        return None
+    find = functools.partial(hf_hub_download, peer.model, "model_index.json", revision=peer.revision)
+    return Path(loaded(peer.model, "model_index.json", find)).parent.name
+
+
+def _claim(params: Params, peer: Peer, out: Path) -> None:
+    """See that `out` is this peer's, with these parameters of sampling, or nobody's yet."""
+    settings = {name: getattr(params, name) for name in ("seed", "resolution", "sampling_steps", "guidance_scale")}
+    places = [Path(place) for place in (peer.model, peer.unet, peer.lora) if place and Path(place).exists()]
+    record = {**asdict(peer), **settings, "precision": params.precision}
+    record["fingerprint"] = fingerprint(record, places, code=())
+    path = out / "peer.json"
+    if path.is_file() and (found := json.loads(path.read_text(encoding="utf-8"))) != record:
+        other = [key for key in record if found.get(key) != record[key]]
+        raise UserError(f"{out}: holds images of another model or run ({', '.join(other)}); remove it, or give --name")
+    write_json(path, record)
+
+
+@torch.no_grad()
+def _draw(params: Params, peer: Peer, todo: Sequence[dict], out: Path) -> None:
+    pipeline = load_pipeline(peer, params.precision).to(choose_device(params.device))
+    pipeline.set_progress_bar_config(disable=True)
+    for part in in_batches(todo, params.samples.batch_size, f"samples of {peer.name}"):
+        images = pipeline(
+            [row["text"] for row in part],
+            height=params.resolution,
+            width=params.resolution,
+            num_inference_steps=params.sampling_steps,
+            guidance_scale=params.guidance_scale,
+            generator=[generator(params.seed, "sample", row["prompt_id"], row["seed"]) for row in part],
+        ).images
+        for row, image in zip(part, images, strict=True):
+            write_image(out / row["path"], image)
+
+
+def load_pipeline(peer: Peer, precision: str) -> DiffusionPipeline:
+    """The pipeline with its own scheduler and without a safety checker, all weights from safetensors.
+
+    Raises:
+        UserError: if a part cannot be had, or no text-to-image pipeline of diffusers is of its kind.
+    """
+    model, dtype = peer.model, DTYPES[precision]
+    where = {"revision": peer.revision}
+    config = loaded(model, "model_index.json", lambda: DiffusionPipeline.load_config(model, **where))
+    parts = {name: None for name in ("safety_checker", "feature_extractor") if name in config}
+    parts |= {"requires_safety_checker": False} if "requires_safety_checker" in config else {}
+    if peer.unet:
+        parts["unet"] = load_model(UNet2DConditionModel, peer.unet, part="unet", dtype=dtype)
+    options = {**where, "torch_dtype": dtype, "use_safetensors": True, **parts}
+    pipeline = loaded(model, "pipeline", lambda: AutoPipelineForText2Image.from_pretrained(model, **options))
+    if peer.lora:
+        lora = peer.lora
+        loaded(lora, "LoRA", lambda: pipeline.load_lora_weights(lora, use_safetensors=True))
+    return pipeline
+
+
+def _judge(params: Params, out: Path) -> dict:
+    images = drawn(out)
+    scores, evaluators = score(params, images)
+    metrics = {name: means(params, rows) for name, rows in by_benchmark(scores).items()}
+    for name, (found, models) in distances(params, images).items():
+        metrics[name] = {"value": found[images[0].model]}
+        evaluators[name] = models
+    write_table(out / "scores.parquet", scores, SCORES)
+    write_json(out / "evaluators.json", evaluators)
+    write_json(out / "metrics.json", metrics)
+    return metrics

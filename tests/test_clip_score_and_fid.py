@@ -1,0 +1,156 @@
+"""CLIPScore and FID: the arithmetic against libraries and by hand, on small random models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models.inception import InceptionA
+from transformers import CLIPModel, CLIPProcessor
+
+from comat.errors import UserError
+from comat.evaluation.benchmark import Drawn
+from comat.evaluation.clip import Clip
+from comat.evaluation.clip_score import ClipScore
+from comat.evaluation.distances import distances
+from comat.evaluation.inception import Inception, build
+from comat.evaluation.prompt_files import benchmark_prompts
+from comat.images import read_square
+from comat.params import BenchmarkFiles, Params
+from comat.shapes.corpora import write_coco
+
+CPU = torch.device("cpu")
+
+
+def noise_image(path: Path, seed: int, size: tuple[int, int] = (16, 16)) -> np.ndarray:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def test_clip_score_is_a_hundred_times_the_cosine(tiny: Path, tmp_path: Path) -> None:
+    """CLIP's logit of one image and one text is their cosine times its scale; the batch changes nothing."""
+    texts = ["a red ball", "two green stars and a yellow cone", "a blue cube"]
+    pixels = [noise_image(tmp_path / f"{n}.png", n, size) for n, size in enumerate([(16, 16), (20, 30), (40, 24)])]
+    images = [Drawn("base", text, text, "lists", "color", 0, f"{n}.png") for n, text in enumerate(texts)]
+    model, processor = CLIPModel.from_pretrained(tiny / "clip"), CLIPProcessor.from_pretrained(tiny / "clip")
+    expected = []
+    for image, text in zip(pixels, texts, strict=True):
+        logit = model(**processor(text=text, images=Image.fromarray(image), return_tensors="pt")).logits_per_image
+        expected.append(max(0.0, 100 * logit.item() / model.logit_scale.exp().item()))
+    assert len(set(expected)) > 1
+    for batch_size in (1, 2):
+        judge = ClipScore(Clip(str(tiny / "clip"), None, CPU), batch_size)
+        assert [score.value for score in judge.scores(images, tmp_path)] == pytest.approx(expected, abs=1e-3)
+
+
+def test_clip_score_is_not_below_zero(tiny: Path, tmp_path: Path) -> None:
+    """An image whose cosine to a text is c has -c to the text's opposite: one of the two scores 0."""
+    noise_image(tmp_path / "0.png", 0)
+    judge = ClipScore(Clip(str(tiny / "clip"), None, CPU), 1)
+    image = Drawn("base", "a", "a red ball", "lists", "color", 0, "0.png")
+    before = next(judge.scores([image], tmp_path)).value
+    judge.clip.model.text_projection.weight.data.neg_()
+    after = next(judge.scores([image], tmp_path)).value
+    assert min(before, after) == 0 < max(before, after)
+
+
+def test_the_pooling_branch_leaves_the_padding_out() -> None:
+    """On an image of ones every mean is 1, so the branch is the same everywhere; torchvision's sinks at the border."""
+    block = build().Mixed_5b
+    ones = torch.ones(1, 192, 5, 5)
+    ours, theirs = block._forward(ones)[-1], InceptionA._forward(block, ones)[-1]
+    torch.testing.assert_close(ours, ours[:, :, 2:3, 2:3].expand_as(ours))
+    torch.testing.assert_close(ours[:, :, 2, 2], theirs[:, :, 2, 2])
+    assert not torch.allclose(ours[:, :, 0, 0], theirs[:, :, 0, 0])
+
+
+def test_the_last_block_takes_maxima() -> None:
+    block, x = build().Mixed_7c, torch.randn(1, 2048, 4, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(block._forward(x)[-1], block.branch_pool(F.max_pool2d(x, 3, 1, 1)))
+
+
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with random weights of Inception, its classifier among them, as they are published."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("inception")
+    model = build()
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    weights = model.state_dict() | {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
+    save_file(weights, folder / "inception.safetensors")
+    return folder
+
+
+def test_inception_reads_its_weights_and_no_others(inception: Path, tmp_path: Path) -> None:
+    features = Inception(str(inception), None, "inception.safetensors")
+    images = torch.randint(0, 256, (1, 3, 299, 299), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = features(images)
+    assert found.shape == (1, 2048) and found.dtype == torch.float64 and found.std() > 0
+    torch.testing.assert_close(found.float(), features.model(images / 127.5 - 1))
+    save_file({"conv.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match=r"cannot load other\.safetensors"):
+        Inception(str(tmp_path), None, "other.safetensors")
+    with pytest.raises(UserError, match=r"has no absent\.safetensors"):
+        Inception(str(inception), None, "absent.safetensors")
+
+
+def test_the_middle_of_an_image_is_taken(tmp_path: Path) -> None:
+    """A wide image with black sides and a white middle is white."""
+    pixels = np.zeros((10, 30, 3), np.uint8)
+    pixels[:, 10:20] = 255
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    assert read_square(tmp_path / "wide.png", 8).min() > 200
+
+
+@pytest.fixture
+def fid_params(make_params, inception: Path, tmp_path: Path) -> Params:
+    write_coco(tmp_path / "coco", count=3, size=24)
+    values = make_params().model_dump()
+    coco = {"images": "coco/train2017", "captions": "coco/annotations/captions_train2017.json", "count": 0}
+    coco = {key: str(tmp_path / value) if isinstance(value, str) else 3 for key, value in coco.items()}
+    values["samples"]["benchmarks"]["coco"] = coco
+    own = {"inception_model": str(inception), "inception_revision": None, "inception_file": "inception.safetensors"}
+    values["evaluate"] |= {"fid": own, "frechet": None, "batch_size": 2}
+    return Params.model_validate(values)
+
+
+def test_fid_of_the_photographs_themselves_is_nothing(fid_params: Params, tmp_path: Path) -> None:
+    """Base: the photographs, in another order and beside images that do not count. Tuned: noise."""
+    photographs = sorted((tmp_path / "coco/train2017").iterdir())
+    drawn = [Drawn("base", str(n), "a", "coco", "coco", 0, str(path)) for n, path in enumerate(photographs)]
+    for n in range(3):
+        noise_image(tmp_path / f"{n}.png", n)
+        drawn.append(Drawn("tuned", str(n), "a", "coco", "coco", 0, str(tmp_path / f"{n}.png")))
+        drawn.append(Drawn("base", str(n), "a", "coco", "coco", 1, str(tmp_path / f"{n}.png")))
+        drawn.append(Drawn("base", str(n), "a", "lists", "color", 0, str(tmp_path / f"{n}.png")))
+    found, evaluators = distances(fid_params, drawn)["fid"]
+    assert abs(found["base"]) < 1e-4 < 1 < found["tuned"]
+    assert evaluators == {"inception": str(fid_params.evaluate.fid.inception_model)}
+
+
+def test_captions_are_drawn_one_of_each_image(fid_params: Params) -> None:
+    rows = benchmark_prompts(fid_params.samples.benchmarks, 0)
+    assert len(rows) == 3 and {row["source"] for row in rows} == {"coco"}
+
+
+def test_prompts_of_benchmarks_come_letter_for_letter_beside_each_other(tmp_path: Path) -> None:
+    """The same words in two files are two prompts: each has images of its own."""
+    question = {"id": "1", "caption": "a  Dog", "question": "a dog?", "choices": ["yes", "no"], "answer": "yes"}
+    (tmp_path / "tifa.json").write_text(json.dumps([question | {"element_type": "animal"}] * 2))
+    dog = {"tag": "single_object", "prompt": "a  Dog", "include": [{"class": "dog", "count": 1}]}
+    (tmp_path / "geneval.jsonl").write_text(json.dumps(dog))
+    files = {"tifa": str(tmp_path / "tifa.json"), "geneval": str(tmp_path / "geneval.jsonl")}
+    rows = benchmark_prompts(BenchmarkFiles(**files, dpg=None, coco=None), 0)
+    found = [(row["text"], row["source"], row["category"], row["split"]) for row in rows]
+    assert found == [("a  Dog", "tifa", "tifa", "test"), ("a  Dog", "geneval", "single_object", "test")]
+    assert len({row["id"] for row in rows}) == 2

@@ -1,0 +1,127 @@
+"""`comat evaluate`: other pipelines of diffusers on the base's prompts, judged by the same benchmarks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diffusers import StableDiffusionXLPipeline
+from huggingface_hub import constants
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from comat.cli import app
+from comat.errors import UserError
+from comat.evaluation.peers import Peer, commit_of, evaluate_peer, load_pipeline
+from comat.images import read_rgb
+from comat.params import Params, load
+from comat.randomness import generator
+from comat.store import IMAGE_INDEX, read_table
+from tests.tiny_hub import COMMIT, serving
+from tests.tiny_models import save_pixart
+
+
+@pytest.fixture
+def params(project: Path) -> Params:
+    return load(project / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def pixart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_pixart(tmp_path_factory.mktemp("peers") / "pixart")
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sdxl", "pixart"])
+def test_a_peer_is_drawn_and_judged(
+    project: Path, params: Params, tiny: Path, pixart: Path, tmp_path: Path, kind
+) -> None:
+    model = pixart if kind == "pixart" else tiny / kind
+    metrics = evaluate_peer(params, Peer(kind, str(model)), project / "data/base_samples", tmp_path / kind)
+    assert metrics == json.loads((tmp_path / kind / "metrics.json").read_text())
+    assert metrics["oracle"]["total"]["n"] == metrics["clip_score"]["total"]["n"] == 4
+    assert metrics["clip_score"]["total"]["value_low"] <= metrics["clip_score"]["total"]["value_high"]
+    assert metrics["frechet"]["value"] > 0
+    evaluators = json.loads((tmp_path / kind / "evaluators.json").read_text())
+    assert evaluators == json.loads((project / "data/evaluate/evaluators.json").read_text())
+
+
+def test_an_image_depends_on_its_own_prompt_and_seed_alone(project: Path, params: Params, tiny: Path, tmp_path) -> None:
+    """The pipeline, called for one prompt with that sample's generator, draws what stands among the peer's images."""
+    peer = Peer("xl", str(tiny / "sdxl"))
+    evaluate_peer(params, peer, project / "data/base_samples", tmp_path)
+    row = read_table(tmp_path / "index.parquet", IMAGE_INDEX)[3]
+    pipeline = StableDiffusionXLPipeline.from_pretrained(tiny / "sdxl")
+    pipeline.set_progress_bar_config(disable=True)
+    size, own = {"height": params.resolution, "width": params.resolution}, [generator(0, "sample", row["prompt_id"], 1)]
+    steps = {"num_inference_steps": params.sampling_steps, "guidance_scale": params.guidance_scale}
+    image = pipeline([row["text"]], **size, **steps, generator=own).images[0]
+    assert row["seed"] == 1
+    assert np.abs(read_rgb(tmp_path / row["path"]).astype(int) - np.asarray(image).astype(int)).max() <= 1
+
+
+def test_images_that_are_there_are_left_and_those_of_another_model_refused(
+    project: Path, params: Params, tiny: Path, tmp_path: Path
+) -> None:
+    base, out = project / "data/base_samples", tmp_path / "peer"
+    evaluate_peer(params, Peer("peer", str(tiny / "sd15")), base, out)
+    drawn = sorted((out / "images").iterdir())
+    before = {path: path.read_bytes() for path in drawn}
+    shutil.copy(drawn[1], drawn[0])
+    drawn[2].unlink()
+    evaluate_peer(params, Peer("peer", str(tiny / "sd15")), base, out)
+    assert drawn[0].read_bytes() == before[drawn[1]]
+    assert drawn[2].read_bytes() == before[drawn[2]]
+    with pytest.raises(UserError, match=r"holds images of another model or run \(model, fingerprint\)"):
+        evaluate_peer(params, Peer("peer", str(tiny / "sdxl")), base, out)
+
+
+def test_the_lora_and_another_unet_change_the_pipeline(project: Path, tiny: Path) -> None:
+    """The tuned model as a peer: the base with the warmed-up UNet and the LoRA that `train` wrote."""
+    unet, lora = str(project / "data/warmup/unet"), str(project / "data/train/lora")
+    pipeline = load_pipeline(Peer("tuned", str(tiny / "sdxl"), unet=unet, lora=lora), "fp32")
+    plain = load_pipeline(Peer("base", str(tiny / "sdxl")), "fp32")
+    assert pipeline.get_active_adapters() and not plain.get_active_adapters()
+    assert not pipeline.unet.conv_in.weight.equal(plain.unet.conv_in.weight)
+
+
+def test_the_commit_of_a_hub_id_is_found_once_and_kept(tiny: Path, tmp_path: Path, monkeypatch) -> None:
+    shutil.copytree(tiny / "sd15", tmp_path / "served/user/sd15")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with serving(tmp_path / "served") as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        assert commit_of(Peer("peer", "user/sd15", "main")) == COMMIT
+        with pytest.raises(UserError, match="no such repository"):
+            commit_of(Peer("peer", "user/nothing"))
+    assert commit_of(Peer("peer", str(tiny / "sd15"))) is None
+
+
+def test_what_is_no_pipeline_is_named(tiny: Path) -> None:
+    with pytest.raises(UserError, match=r"blip': cannot load model_index\.json"):
+        load_pipeline(Peer("blip", str(tiny / "blip")), "fp32")
+
+
+def test_pickled_weights_are_not_read(tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny / "sd15", tmp_path / "old")
+    weights = tmp_path / "old/unet/diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(UserError, match="cannot load pipeline"):
+        load_pipeline(Peer("old", str(tmp_path / "old")), "fp32")
+
+
+def test_the_command_prints_the_peer_beside_base_and_tuned(
+    project: Path, tiny: Path, tmp_path: Path, monkeypatch
+) -> None:
+    shutil.copytree(project / "data", tmp_path / "data")
+    YAML().dump(load(project / "params.yaml").model_dump(), tmp_path / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["evaluate", "--model", str(tiny / "sd15"), "--name", "other"])
+    assert result.exit_code == 0, result.stderr
+    head = result.stdout.splitlines()[0].split()
+    assert head[-4:] == ["95%", "interval", "images", "other"]
+    assert "other" in CliRunner().invoke(app, ["show"]).stdout
+    assert "nan" not in result.stdout
