@@ -41,7 +41,8 @@ from comat.discriminators.unet import UNetDiscriminator
 from comat.params import Params, load
 from comat.randomness import generator
 from comat.segmenters import Segmenter
-from comat.segmenters.grounded_sam import Detector, GroundedSam, Thresholds
+from comat.segmenters.grounded_sam import GroundedSam
+from comat.segmenters.grounding import Detector, Thresholds
 from comat.segmenters.load import load_segmenter
 from comat.shapes.recipe.__main__ import save
 from comat.shapes.recipe.tokenizers import bert_tokenizer, clip_tokenizer

@@ -23,8 +23,9 @@ from comat.errors import UserError
 from comat.models.names import local_models
 from comat.params import Params
 from comat.segmenters import sam
-from comat.segmenters.grounded_sam import GroundedSam, Thresholds, boxes_of_nouns, caption_of, noun_weights
+from comat.segmenters.grounded_sam import GroundedSam
 from comat.segmenters.grounded_sam_hf import GroundingDinoHF, SegmentAnythingHF
+from comat.segmenters.grounding import Thresholds, boxes_of_nouns, caption_of, noun_weights
 from comat.segmenters.grounding_dino import MEAN, STD, GroundingDino, TextEncoder
 from comat.segmenters.load import load_segmenter
 from comat.segmenters.sam import SegmentAnything
@@ -106,9 +107,10 @@ def test_which_boxes_count_and_whose_they_are() -> None:
         ([0.1, 0.2, 0.2, 0.9], [0.5, 0.2, 0.1, 0.1]),  # sure of the full stop alone
         strict=True,
     )
-    corners, nouns = boxes_of_nouns(torch.tensor(scores), torch.tensor(boxes), weights, Thresholds(0.35, 0.25, 0.8))
-    torch.testing.assert_close(corners, torch.tensor([[0.5, 0, 1, 1], [0, 0, 0.5, 1]]))
-    assert nouns.tolist() == [1, 0]
+    found = boxes_of_nouns(torch.tensor(scores), torch.tensor(boxes), weights, Thresholds(0.35, 0.25, 0.8))
+    torch.testing.assert_close(found.corners, torch.tensor([[0.5, 0, 1, 1], [0, 0, 0.5, 1]]))
+    assert found.nouns.tolist() == [1, 0]
+    torch.testing.assert_close(found.fit, torch.tensor([0.65, 0.6]))
 
 
 def test_boxes_are_those_of_the_librarys_predict(detector: GroundingDino) -> None:

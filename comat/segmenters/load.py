@@ -20,7 +20,8 @@ def load_segmenter(params: Params, device: torch.device, dtype: torch.dtype) -> 
         source = (params.segmenter_model, params.segmenter_revision)
         return ClipSeg(*source, params.segmenter_threshold, device, dtype)
 
-    from comat.segmenters.grounded_sam import GroundedSam, Thresholds
+    from comat.segmenters.grounded_sam import GroundedSam
+    from comat.segmenters.grounding import Thresholds
 
     parts = {"grounded_sam": _packages, "grounded_sam_hf": _transformers}[params.segmenter]
     section = params.grounded_sam
