@@ -1,0 +1,53 @@
+"""DPG-Bench (Hu et al. 2024): the share of yes-or-no questions about a dense prompt that its image fulfils.
+
+Questions depend on each other as in a Davidsonian scene graph (Cho et al. 2024): whether the hat is red counts only if
+there is a hat.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from comat.evaluation.benchmark import Drawn, Score
+from comat.evaluation.formats.dpg import Question, fulfilled, read
+from comat.evaluation.vqa import BlipVqa
+from comat.images import read_rgb
+
+
+class Dpg:
+    """The answer is yes where BLIP finds "yes" likelier than "no". `path`: the file of questions."""
+
+    name = "dpg"
+
+    def __init__(self, path: Path, vqa: BlipVqa, batch_size: int) -> None:
+        self.questions = read(path)
+        self.vqa, self.batch_size = vqa, batch_size
+        self.evaluators = {"vqa": vqa.id}
+
+    def covers(self, image: Drawn) -> bool:
+        return image.source == self.name and image.text in self.questions
+
+    def scores(self, images: Sequence[Drawn], folder: Path) -> Iterator[Score]:
+        """The share of fulfilled questions for every image, in order; in the details, the share for each category.
+
+        Raises:
+            UserError: if an image is missing or unreadable.
+        """
+        for at in range(0, len(images), self.batch_size):
+            part = images[at : at + self.batch_size]
+            asked = [self.questions[image.text] for image in part]
+            pixels = [read_rgb(folder / image.path) for image in part]
+            found = self.vqa.yes(pixels, [[question.question for question in own] for own in asked])
+            for questions, probabilities in zip(asked, found, strict=True):
+                yield dpg_score(questions, [p > 0.5 for p in probabilities])
+
+
+def dpg_score(questions: Sequence[Question], answers: Sequence[bool]) -> Score:
+    """The score of an image, in [0, 1]. Categories take the answers as they are, as the published ones do."""
+    by_category: dict[str, list[bool]] = defaultdict(list)
+    for question, answer in zip(questions, answers, strict=True):
+        by_category[question.category].append(answer)
+    counted = fulfilled(questions, answers)
+    return Score(sum(counted) / len(counted), {kind: sum(own) / len(own) for kind, own in by_category.items()})

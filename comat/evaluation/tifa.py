@@ -1,0 +1,51 @@
+"""TIFA (Hu et al. 2023): the share of multiple-choice questions about a prompt that its image answers rightly."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from comat.evaluation.benchmark import Drawn, Score
+from comat.evaluation.formats.tifa import Question, read
+from comat.evaluation.vqa import BlipVqa
+from comat.images import read_rgb
+
+
+class Tifa:
+    """A question is answered by the choice that BLIP finds likeliest. `path`: the file of questions."""
+
+    name = "tifa"
+
+    def __init__(self, path: Path, vqa: BlipVqa, batch_size: int) -> None:
+        self.questions = read(path)
+        self.vqa, self.batch_size = vqa, batch_size
+        self.evaluators = {"vqa": vqa.id}
+
+    def covers(self, image: Drawn) -> bool:
+        return image.source == self.name and image.text in self.questions
+
+    def scores(self, images: Sequence[Drawn], folder: Path) -> Iterator[Score]:
+        """The share of right answers for every image, in order; in the details, the share for each type of element.
+
+        Raises:
+            UserError: if an image is missing or unreadable.
+        """
+        for at in range(0, len(images), self.batch_size):
+            part = images[at : at + self.batch_size]
+            asked = [self.questions[image.text] for image in part]
+            pixels = [read_rgb(folder / image.path) for image in part]
+            found = self.vqa.log_likelihoods(pixels, [[(q.question, q.choices) for q in own] for own in asked])
+            for questions, values in zip(asked, found, strict=True):
+                yield tifa_score(questions, values)
+
+
+def tifa_score(questions: Sequence[Question], log_likelihoods: Sequence[Sequence[float]]) -> Score:
+    """The score of an image, in [0, 1], from the log-likelihood of every choice of every question of its prompt."""
+    by_type: dict[str, list[bool]] = defaultdict(list)
+    right = []
+    for question, values in zip(questions, log_likelihoods, strict=True):
+        likeliest = max(range(len(values)), key=values.__getitem__)
+        right.append(question.choices[likeliest] == question.answer)
+        by_type[question.element_type].append(right[-1])
+    return Score(sum(right) / len(right), {kind: sum(own) / len(own) for kind, own in by_type.items()})

@@ -1,0 +1,67 @@
+"""Small random models that judge images: BLIP for questions, CLIP."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from transformers import BertTokenizerFast, BlipConfig, BlipForQuestionAnswering, CLIPConfig, CLIPModel
+
+from comat.shapes.recipe.tokenizers import bert_tokenizer, clip_tokenizer
+from tests.tiny_models import PIXELS, VISION
+from tests.tiny_segmenters import shake
+
+SIZE = {"size": {"height": 16, "width": 16}}
+
+
+def vqa_tokenizer() -> BertTokenizerFast:
+    """Words of the shapes world, single characters, "yes" and "no"."""
+    known = bert_tokenizer().get_vocab()
+    words = [*sorted(known, key=known.get), "yes", "no", "?"]
+    return BertTokenizerFast(vocab={word: i for i, word in enumerate(words)}, do_lower_case=True, model_max_length=32)
+
+
+def save_blip_vqa(folder: Path, tokenizer: BertTokenizerFast | None = None) -> Path:
+    torch.manual_seed(11)
+    tokenizer = tokenizer or vqa_tokenizer()
+    text = {
+        "vocab_size": len(tokenizer) + 1,
+        "hidden_size": 16,
+        "encoder_hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 32,
+        "bos_token_id": len(tokenizer),  # as BLIP's: a token that its tokenizer does not know
+        "eos_token_id": tokenizer.sep_token_id,
+        "sep_token_id": tokenizer.sep_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = BlipConfig(text_config=text, vision_config=VISION | {"num_hidden_layers": 1})
+    shake(BlipForQuestionAnswering(config)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(PIXELS | SIZE))
+    return folder
+
+
+def save_clip(folder: Path) -> Path:
+    torch.manual_seed(12)
+    tokenizer = clip_tokenizer()
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 24,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = CLIPConfig(text_config=text, vision_config=VISION, projection_dim=8)
+    shake(CLIPModel(config)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    sizes = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(PIXELS | sizes))
+    return folder
