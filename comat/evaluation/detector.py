@@ -41,7 +41,7 @@ class NounDetector:
     @torch.no_grad()
     def instances(self, image: np.ndarray, nouns: Sequence[str]) -> list[list[Instance]]:
         """The instances of each of the nouns, at least one noun, in a (H, W, 3) uint8 image; the surest first."""
-        pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1)[None].float() / 255
+        pixels = torch.tensor(image, device=self.device).permute(2, 0, 1)[None].float() / 255
         (found,) = find_boxes(self.detector, pixels, [nouns], self.limits)
         return [instances_of(found, noun) for noun in range(len(nouns))]
 

@@ -36,7 +36,7 @@ class Plan:
 
 
 class T2ICompBench:
-    """Every category by its own definition; see docs/evaluation.md. The parser finds the noun phrases."""
+    """Every category by its own definition; see docs/benchmarks.md. The parser finds the noun phrases."""
 
     name = "t2i_compbench"
 
@@ -108,7 +108,7 @@ def questions_of(text: str, entities: Sequence[ParsedEntity], relation: Relation
 def noun_phrase(text: str, entity: ParsedEntity) -> str:
     """The noun with its article and all before it; attributes from elsewhere come first: "the blue car"."""
     noun = entity.noun_span
-    start = min(noun, *entity.attribute_spans, *entity.numeral_spans)[0]
+    start, _ = min([noun, *entity.attribute_spans, *entity.numeral_spans])
     own = text[start : noun[1]]
     elsewhere = [
         word for word, span in zip(entity.attributes, entity.attribute_spans, strict=True) if span[0] > noun[0]

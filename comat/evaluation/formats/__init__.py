@@ -1,5 +1,5 @@
 """The files of published benchmarks, one module a format: what must be asked of the image of each prompt.
 
-docs/evaluation.md describes them. `prompts` of each module lists what is to be drawn: the text of a prompt, by which an
+docs/benchmarks.md describes them. `prompts` of each module lists what is to be drawn: the text of a prompt, by which an
 image finds its questions again, and its category. No module here loads a model.
 """

@@ -31,7 +31,7 @@ def file_text(path: Path) -> str:
         UserError: if it is missing, empty or not UTF-8.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; docs/evaluation.md says what it holds and where it is published")
+        raise UserError(f"{path}: no such file; docs/benchmarks.md says what it holds and where it is published")
     return text_of(path)
 
 

@@ -1,0 +1,195 @@
+"""TIFA and DPG-Bench: their files, their arithmetic by hand, and both on small random models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from comat.errors import UserError
+from comat.evaluation.benchmark import Drawn
+from comat.evaluation.dpg import Dpg, dpg_score
+from comat.evaluation.formats import dpg, tifa
+from comat.evaluation.tifa import Tifa, tifa_score
+from comat.evaluation.vqa import BlipVqa
+from tests.tiny_judges import save_blip_vqa
+
+QUESTION = {
+    "id": "own_1",
+    "caption": "two red balls",
+    "question": "what color are the balls?",
+    "choices": ["red", "blue", "green"],
+    "answer": "red",
+    "element_type": "color",
+    "element": "red",
+}
+COUNT = QUESTION | {"question": "how many balls?", "choices": ["1", "2"], "answer": "2", "element_type": "counting"}
+OTHER = QUESTION | {"id": "own_2", "caption": "a blue cube", "choices": ["red", "blue"], "answer": "blue"}
+
+COLUMNS = "item_id,text,keywords,proposition_id,dependency,category_broad,category_detailed,tuple"
+HEADER = f"{COLUMNS},question_natural_language\n"
+LINES = [
+    'p1,"a cat in a red hat, asleep",,1,0,entity,whole,entity - whole (cat),Is there a cat?',
+    'p1,"a cat in a red hat, asleep",,3,"1, 2",attribute,color,attribute - color (hat),Is the hat red?',
+    'p1,"a cat in a red hat, asleep",,2,1,entity,part,entity - part (hat),Does it wear a hat?',
+    'p1,"a cat in a red hat, asleep",,4,0,attribute,state,attribute - state (cat),Is it asleep?',
+    "p2,a dog,,1,0,entity,whole,entity - whole (dog),Is there a dog?",
+]
+
+
+@pytest.fixture
+def tifa_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tifa.json"
+    path.write_text(json.dumps([QUESTION, COUNT, OTHER]))
+    return path
+
+
+@pytest.fixture
+def dpg_file(tmp_path: Path) -> Path:
+    path = tmp_path / "dpg.csv"
+    path.write_text(HEADER + "\n".join(LINES) + "\n")
+    return path
+
+
+def test_the_questions_and_prompts_of_tifa(tifa_file: Path) -> None:
+    found = tifa.read(tifa_file)
+    assert [len(own) for own in found.values()] == [2, 1]
+    assert found["two red balls"][1].answer == "2"
+    assert tifa.prompts(tifa_file) == [("two red balls", "tifa"), ("a blue cube", "tifa")]
+
+
+def test_tifa_by_hand(tifa_file: Path) -> None:
+    """Likeliest choices: red of red, blue and green (right); 1 of 1 and 2 (wrong). 1 of 2; colour 1, counting 0."""
+    own = tifa.read(tifa_file)["two red balls"]
+    found = tifa_score(own, [[-1.0, -2.0, -3.0], [-0.5, -0.7]])
+    assert (found.value, found.details) == (0.5, {"color": 1.0, "counting": 0.0})
+
+
+def test_the_questions_and_prompts_of_dpg(dpg_file: Path) -> None:
+    """Parents come before their children, whatever the order of the file."""
+    found = dpg.read(dpg_file)
+    own = {question.number: question.parents for question in found["a cat in a red hat, asleep"]}
+    assert own == {1: [], 2: [1], 3: [1, 2], 4: []}
+    assert list(own).index(1) < list(own).index(2) < list(own).index(3)
+    assert dpg.prompts(dpg_file) == [("a cat in a red hat, asleep", "dpg"), ("a dog", "dpg")]
+
+
+@pytest.mark.parametrize(
+    ("yes", "score"),
+    [
+        ({1, 2, 3, 4}, 1.0),
+        ({1, 3, 4}, 0.5),  # no hat, so none that is red: the cat, and that it sleeps
+        ({2, 3, 4}, 0.25),  # no cat, so no hat and nothing of it; that it sleeps depends on nothing here
+        ({1, 2}, 0.5),
+        (set(), 0.0),
+    ],
+)
+def test_dpg_by_hand(dpg_file: Path, yes: set[int], score: float) -> None:
+    """Four questions; 2 depends on 1, 3 on 1 and 2. Categories take the answers as they are."""
+    own = dpg.read(dpg_file)["a cat in a red hat, asleep"]
+    found = dpg_score(own, [question.number in yes for question in own])
+    assert found.value == score
+    assert found.details == {"entity": len(yes & {1, 2}) / 2, "attribute": len(yes & {3, 4}) / 2}
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ("[", r"tifa\.json: expected JSON"),
+        ("{}", r"tifa\.json: expected a list of questions, got '\{\}'"),
+        ("[]", "expected a list of questions"),
+        (["red"], r"entry 1: row is 'red': Input should be a valid dictionary"),
+        (
+            [QUESTION, {k: v for k, v in COUNT.items() if k != "answer"}],
+            r"entry 2: answer is missing; expected id,",
+        ),
+        ([QUESTION | {"choices": ["red"]}], "entry 1: choices is .*at least 2 items"),
+        ([QUESTION | {"choices": "red or blue"}], "entry 1: choices is 'red or blue': Input should be a valid list"),
+        (
+            [QUESTION | {"answer": "pink"}],
+            "entry 1: row is .*the answer 'pink' is none of the choices",
+        ),
+        ([QUESTION, COUNT | {"caption": "a ball"}], "entry 2: caption is 'a ball': expected 'two red balls', as id"),
+    ],
+)
+def test_what_is_wrong_with_a_file_of_tifa(tmp_path: Path, entries: object, message: str) -> None:
+    path = tmp_path / "tifa.json"
+    path.write_text(entries if isinstance(entries, str) else json.dumps(entries))
+    with pytest.raises(UserError, match=message):
+        tifa.read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEADER, r"dpg\.csv: expected a line for each question, found none"),
+        (
+            "a,b\n1,2\n",
+            r"dpg\.csv, line 2: item_id is missing; expected item_id, text, proposition_id",
+        ),
+        (HEADER + LINES[4].replace(",1,0,", ",one,0,"), "line 2: proposition_id is 'one': expected a whole number"),
+        (HEADER + LINES[4].replace(",1,0,", ",0,0,"), "line 2: proposition_id is .*greater than or equal to 1"),
+        (HEADER + LINES[4].replace(",1,0,", ",1,none,"), "line 2: dependency is 'none': expected numbers of propos"),
+        (
+            HEADER + LINES[4].replace(",1,0,", ",1,7,"),
+            r"item 'p2': proposition 1 depends on 7.* one of \[1\], or",
+        ),
+        (HEADER + LINES[4].replace(",1,0,", ",1,1,"), r"item 'p2': propositions \[1, 1\] depend on each other"),
+        (HEADER + LINES[4] + "\n" + LINES[4], "line 3: item 'p2' has a proposition 1 before"),
+        (HEADER + LINES[4] + "\n" + LINES[2].replace("p1", "p2"), "line 3: item 'p2' has another text before"),
+        (HEADER + LINES[4] + "\n" + LINES[4].replace("p2", "p3"), "item 'p3' has the text of another"),
+        (HEADER + LINES[4] + ",more", "line 2: 10 cells, but 9 columns"),
+    ],
+)
+def test_what_is_wrong_with_a_file_of_dpg(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "dpg.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        dpg.read(path)
+
+
+@pytest.mark.parametrize("read", [tifa.read, dpg.read])
+def test_a_missing_file_is_named(tmp_path: Path, read) -> None:
+    with pytest.raises(UserError, match=r"gone: no such file; docs/benchmarks\.md says"):
+        read(tmp_path / "gone")
+
+
+def drawn(folder: Path, source: str, texts: list[str]) -> list[Drawn]:
+    rng = np.random.default_rng(0)
+    for seed in range(len(texts)):
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{seed}.png")
+    return [Drawn("base", f"p{i}", text, source, source, i, f"{i}.png") for i, text in enumerate(texts)]
+
+
+def test_both_on_a_random_model(tmp_path: Path, tifa_file: Path, dpg_file: Path) -> None:
+    """Scores are the shares of what the model itself answers, image by image, whatever the batch."""
+    vqa = BlipVqa(str(save_blip_vqa(tmp_path / "vqa")), None, torch.device("cpu"))
+    texts = ["two red balls", "a blue cube", "two red balls"]
+    images = drawn(tmp_path, "tifa", texts)
+    benchmark = Tifa(tifa_file, vqa, batch_size=2)
+    assert all(benchmark.covers(image) for image in images)
+    values = [score.value for score in benchmark.scores(images, tmp_path)]
+    for image, value in zip(images, values, strict=True):
+        own = benchmark.questions[image.text]
+        pixels = np.asarray(Image.open(tmp_path / image.path))
+        choices = [vqa.log_likelihoods([pixels], [[(q.question, q.choices)]])[0][0] for q in own]
+        right = [q.choices[int(np.argmax(c))] == q.answer for q, c in zip(own, choices, strict=True)]
+        assert value == np.mean(right)
+    images = drawn(tmp_path, "dpg", ["a dog", "a cat in a red hat, asleep"])
+    benchmark = Dpg(dpg_file, vqa, batch_size=2)
+    assert all(benchmark.covers(image) for image in images)
+    dog = np.asarray(Image.open(tmp_path / "0.png"))
+    values = [score.value for score in benchmark.scores(images, tmp_path)]
+    assert values[0] == float(vqa.yes([dog], [["Is there a dog?"]])[0][0] > 0.5)
+    assert values[1] in (0, 0.25, 0.5, 0.75, 1)
+
+
+def test_only_their_own_prompts_are_covered(tmp_path: Path, tifa_file: Path) -> None:
+    benchmark = Tifa(tifa_file, BlipVqa(str(save_blip_vqa(tmp_path / "vqa")), None, torch.device("cpu")), 2)
+    assert benchmark.evaluators == {"vqa": str(tmp_path / "vqa")}
+    assert not benchmark.covers(Drawn("base", "p", "two red balls", "t2i", "color", 0, "x.png"))
+    assert not benchmark.covers(Drawn("base", "p", "three red balls", "tifa", "tifa", 0, "x.png"))
