@@ -112,8 +112,8 @@ def directions(a: Instance, b: Instance) -> set[str]:
     The offset of the centres, less `SLACK` times the sum of the sizes along each axis, must exceed half the distance
     of the centres.
     """
-    dx, dy = (a.left + a.right - b.left - b.right) / 2, (a.top + a.bottom - b.top - b.bottom) / 2
-    wide, high = (a.right - a.left + b.right - b.left), (a.bottom - a.top + b.bottom - b.top)
+    dx, dy = ((a.left + a.right) - (b.left + b.right)) / 2, ((a.top + a.bottom) - (b.top + b.bottom)) / 2
+    wide, high = a.right - a.left + b.right - b.left, a.bottom - a.top + b.bottom - b.top
     half = hypot(dx, dy) / 2
     found = {
         "left of": -dx - SLACK * wide,

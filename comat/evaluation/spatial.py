@@ -65,8 +65,8 @@ def relation_score(name: str, first: Instance, second: Instance, side: float) ->
 
     side: the image's longer side, in the unit of the boxes.
     """
-    dx = (first.left + first.right - second.left - second.right) / 2 / side
-    dy = (first.top + first.bottom - second.top - second.bottom) / 2 / side
+    dx = ((first.left + first.right) - (second.left + second.right)) / 2 / side
+    dy = ((first.top + first.bottom) - (second.top + second.bottom)) / 2 / side
     if name == "near":
         return 1.0 if min(abs(dx), abs(dy)) < NEAR else NEAR / max(abs(dx), abs(dy))
     along, across = {"left": (-dx, dy), "right": (dx, dy), "top": (-dy, dx), "bottom": (dy, dx)}[name]
