@@ -17,7 +17,7 @@ from comat.evaluation.detector import Instance, NounDetector
 from comat.evaluation.formats.geneval import COLOURS, Metadata, prompts, read
 from comat.evaluation.geneval import TEMPLATES, GenEval, crop, directions, problems
 from comat.segmenters.grounding import Thresholds
-from tests.tiny_judges import save_clip
+from tests.tiny_models import save_clip
 from tests.tiny_segmenters import save_grounding_dino_hf
 
 CPU = torch.device("cpu")

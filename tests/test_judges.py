@@ -25,7 +25,7 @@ from comat.evaluation.vqa import BlipVqa
 from comat.segmenters.grounding import Boxes, Thresholds
 from comat.shapes.recipe.tokenizers import bert_tokenizer
 from tests import tiny_judges as tiny
-from tests.tiny_models import save_blip
+from tests.tiny_models import save_blip, save_clip
 from tests.tiny_segmenters import save_grounding_dino_hf
 
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ def pictures(count: int, height: int = 20, width: int = 28) -> list[np.ndarray]:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("judges")
     tiny.save_blip_vqa(root / "vqa")
-    tiny.save_clip(root / "clip")
+    save_clip(root / "clip")
     save_grounding_dino_hf(root / "detector")
     return root
 

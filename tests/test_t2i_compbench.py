@@ -21,7 +21,8 @@ from comat.evaluation.spatial import Relation, overlap, relation_in, relation_sc
 from comat.evaluation.t2i_compbench import CATEGORIES, Plan, T2ICompBench, plan_of
 from comat.evaluation.vqa import BlipVqa
 from comat.segmenters.grounding import Thresholds
-from tests.tiny_judges import save_blip_vqa, save_clip
+from tests.tiny_judges import save_blip_vqa
+from tests.tiny_models import save_clip
 from tests.tiny_segmenters import save_grounding_dino_hf
 
 CPU = torch.device("cpu")

@@ -1,4 +1,4 @@
-"""Small random models that judge images: BLIP for questions, CLIP."""
+"""A small random BLIP for questions about images."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import torch
-from transformers import BertTokenizerFast, BlipConfig, BlipForQuestionAnswering, CLIPConfig, CLIPModel
+from transformers import BertTokenizerFast, BlipConfig, BlipForQuestionAnswering
 
-from comat.shapes.recipe.tokenizers import bert_tokenizer, clip_tokenizer
+from comat.shapes.recipe.tokenizers import bert_tokenizer
 from tests.tiny_models import PIXELS, VISION
 from tests.tiny_segmenters import shake
 
@@ -42,26 +42,4 @@ def save_blip_vqa(folder: Path, tokenizer: BertTokenizerFast | None = None) -> P
     shake(BlipForQuestionAnswering(config)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PIXELS | SIZE))
-    return folder
-
-
-def save_clip(folder: Path) -> Path:
-    torch.manual_seed(12)
-    tokenizer = clip_tokenizer()
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 24,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    config = CLIPConfig(text_config=text, vision_config=VISION, projection_dim=8)
-    shake(CLIPModel(config)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    sizes = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
-    (folder / "preprocessor_config.json").write_text(json.dumps(PIXELS | sizes))
     return folder

@@ -11,7 +11,10 @@ from comat.images import read_rgb
 
 
 class ClipScore:
-    """100 times the cosine similarity, not below 0: torchmetrics' scale. That gives means of batches, not rows."""
+    """100 times the cosine similarity, not below 0: the scale of torchmetrics.
+
+    Torchmetrics itself gives the mean of a batch, not a score for every image, and 1.9 fails with transformers 5.
+    """
 
     name = "clip_score"
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from comat.evaluation.benchmark import Drawn, Score
-from comat.evaluation.formats.dpg import Question, fulfilled, read
+from comat.evaluation.formats.dpg import Question, read
 from comat.evaluation.vqa import BlipVqa
 from comat.images import read_rgb
 
@@ -51,3 +51,11 @@ def dpg_score(questions: Sequence[Question], answers: Sequence[bool]) -> Score:
         by_category[question.category].append(answer)
     counted = fulfilled(questions, answers)
     return Score(sum(counted) / len(counted), {kind: sum(own) / len(own) for kind, own in by_category.items()})
+
+
+def fulfilled(questions: Sequence[Question], answers: Sequence[bool]) -> list[bool]:
+    """Which of a prompt's questions count as answered with yes: those whose parents do as well. Parents come first."""
+    counted: dict[int, bool] = {}
+    for question, answer in zip(questions, answers, strict=True):
+        counted[question.number] = answer and all(counted[parent] for parent in question.parents)
+    return [counted[question.number] for question in questions]

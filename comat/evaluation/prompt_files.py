@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from comat.coco import choose
 from comat.corpora.text import prompt_id
 from comat.evaluation.formats import dpg, geneval, tifa
 from comat.params import BenchmarkFiles
@@ -24,6 +25,11 @@ def benchmark_prompts(files: BenchmarkFiles, seed: int) -> list[dict]:
     for _, caption in choose(files.coco, seed).pairs if files.coco else ():
         rows |= _row("coco", caption, "coco")
     return list(rows.values())
+
+
+def _row(source: str, text: str, category: str) -> dict[str, dict]:
+    id = prompt_id(text, source)
+    return {id: {"id": id, "text": text, "source": source, "category": category, "split": "test"}}
 
 
 READERS: dict[str, Callable[[Path], list[tuple[str, str]]]] = {

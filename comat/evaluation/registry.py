@@ -42,7 +42,6 @@ def benchmarks(params: Params) -> Iterator[Benchmark]:
 
         yield GenEval(Path(files.geneval), _detector(on.geneval, device), _clip(on.geneval, device))
     if on.clip_score:
-        from comat.evaluation.clip import Clip
         from comat.evaluation.clip_score import ClipScore
 
         yield ClipScore(_clip(on.clip_score, device), batch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated
@@ -90,11 +89,3 @@ def prompts(path: Path) -> list[tuple[str, str]]:
         UserError: as `read`.
     """
     return [(text, "dpg") for text in read(path)]
-
-
-def fulfilled(questions: Sequence[Question], answers: Sequence[bool]) -> list[bool]:
-    """Which of a prompt's questions count as answered with yes: those whose parents do as well. Parents come first."""
-    counted: dict[int, bool] = {}
-    for question, answer in zip(questions, answers, strict=True):
-        counted[question.number] = answer and all(counted[parent] for parent in question.parents)
-    return [counted[question.number] for question in questions]

@@ -1,0 +1,74 @@
+"""The parameters switch benchmarks on, with the models and files that they name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from comat.evaluation.benchmark import Drawn
+from comat.evaluation.prompt_files import benchmark_prompts
+from comat.evaluation.scores import score
+from comat.params import Params, load
+from tests.conftest import ROOT
+from tests.test_geneval import COUNTING
+from tests.test_question_benchmarks import HEADER, LINES, QUESTION
+from tests.tiny_judges import save_blip_vqa
+from tests.tiny_segmenters import save_grounding_dino_hf
+
+
+@pytest.fixture
+def params(tmp_path: Path, tiny: Path, make_params: Callable[..., Params]) -> Params:
+    """All benchmarks on but the oracle, which knows its own world only."""
+    vqa = {"vqa_model": str(save_blip_vqa(tmp_path / "vqa")), "vqa_revision": None}
+    detector = {"detector_model": str(save_grounding_dino_hf(tmp_path / "detector")), "detector_revision": None}
+    clip = {"clip_model": str(tiny / "clip"), "clip_revision": None}
+    (tmp_path / "tifa.json").write_text(json.dumps([QUESTION]))
+    (tmp_path / "dpg.csv").write_text(HEADER + LINES[4] + "\n")
+    (tmp_path / "geneval.jsonl").write_text(json.dumps(COUNTING) + "\n")
+    files = {"tifa": "tifa.json", "dpg": "dpg.csv", "geneval": "geneval.jsonl"}
+    values = load(ROOT / "params.yaml")
+    samples = values.samples.model_dump()
+    samples["benchmarks"] |= {name: str(tmp_path / file) for name, file in files.items()}
+    evaluate = values.evaluate.model_dump() | {
+        "oracle": False,
+        "t2i_compbench": vqa | detector | clip,
+        "tifa": vqa,
+        "dpg": vqa,
+        "geneval": detector | clip,
+        "clip_score": clip,
+        "frechet": None,
+    }
+    return make_params(samples=samples, evaluate=evaluate)
+
+
+def test_every_benchmark_scores_what_is_its_own(params: Params, tmp_path: Path) -> None:
+    """The prompts drawn for the files, found again by their texts, and one of T2I-CompBench."""
+    rows = benchmark_prompts(params.samples.benchmarks, params.seed)
+    rows.append({"id": "t", "text": "a red ball", "source": "t2i", "category": "color"})
+    images = []
+    for row in rows:
+        path = tmp_path / f"{row['id']}.png"
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 60, 3), dtype=np.uint8)).save(path)
+        images.append(Drawn("base", row["id"], row["text"], row["source"], row["category"], 0, str(path)))
+    scores, evaluators = score(params, images)
+    found = [(row["benchmark"], row["text"]) for row in scores]
+    assert found[:4] == [
+        ("t2i_compbench", "a red ball"),
+        ("tifa", "two red balls"),
+        ("dpg", "a dog"),
+        ("geneval", "a photo of two cats"),
+    ]
+    assert [name for name, _ in found[4:]] == ["clip_score"] * 4
+    assert [row["category"] for row in scores[:4]] == ["color", "tifa", "dpg", "counting"]
+    assert {name: set(models) for name, models in evaluators.items()} == {
+        "t2i_compbench": {"vqa", "detector", "clip", "parser"},
+        "tifa": {"vqa"},
+        "dpg": {"vqa"},
+        "geneval": {"detector", "clip"},
+        "clip_score": {"clip"},
+    }
