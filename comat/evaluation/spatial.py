@@ -1,6 +1,6 @@
 """T2I-CompBench's 2-D spatial relations (Huang et al. 2023): what a prompt asks for, and how well two boxes meet it.
 
-The rules are those of the published scores: soft where the paper's text has a yes or no.
+The rules are those of the published code, by which the published scores were made.
 """
 
 from __future__ import annotations
