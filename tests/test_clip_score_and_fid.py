@@ -124,6 +124,7 @@ def fid_params(make_params, inception: Path, tmp_path: Path) -> Params:
     return Params.model_validate(values)
 
 
+@pytest.mark.slow
 def test_fid_of_the_photographs_themselves_is_nothing(fid_params: Params, tmp_path: Path) -> None:
     """Base: the photographs, in another order and beside images that do not count. Tuned: noise."""
     photographs = sorted((tmp_path / "coco/train2017").iterdir())
