@@ -76,7 +76,7 @@ def show(folder: Path = DATA / "evaluate", peers: Path = PEERS) -> None:
 @app.command()
 @main_guard
 def evaluate(
-    model: str = typer.Option(..., help="Hub id or folder of a text-to-image pipeline in diffusers layout."),
+    model: str = typer.Option(None, help="Hub id or folder of a text-to-image pipeline; none: images are in OUT/NAME."),
     revision: str = typer.Option(None, help="Its commit, tag or branch."),
     unet: str = typer.Option(None, help="Folder of a UNet that takes the place of its own."),
     lora: str = typer.Option(None, help="Folder of a LoRA in safetensors."),
@@ -91,6 +91,8 @@ def evaluate(
     from comat.models.names import judges
     from comat.params import load
 
+    if not (model or name):
+        raise UserError("give --model, or the --name of a folder that holds images drawn elsewhere")
     own = load(params)
     own = pinned(own, data / "models", *(judge.role for judge in judges(own)))
     name = name or Path(model).name

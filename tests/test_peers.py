@@ -78,6 +78,20 @@ def test_images_that_are_there_are_left_and_those_of_another_model_refused(
         evaluate_peer(params, Peer("peer", str(tiny / "sdxl")), base, out)
 
 
+def test_images_drawn_elsewhere_are_judged_where_all_are_there(
+    project: Path, params: Params, tiny: Path, tmp_path: Path
+) -> None:
+    base, peer = project / "data/base_samples", Peer("elsewhere", None)
+    shutil.copytree(base / "images", tmp_path / "images")
+    metrics = evaluate_peer(params, peer, base, tmp_path)
+    found = json.loads((project / "data/evaluate/metrics.json").read_text())
+    assert metrics["clip_score"]["total"]["value"] == found["clip_score"]["total"]["base"]
+    assert metrics["frechet"]["value"] == pytest.approx(found["frechet"]["base"])
+    next((tmp_path / "images").iterdir()).unlink()
+    with pytest.raises(UserError, match=r"\.png: missing, as 1 of 4 images"):
+        evaluate_peer(params, peer, base, tmp_path)
+
+
 def test_the_lora_and_another_unet_change_the_pipeline(project: Path, tiny: Path) -> None:
     """The tuned model as a peer: the base with the warmed-up UNet and the LoRA that `train` wrote."""
     unet, lora = str(project / "data/warmup/unet"), str(project / "data/train/lora")

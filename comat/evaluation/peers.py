@@ -32,7 +32,7 @@ class Peer:
     """A model in diffusers layout, by hub id or folder, and what replaces or joins its weights."""
 
     name: str
-    model: str
+    model: str | None  # None: its images were drawn elsewhere
     revision: str | None = None
     unet: str | None = None  # folder of a UNet2DConditionModel that takes the place of its own
     lora: str | None = None  # folder of a LoRA
@@ -45,12 +45,15 @@ def evaluate_peer(params: Params, peer: Peer, base: Path, out: Path) -> dict:
     is returned. Images that are there are left alone.
 
     Raises:
-        UserError: if the model cannot be had, or `out` holds images of another one.
+        UserError: if the model cannot be had, `out` holds images of another one, or there is no model and images lack.
     """
     index = [{**row, "model": peer.name} for row in read_table(base / "index.parquet", IMAGE_INDEX)]
     peer = replace(peer, revision=commit_of(peer))
     _claim(params, peer, out)
     todo = undrawn(index, out)
+    if todo and peer.model is None:
+        path = out / todo[0]["path"]
+        raise UserError(f"{path}: missing, as {len(todo)} of {len(index)} images; draw them, or give --model")
     if todo:
         _draw(params, peer, todo, out)
     write_table(out / "index.parquet", index, IMAGE_INDEX)
@@ -59,7 +62,7 @@ def evaluate_peer(params: Params, peer: Peer, base: Path, out: Path) -> dict:
 
 def commit_of(peer: Peer) -> str | None:
     """The commit of the peer's revision; None for a folder."""
-    if Path(peer.model).is_dir():
+    if peer.model is None or Path(peer.model).is_dir():
         return None
     find = functools.partial(hf_hub_download, peer.model, "model_index.json", revision=peer.revision)
     return Path(loaded(peer.model, "model_index.json", find)).parent.name
