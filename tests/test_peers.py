@@ -119,6 +119,12 @@ def test_what_is_no_pipeline_is_named(tiny: Path) -> None:
         load_pipeline(Peer("blip", str(tiny / "blip")), "fp32")
 
 
+def test_a_model_that_does_not_load_claims_no_folder(project: Path, params: Params, tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="model_index"):
+        evaluate_peer(params, Peer("x", str(tiny / "blip")), project / "data/base_samples", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
 def test_pickled_weights_are_not_read(tiny: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny / "sd15", tmp_path / "old")
     weights = tmp_path / "old/unet/diffusion_pytorch_model.safetensors"

@@ -49,13 +49,16 @@ def evaluate_peer(params: Params, peer: Peer, base: Path, out: Path) -> dict:
     """
     index = [{**row, "model": peer.name} for row in read_table(base / "index.parquet", IMAGE_INDEX)]
     peer = replace(peer, revision=commit_of(peer))
-    _claim(params, peer, out)
+    record = _record(params, peer)
+    _check(record, out)
     todo = undrawn(index, out)
     if todo and peer.model is None:
         path = out / todo[0]["path"]
         raise UserError(f"{path}: missing, as {len(todo)} of {len(index)} images; draw them, or give --model")
-    if todo:
-        _draw(params, peer, todo, out)
+    pipeline = load_pipeline(peer, params.precision) if todo else None
+    write_json(out / "peer.json", record)
+    if pipeline:
+        _draw(params, pipeline, peer.name, todo, out)
     write_table(out / "index.parquet", index, IMAGE_INDEX)
     return _judge(params, out)
 
@@ -68,24 +71,27 @@ def commit_of(peer: Peer) -> str | None:
     return Path(loaded(peer.model, "model_index.json", find)).parent.name
 
 
-def _claim(params: Params, peer: Peer, out: Path) -> None:
-    """See that `out` is this peer's, with these parameters of sampling, or nobody's yet."""
+def _record(params: Params, peer: Peer) -> dict:
+    """What draws: the peer, the parameters of sampling, and a fingerprint of both and of the files of folders."""
     settings = {name: getattr(params, name) for name in ("seed", "resolution", "sampling_steps", "guidance_scale")}
     places = [Path(place) for place in (peer.model, peer.unet, peer.lora) if place and Path(place).exists()]
     record = {**asdict(peer), **settings, "precision": params.precision}
-    record["fingerprint"] = fingerprint(record, places, code=())
+    return {**record, "fingerprint": fingerprint(record, places, code=())}
+
+
+def _check(record: dict, out: Path) -> None:
+    """See that `out` is the peer's of this record, or nobody's yet."""
     path = out / "peer.json"
     if path.is_file() and (found := json.loads(path.read_text(encoding="utf-8"))) != record:
         other = [key for key in record if found.get(key) != record[key]]
         raise UserError(f"{out}: holds images of another model or run ({', '.join(other)}); remove it, or give --name")
-    write_json(path, record)
 
 
 @torch.no_grad()
-def _draw(params: Params, peer: Peer, todo: Sequence[dict], out: Path) -> None:
-    pipeline = load_pipeline(peer, params.precision).to(choose_device(params.device))
+def _draw(params: Params, pipeline: DiffusionPipeline, name: str, todo: Sequence[dict], out: Path) -> None:
+    pipeline.to(choose_device(params.device))
     pipeline.set_progress_bar_config(disable=True)
-    for part in in_batches(todo, params.samples.batch_size, f"samples of {peer.name}"):
+    for part in in_batches(todo, params.samples.batch_size, f"samples of {name}"):
         images = pipeline(
             [row["text"] for row in part],
             height=params.resolution,
