@@ -1,6 +1,7 @@
 # make demo: set up, run the pipeline on the embedded default, show the result.
 # make test: set up, lint, run the tests.
 # make slow: the tests that take minutes, among them every stage of the paper's presets on small models.
+# make plots: the charts of dvc plots, drawn without a network.
 # make data: download the published corpora that corpora.fetch in params.yaml names.
 PYTHON ?= python3.11
 VENV := .venv
@@ -11,7 +12,7 @@ export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
 .PHONY: demo data test slow lint experiments plots clean help
 help:
-	@sed -n '1,4p' Makefile
+	@sed -n '1,5p' Makefile
 
 $(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -41,7 +42,8 @@ experiments: $(VENV)/.installed
 	dvc exp show --drop '.*' --keep '^Experiment$$|oracle\.(color|spatial|numeracy|complex|total)\.(tuned|gain)$$|frechet\.ratio|^lambda_adv|^alpha|^concept_activation|^image_batch' --num 1
 
 plots: $(VENV)/.installed
-	dvc plots show --out data/evaluate/plots
+	python -m comat.reporting.plots_page .work/plots.html
+	dvc plots show --out data/evaluate/plots --html-template .work/plots.html
 
 clean:
 	rm -rf $(VENV) .work

@@ -16,6 +16,7 @@ PRESETS = Path("presets")
 PARAMS = Path("params.yaml")
 DATA = Path("data")
 PEERS = DATA / "peers"
+KEY = typer.Option(Path("preference-key.json"), help="Which side is whose: keep it from the voters.")
 SEEDS = typer.Option(4, min=1, help="Images of each prompt and model; the first are the same whatever their number.")
 
 
@@ -66,9 +67,9 @@ def estimate(params: Path = PARAMS, data: Path = DATA) -> None:
 @app.command()
 @main_guard
 def show(folder: Path = DATA / "evaluate", peers: Path = PEERS) -> None:
-    """Print the result table of the last run, with the peers that were evaluated, and where its pictures are."""
+    """Print the result table of the last run, with the peers that were evaluated; and where report and pictures are."""
     print(_table(folder, peers))
-    print("\npictures:")
+    print(f"\nreport: {folder / 'report.html'}\npictures:")
     for picture in sorted((folder / "pictures").glob("*.png")):
         print(f"  {picture}")
 
@@ -175,6 +176,36 @@ def entities(prompt: str, params: Path = PARAMS) -> None:
     from comat.params import load
 
     show_entities(load(params), prompt)
+
+
+@app.command()
+@main_guard
+def preference(
+    out: Path = Path("preference.html"),
+    key: Path = KEY,
+    count: int = typer.Option(100, min=1, help="Pairs, of different prompts; the paper takes 100."),
+    params: Path = PARAMS,
+    data: Path = DATA,
+) -> None:
+    """Write a page of blind pairs for people to vote on, and its key (App. B.1 of the paper)."""
+    from comat.params import load
+    from comat.preference.study import write_study
+
+    folders = {"base": data / "base_samples", "tuned": data / "samples"}
+    pairs = write_study(folders, count, load(params).seed, out, key)
+    print(f"{out}: {pairs} pairs\n{key}: the key, for `comat votes`")
+
+
+@app.command()
+@main_guard
+def votes(files: list[Path], key: Path = KEY) -> None:
+    """Summarise the votes that people saved from the page: who is preferred, with a binomial interval."""
+    from rich.console import Console
+
+    from comat.preference.votes import read_key, read_votes, show_votes, summary
+
+    own = read_key(key)
+    show_votes(summary(read_votes(files, own), own), Console())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Samples → metrics.json, per-image scores, the evaluators, per-category table, grids and attention overlays."""
+"""Samples → metrics.json, per-image scores, the evaluators, pictures, the report and the model card."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from comat.stage import options
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, ["models", "base_samples", "samples"], "evaluate")
+    args = options(__doc__, ["models", "prompts", "train", "base_samples", "samples"], "evaluate")
     params = pinned(
         load(args.params),
         args.models,
+        "captioner_model",
         "t2i_compbench_vqa_model",
         "t2i_compbench_detector_model",
         "t2i_compbench_clip_model",
@@ -27,11 +28,18 @@ def main() -> None:
     )
 
     from comat.evaluation.run import evaluate
+    from comat.reporting.card import write_card
+    from comat.reporting.pairs import read_shown
     from comat.reporting.pictures import draw_pictures
+    from comat.reporting.report import Inputs, write_likelihood, write_report
     from comat.reporting.table import result_table
 
     metrics = evaluate(params, args.base_samples, args.samples, args.out)
     draw_pictures(params, args.base_samples, args.samples, args.out)
+    shown = read_shown(args.out / "scores.parquet", params.evaluate.grid_pairs)
+    write_likelihood(params, shown, args.out)
+    write_report(params, shown, Inputs(args.prompts, args.train / "curves.csv", args.base_samples), args.out)
+    write_card(params, metrics, args.out)
     print(result_table(metrics))
 
 

@@ -54,6 +54,7 @@ def test_show_prints_the_table_and_the_pictures(folder: Path) -> None:
     result = call("show")
     assert result.exit_code == 0
     assert "25.0%   50.0%   +25.0" in result.stdout and "data/evaluate/pictures/grid.png" in result.stdout
+    assert "report: data/evaluate/report.html" in result.stdout
 
 
 def test_generate_needs_a_tuned_model_and_a_prompt(folder: Path) -> None:

@@ -46,7 +46,7 @@ def test_every_parameter_belongs_to_a_stage() -> None:
 def test_a_lambda_reruns_train_samples_and_evaluate_only() -> None:
     assert [name for name in STAGES if "lambda_adv" in keys(name)] == ["train"]
     users = {out: [n for n in STAGES if any(dep.startswith(out) for dep in STAGES[n]["deps"])] for out in OUTS}
-    assert users["data/train"] == ["samples"] and users["data/samples"] == ["evaluate"]
+    assert users["data/train"] == ["samples", "evaluate"] and users["data/samples"] == ["evaluate"]
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -50,6 +50,9 @@ def test_every_stage_leaves_its_outputs_and_no_work(project: Path) -> None:
         "evaluate/evaluators.json",
         "evaluate/pictures/grid.png",
         "evaluate/pictures/attention-0.png",
+        "evaluate/likelihood.json",
+        "evaluate/report.html",
+        "evaluate/model_card/README.md",
     ):
         assert (project / "data" / out).is_file(), out
     assert not [p for p in (project / ".work").rglob("*") if p.is_file() and p.suffix != ".lock"]

@@ -13,6 +13,9 @@ class Captioner(Protocol):
     def log_likelihood(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Score (B, 3, H, W) images in [0, 1]: log p of each prompt token (B, L), and which count (B, L) bool."""
 
+    def pieces(self, prompt: str) -> list[str]:
+        """The tokens of a prompt that count, in order, as text with the space before it; the last is the end."""
+
 
 def load_captioner(
     kind: str, model: str, revision: str | None, prefix: str, device: torch.device, dtype: torch.dtype

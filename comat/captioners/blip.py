@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, BlipForConditionalGeneration
 
 from comat.captioners.preprocess import Preprocess
-from comat.captioners.scoring import encode, token_log_likelihood
+from comat.captioners.scoring import encode, pieces, token_log_likelihood
 from comat.hub import load_model, loaded
 
 
@@ -24,7 +24,7 @@ class Blip:
 
     def log_likelihood(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Score (B, 3, H, W) images in [0, 1]: log p of each token (B, L) after the first, and which count (B, L)."""
-        lines = [f"{self.prefix} {prompt}".strip().lower() for prompt in prompts]
+        lines = [self._line(prompt) for prompt in prompts]
         text = self.model.config.text_config
         texts = encode(self.tokenizer, lines, len(self.prefix), text.max_position_embeddings, images.device)
         ids = texts.ids.clone()
@@ -32,3 +32,11 @@ class Blip:
         seen = self.model.vision_model(self.preprocess(images, self.model.dtype))[0]
         logits = self.model.text_decoder(input_ids=ids, attention_mask=texts.mask, encoder_hidden_states=seen).logits
         return token_log_likelihood(logits, texts)
+
+    def pieces(self, prompt: str) -> list[str]:
+        """The tokens that count, in order, as text with the space before it; the last is the end, ""."""
+        most = self.model.config.text_config.max_position_embeddings
+        return pieces(self.tokenizer, self._line(prompt), len(self.prefix), most)
+
+    def _line(self, prompt: str) -> str:
+        return f"{self.prefix} {prompt}".strip().lower()

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, GitForCausalLM
 
 from comat.captioners.preprocess import Preprocess
-from comat.captioners.scoring import encode, token_log_likelihood
+from comat.captioners.scoring import encode, pieces, token_log_likelihood
 from comat.hub import load_model, loaded
 
 
@@ -24,7 +24,7 @@ class Git:
 
     def log_likelihood(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Score (B, 3, H, W) images in [0, 1]: log p of each token (B, L) after the first, and which count (B, L)."""
-        lines = [f"{self.prefix} {prompt}".strip().lower() for prompt in prompts]
+        lines = [self._line(prompt) for prompt in prompts]
         most = self.model.config.max_position_embeddings
         texts = encode(self.tokenizer, lines, len(self.prefix), most, images.device)
         pixels = self.preprocess(images, self.model.dtype)
@@ -32,3 +32,11 @@ class Git:
             texts.ids, texts.mask, pixel_values=pixels, use_cache=False, logits_to_keep=texts.ids.shape[1]
         ).logits  # the image's tokens come first
         return token_log_likelihood(logits, texts)
+
+    def pieces(self, prompt: str) -> list[str]:
+        """The tokens that count, in order, as text with the space before it; the last is the end, ""."""
+        most = self.model.config.max_position_embeddings
+        return pieces(self.tokenizer, self._line(prompt), len(self.prefix), most)
+
+    def _line(self, prompt: str) -> str:
+        return f"{self.prefix} {prompt}".strip().lower()

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
 from comat.captioners.preprocess import Preprocess
-from comat.captioners.scoring import encode, token_log_likelihood
+from comat.captioners.scoring import encode, pieces, token_log_likelihood
 from comat.hub import load_model, loaded
 
 TEMPLATE = "USER: {image}\nDescribe the image in one sentence. ASSISTANT: "
@@ -35,7 +35,7 @@ class Llava:
 
     def log_likelihood(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Score (B, 3, H, W) images in [0, 1]: log p of the answer's tokens (B, L), and which count (B, L)."""
-        lines = [f"{self.opening}{prompt}{self.tokenizer.eos_token}" for prompt in prompts]
+        lines = [self._line(prompt) for prompt in prompts]
         most = self.model.config.text_config.max_position_embeddings
         texts = encode(self.tokenizer, lines, len(self.opening), most, images.device)
         answer = texts.ids.shape[1] - int(texts.counts.int().argmax(1).min())
@@ -48,3 +48,11 @@ class Llava:
             logits_to_keep=answer + 1,  # a token is predicted one place before it stands
         ).logits
         return token_log_likelihood(logits, texts)
+
+    def pieces(self, prompt: str) -> list[str]:
+        """The answer's tokens, in order, as text with the space before it; the last is the end."""
+        most = self.model.config.text_config.max_position_embeddings
+        return pieces(self.tokenizer, self._line(prompt), len(self.opening), most)
+
+    def _line(self, prompt: str) -> str:
+        return f"{self.opening}{prompt}{self.tokenizer.eos_token}"

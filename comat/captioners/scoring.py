@@ -26,6 +26,22 @@ def encode(
 
     Neither do padding and the start token; the end token does, for a caption that should go on is not the prompt.
     """
+    encoded, _ = _encode(tokenizer, texts, unscored, most)
+    return Texts(encoded.ids.to(device), encoded.mask.to(device), encoded.counts.to(device))
+
+
+def pieces(tokenizer: PreTrainedTokenizerBase, text: str, unscored: int, most: int) -> list[str]:
+    """What each token that counts stands for in `text`, the space before it included; "" for an added end token."""
+    texts, ends = _encode(tokenizer, [text], unscored, most)
+    found, start = [], unscored
+    for end in ends[texts.counts].tolist():
+        found.append(text[start:end] if end else "")
+        start = max(start, end)
+    return found
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], unscored: int, most: int) -> tuple[Texts, Tensor]:
+    """The texts, and the character at which each token ends (B, L)."""
     encoded = tokenizer(
         list(texts),
         padding=True,
@@ -41,7 +57,7 @@ def encode(
     added_at_end = (ends == 0) & (torch.arange(ends.shape[1]) > 0)
     counts = mask.bool() & ((ends > unscored) | added_at_end)
     counts[:, 0] = False
-    return Texts(encoded.input_ids.to(device), mask.to(device), counts.to(device))
+    return Texts(encoded.input_ids, mask, counts), ends
 
 
 def token_log_likelihood(logits: Tensor, texts: Texts) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,7 @@ def evaluate(params: Params, base: Path, tuned: Path, out: Path) -> dict:
     write_json(out / "evaluators.json", evaluators)
     write_json(out / "metrics.json", metrics)
     main = next(iter(metrics.values()))
-    lines = [f"{name},{model},{row[model]:.4f}" for name, row in main.items() for model in ("base", "tuned")]
-    write_bytes(out / "categories.csv", "\n".join(["category,model,score", *lines, ""]).encode())
+    # One label a bar: bars of equal labels would be stacked.
+    lines = [f"{name} ({model}),{row[model]:.4f}" for name, row in main.items() for model in ("base", "tuned")]
+    write_bytes(out / "categories.csv", "\n".join(["category,score", *lines, ""]).encode())
     return metrics

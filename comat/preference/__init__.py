@@ -1,0 +1,1 @@
+"""The user preference study (App. B.1): blind pairs on one page, and what the votes say."""

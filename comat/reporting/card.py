@@ -1,0 +1,88 @@
+"""The model card beside a LoRA, as the hub and diffusers read it: whence, how good, how to load, under what licence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCardData
+from ruamel.yaml import YAML
+
+from comat.diffusion.schedulers import SCHEDULERS
+from comat.models.names import named_models
+from comat.params import Params
+from comat.reporting.html import difference, render, score, unit_of
+from comat.reporting.table import DISTANCES, NAMES, TITLES
+from comat.store import write_bytes
+
+HERE = Path(__file__).parent
+UNKNOWN = "unknown"
+ROLES = ("base_model", "vae", "captioner_model", "segmenter_model", "sam_model", "discriminator_model")
+"""Of the models that the LoRA is made from or with; the evaluation's judge it only."""
+
+
+def write_card(params: Params, metrics: Mapping, out: Path) -> None:
+    """Write `model_card/README.md` into `out`: metadata that the hub indexes, and a text."""
+    scheduler = SCHEDULERS[params.scheduler].__name__
+    name = f"CoMat LoRA of {Path(params.base_model).name}"
+    values = {
+        "metadata": card_data(params, metrics, name).to_yaml(),
+        "name": name,
+        "params": params,
+        "models": [(m, licence(m.name)) for m in named_models(params) if m.role in ROLES and m.name],
+        "scheduler": scheduler,
+        "classes": [
+            "AutoPipelineForText2Image",
+            scheduler,
+            *(["UNet2DConditionModel"] if params.warmup.steps else []),
+            *(["AutoencoderKL"] if params.vae else []),
+        ],
+        "tables": [table(benchmark, rows) for benchmark, rows in metrics.items() if benchmark not in DISTANCES],
+        "distances": {TITLES[one]: metrics[one] for one in DISTANCES if one in metrics},
+    }
+    write_bytes(out / "model_card/README.md", render("comat.reporting", "card.md.j2", values).encode())
+
+
+def card_data(params: Params, metrics: Mapping, name: str) -> ModelCardData:
+    """The card's metadata; a base model that is a folder has no id on the hub, and is left out."""
+    own = licence(params.base_model)
+    return ModelCardData(
+        model_name=name,
+        base_model=None if Path(params.base_model).is_dir() else params.base_model,
+        library_name="diffusers",
+        pipeline_tag="text-to-image",
+        tags=["text-to-image", "lora", "comat"],
+        license="other" if own == UNKNOWN else own,
+        license_name="see-base-model" if own == UNKNOWN else None,
+        eval_results=list(_results(metrics)),
+    )
+
+
+def _results(metrics: Mapping) -> Iterator[EvalResult]:
+    for benchmark, rows in metrics.items():
+        named = {"total": rows} if benchmark in DISTANCES else rows
+        for category, row in named.items():
+            yield EvalResult(
+                task_type="text-to-image",
+                dataset_type=f"{benchmark}-{category}",
+                dataset_name=f"{TITLES[benchmark]}: {NAMES.get(category, category)}",
+                metric_type=benchmark,
+                metric_name=f"{TITLES[benchmark]} (the base model: {row['base']:.4g})",
+                metric_value=round(row["tuned"], 4),
+            )
+
+
+def licence(model: str) -> str:
+    """The hub's identifier of a model's licence, as far as this project knows it."""
+    return YAML(typ="safe").load((HERE / "licences.yaml").read_text(encoding="utf-8")).get(model, UNKNOWN)
+
+
+def table(benchmark: str, rows: Mapping[str, Mapping[str, float]]) -> str:
+    """A benchmark's result as a table in Markdown."""
+    unit = unit_of(benchmark)
+    lines = [f"| {TITLES[benchmark]} | base | this LoRA | gain | 95% interval | images |", "|---|---|---|---|---|---|"]
+    for category, row in rows.items():
+        interval = f"[{difference(row['gain_low'], unit)}, {difference(row['gain_high'], unit)}]"
+        cells = [NAMES.get(category, category), score(row["base"], unit), score(row["tuned"], unit)]
+        lines.append("| " + " | ".join([*cells, difference(row["gain"], unit), interval, str(row["n"])]) + " |")
+    return "\n".join(lines)

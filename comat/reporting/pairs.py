@@ -1,0 +1,90 @@
+"""The pairs that people look at: the same prompt and the same noise, by the base and by the tuned model."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from comat.evaluation.scores import SCORES
+from comat.evaluation.summary import by_benchmark, paired
+from comat.store import read_table
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One image, and what a benchmark says of it; higher is better."""
+
+    path: Path
+    score: float
+    details: Mapping[str, float | str]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prompt drawn from the same noise by both models."""
+
+    prompt_id: str
+    text: str
+    category: str
+    seed: int
+    base: Shot
+    tuned: Shot
+
+    @property
+    def gain(self) -> float:
+        return self.tuned.score - self.base.score
+
+    @property
+    def shots(self) -> dict[str, Shot]:
+        return {"base": self.base, "tuned": self.tuned}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The pairs of a benchmark that are shown, and how many there are of each kind."""
+
+    benchmark: str
+    gains: Sequence[Pair]
+    losses: Sequence[Pair]
+    won: int
+    lost: int
+    total: int
+
+    @property
+    def pairs(self) -> list[Pair]:
+        return [*self.gains, *self.losses]
+
+
+def read_shown(table: Path, count: int) -> Shown:
+    """At most `count` pairs that either model wins, by the main benchmark of `scores.parquet`, the first.
+
+    Raises:
+        UserError: if an image lacks its twin.
+    """
+    benchmark, rows = next(iter(by_benchmark(read_table(table, SCORES)).items()))
+    pairs = [_pair(base, tuned) for base, tuned in paired(rows)]
+    won, lost = (in_turns(p for p in pairs if sign * p.gain > 0) for sign in (1, -1))
+    return Shown(benchmark, won[:count], lost[:count], len(won), len(lost), len(pairs))
+
+
+def _pair(*rows: dict) -> Pair:
+    base, tuned = (Shot(Path(row["path"]), row["value"], json.loads(row["details"])) for row in rows)
+    row = rows[0]
+    return Pair(row["prompt_id"], row["text"], row["category"], row["seed"], base, tuned)
+
+
+def in_turns(pairs: Iterable[Pair]) -> list[Pair]:
+    """The widest gain or loss first; among equal ones the categories take turns, and a prompt's first seed comes first.
+
+    Many benchmarks score 0 or 1, and the first rows of a table are all of one category.
+    """
+    turns: Counter[tuple[float, str]] = Counter()
+    keyed = []
+    for pair in sorted(pairs, key=lambda pair: pair.seed):
+        kind = (-abs(pair.gain), pair.category)
+        keyed.append(((kind[0], turns[kind], pair.category), pair))
+        turns[kind] += 1
+    return [pair for _, pair in sorted(keyed, key=lambda entry: entry[0])]

@@ -1,0 +1,116 @@
+"""`report.html`: everything that an evaluation says, in one file that needs no network."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from comat.evaluation.likelihood import read_images
+from comat.params import Params
+from comat.reporting.charts import LineChart, line_chart
+from comat.reporting.embed import data_uri
+from comat.reporting.environment import environment
+from comat.reporting.html import render, unit_of
+from comat.reporting.pairs import Shown
+from comat.reporting.table import DISTANCES, NAMES, TITLES
+from comat.store import write_bytes, write_json
+
+MEANINGS = {"oracle": "Images that show everything their prompt asks for, by the oracle"}
+"""What a score is, where its title does not say it."""
+CURVES = {
+    "Loss (Eq. 6), and concept activation alone (Eq. 2)": ("loss", "i2t"),
+    "Attribute concentration (Eq. 4, 5)": ("attribute",),
+    "Fidelity preservation (Eq. 3)": ("adversarial", "discriminator"),
+    "Norm of the gradient, before clipping": ("grad_norm",),
+}
+IMAGE, OVERLAY = 320, 1100
+"""Longest sides, pixels."""
+
+
+def write_likelihood(params: Params, shown: Shown, out: Path) -> None:
+    """Write `likelihood.json`: the shown images, word by word as the captioner that trained reads them."""
+    images = [(pair, model, shot.path) for pair in shown.pairs for model, shot in pair.shots.items()]
+    reads = read_images(params, [(path, pair.text) for pair, _, path in images])
+    rows = [
+        {"prompt_id": pair.prompt_id, "seed": pair.seed, "model": model, "words": read.words, "log_p": read.log_p}
+        for (pair, model, _), read in zip(images, reads, strict=True)
+    ]
+    write_json(out / "likelihood.json", {"captioner": params.captioner_model, "images": rows})
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the report reads beside the results of its own stage: outputs of prompts, train and base_samples."""
+
+    prompts: Path  # the stage's folder
+    curves: Path  # curves.csv
+    base_samples: Path  # the stage's folder
+
+
+def write_report(params: Params, shown: Shown, inputs: Inputs, out: Path) -> None:
+    """Write `report.html` into `out`, where the other results of the stage stand.
+
+    Raises:
+        UserError: if an image is missing or unreadable.
+    """
+    metrics, likelihood = (_read_json(out / name) for name in ("metrics.json", "likelihood.json"))
+    benchmarks = {name: rows for name, rows in metrics.items() if name not in DISTANCES}
+    overlays = [
+        {"text": entry["text"], "uri": data_uri(out / f"pictures/attention-{number}.png", OVERLAY)}
+        for number, entry in enumerate(_read_json(inputs.base_samples / "attention.json"))
+    ]
+    values = {
+        "benchmarks": benchmarks,
+        "units": {name: unit_of(name) for name in benchmarks},
+        "distances": {name: metrics[name] for name in DISTANCES if name in metrics},
+        "evaluators": _read_json(out / "evaluators.json"),
+        "titles": TITLES | MEANINGS,
+        "names": NAMES,
+        "shown": shown,
+        "uris": {shot.path: data_uri(shot.path, IMAGE) for pair in shown.pairs for shot in pair.shots.values()},
+        "captioner": likelihood["captioner"],
+        "reads": {
+            (row["prompt_id"], row["seed"], row["model"]): [
+                (word, log_p, math.exp(log_p)) for word, log_p in zip(row["words"], row["log_p"], strict=True)
+            ]
+            for row in likelihood["images"]
+        },
+        "overlays": overlays,
+        "charts": training_charts(inputs.curves),
+        "params": params,
+        "parameters": flat(params.model_dump()),
+        "environment": environment(params.device),
+        "data": _read_json(inputs.prompts / "report.json"),
+    }
+    write_bytes(out / "report.html", render("comat.reporting", "report.html.j2", values).encode())
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def training_charts(curves: Path) -> list[LineChart]:
+    """A chart for each part of the loss that was on; none where nothing was trained."""
+    with curves.open(newline="", encoding="utf-8") as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    if not rows:
+        return []
+    x = [row["iteration"] for row in rows]
+    series = {title: {name: [row[name] for row in rows] for name in names} for title, names in CURVES.items()}
+    return [line_chart(title, x, own) for title, own in series.items() if any(map(any, own.values()))]
+
+
+def flat(values: Mapping[str, object], section: str = "") -> dict[str, str]:
+    """Parameters by their full key, as YAML writes them."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{section}{key}.")
+        else:
+            found[section + key] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return found

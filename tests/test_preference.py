@@ -1,0 +1,162 @@
+"""The preference study: a blind page, its key, and the arithmetic of votes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from rich.console import Console
+
+from comat.cli import app
+from comat.errors import UserError
+from comat.preference.study import CRITERIA, Key, write_study
+from comat.preference.votes import Tally, Votes, majority, preferred, read_key, read_votes, show_votes, summary, tally
+from comat.store import IMAGE_INDEX, write_table
+from tests.test_cli import CliRunner
+from tests.test_report import Page
+
+COLOURS = {"base": "red", "tuned": "blue"}
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, Path]:
+    """Three prompts, two seeds each; the base draws red squares, the tuned model blue ones."""
+    found = {model: tmp_path / model for model in COLOURS}
+    for model, folder in found.items():
+        rows = []
+        for id in ("p", "q", "r"):
+            for seed in range(2):
+                path = f"images/{id}-{seed}.png"
+                (folder / "images").mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (8, 8), COLOURS[model]).save(folder / path)
+                row = {"model": model, "prompt_id": id, "text": f"prompt <{id}>", "source": "s", "category": "c"}
+                rows.append({**row, "seed": seed, "path": path})
+        write_table(folder / "index.parquet", rows, IMAGE_INDEX)
+    return found
+
+
+def study(folders: dict[str, Path], out: Path, count: int = 100, seed: int = 0) -> tuple[str, Key]:
+    write_study(folders, count, seed, out / "page.html", out / "key.json")
+    return (out / "page.html").read_text(encoding="utf-8"), read_key(out / "key.json")
+
+
+def pairs_of(page: str) -> list[dict]:
+    return json.loads(re.search(r"PAIRS = (\[.*\]);", page)[1])
+
+
+def test_the_page_is_blind_and_whole_and_the_key_tells(folders: dict[str, Path], tmp_path: Path) -> None:
+    import base64
+    import io
+
+    text, key = study(folders, tmp_path)
+    page = Page(text)
+    assert not page.open and not page.addresses and not re.search(r"url\(|https?:", text)
+    assert all(image["alt"] for image in page.images)
+    assert not re.search(r"tuned|comat/|CoMat", text.replace("comat-preference-", "")) and "<q>" not in text
+    assert sorted(pair.prompt_id for pair in key.pairs) == ["p", "q", "r"], "each prompt is asked once"
+    for asked, shown in zip(key.pairs, pairs_of(text), strict=True):
+        assert {asked.left, asked.right} == {"base", "tuned"} and shown["text"] == asked.text
+        for side in ("left", "right"):
+            data = base64.b64decode(shown[side].partition(",")[2])
+            pixel = Image.open(io.BytesIO(data)).convert("RGB").getpixel((0, 0))
+            assert pixel == {"base": (255, 0, 0), "tuned": (0, 0, 255)}[getattr(asked, side)]
+
+
+def test_the_seed_alone_decides_and_sides_are_mixed(folders: dict[str, Path], tmp_path: Path) -> None:
+    assert study(folders, tmp_path) == study(folders, tmp_path)
+    keys = [study(folders, tmp_path, seed=seed)[1] for seed in range(12)]
+    assert len({key.study for key in keys}) > 6
+    assert {pair.left for key in keys for pair in key.pairs} == {"base", "tuned"}
+    assert len(study(folders, tmp_path, count=2)[1].pairs) == 2
+
+
+def test_no_common_prompt_is_an_error(folders: dict[str, Path], tmp_path: Path) -> None:
+    write_table(folders["tuned"] / "index.parquet", [], IMAGE_INDEX)
+    with pytest.raises(UserError, match="no prompt was drawn by both models"):
+        study(folders, tmp_path)
+    assert not (tmp_path / "page.html").exists() and not (tmp_path / "key.json").exists()
+
+
+def test_the_exact_interval_of_a_binomial() -> None:
+    """Of n that all prefer the tuned model, the lower end is (0.025)^(1/n): for 10, 0.6915; for none, no knowledge."""
+    low, high = Tally(10, 0, 5).interval
+    assert low == pytest.approx(0.025 ** (1 / 10)) and high == 1
+    assert Tally(0, 0, 3).share is None and Tally(0, 0, 3).interval == (0, 1)
+    assert Tally(3, 1, 9).share == 0.75, "ties choose nobody"
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30))
+def test_the_interval_holds_the_share_and_turns_with_the_sides(tuned: int, base: int, ties: int) -> None:
+    own, other = Tally(tuned, base, ties), Tally(base, tuned, ties)
+    (low, high), (other_low, other_high) = own.interval, other.interval
+    assert own.share is None or low <= own.share <= high
+    assert (low, high) == pytest.approx((1 - other_high, 1 - other_low), abs=1e-9)
+
+
+def votes(key: Key, voter: str, *choices: str) -> Votes:
+    """Answers by model ("base", "tuned", "tie") to the alignment question, in the order of the pairs."""
+    sides = [{pair.left: "left", pair.right: "right", "tie": "tie"} for pair in key.pairs]
+    own = {str(number): sides[number][choice] for number, choice in enumerate(choices)}
+    return Votes(study=key.study, voter=voter, votes={"alignment": own})
+
+
+def test_a_majority_counts_each_pair_once(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Pair 0: 2 to 1 for tuned. Pair 1: one each and a tie: a tie. Pair 2: base, and one who did not answer."""
+    _, key = study(folders, tmp_path)
+    voters = [
+        votes(key, "a", "tuned", "tuned", "base"),
+        votes(key, "b", "tuned", "base"),
+        votes(key, "c", "base", "tie", "base"),
+    ]
+    assert preferred(voters[0], key, "alignment") == {0: "tuned", 1: "tuned", 2: "base"}
+    assert majority(preferred(one, key, "alignment") for one in voters) == {0: "tuned", 1: "tie", 2: "base"}
+    rows = {(criterion, who): own for criterion, who, own in summary(voters, key)}
+    assert rows["alignment", "all votes"] == Tally(3, 4, 1)
+    assert rows["alignment", "majority of each pair"] == Tally(1, 1, 1)
+    assert rows["quality", "a"] == tally([]), "the other question was not answered"
+    console = Console(record=True, width=120)
+    show_votes(summary(voters[:1], key), console)
+    shown = console.export_text()
+    assert "66.7%" in shown and "nobody chose" in shown and "all votes" not in shown
+
+
+def saved(path: Path, value: object) -> Path:
+    path.write_text(json.dumps(value))
+    return path
+
+
+def test_files_that_are_no_votes_are_named(folders: dict[str, Path], tmp_path: Path) -> None:
+    _, key = study(folders, tmp_path)
+    good = votes(key, "a", "tuned").model_dump()
+    bad = {
+        "of study": {**good, "study": "another"},
+        "criterion 'beauty', expected one of alignment, quality": {**good, "votes": {"beauty": {}}},
+        "pair '3', expected a number below 3": {**good, "votes": {"alignment": {"3": "left"}}},
+        "Input should be 'left', 'right' or 'tie'": {**good, "votes": {"alignment": {"0": "both"}}},
+        "voter: Field required": {"study": key.study, "votes": {}},
+        "Input should be an object": [],
+    }
+    for number, (message, value) in enumerate(bad.items()):
+        with pytest.raises(UserError, match=rf"{number}\.json: .*{re.escape(message)}"):
+            read_votes([saved(tmp_path / f"{number}.json", value)], key)
+    with pytest.raises(UserError, match="a second file of voter 'a'"):
+        read_votes([saved(tmp_path / f"{name}.json", good) for name in ("one", "two")], key)
+    with pytest.raises(UserError, match=r"none\.json: no such file; expected a key"):
+        read_key(tmp_path / "none.json")
+
+
+def test_commands_write_the_study_and_sum_the_votes_up(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    out, key = str(tmp_path / "page.html"), str(tmp_path / "key.json")
+    result = CliRunner().invoke(app, ["preference", "--out", out, "--key", key, "--count", "1"])
+    assert result.exit_code == 0 and "1 pairs" in result.stdout
+    file = saved(tmp_path / "v.json", votes(read_key(Path(key)), "a", "tuned").model_dump())
+    result = CliRunner().invoke(app, ["votes", str(file), "--key", key])
+    assert result.exit_code == 0 and "100.0%" in result.stdout and set(CRITERIA) <= set(result.stdout.split())

@@ -1,0 +1,257 @@
+"""The report, the model card and what they are drawn from."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from comat.captioners.blip import Blip
+from comat.errors import UserError
+from comat.evaluation.likelihood import END, read_words, words_of
+from comat.evaluation.scores import SCORES
+from comat.params import load
+from comat.reporting.card import card_data
+from comat.reporting.charts import Axis, line_chart
+from comat.reporting.embed import data_uri
+from comat.reporting.environment import commit
+from comat.reporting.html import difference, figure, score
+from comat.reporting.pairs import Pair, Shot, in_turns, read_shown
+from comat.reporting.plots_page import plots_page
+from comat.reporting.report import flat, training_charts
+from comat.store import write_table
+from tests.conftest import ROOT
+
+
+class Page(HTMLParser):
+    """What a page would fetch, what its images say, which tags stay open, which ids are linked."""
+
+    VOID = ("meta", "img", "input", "br", "link", "hr")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.open: list[str] = []
+        self.ids: set[str | None] = set()
+        self.headings: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        self.ids.add(found.get("id"))
+        if tag == "img":
+            self.images.append(found)
+        if tag in ("h1", "h2", "h3"):
+            self.headings.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Elements of SVG that close themselves."""
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def evaluated(project: Path) -> Path:
+    return project / "data/evaluate"
+
+
+def test_the_report_is_one_whole_file_that_fetches_nothing(evaluated: Path) -> None:
+    text = (evaluated / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert not page.open and "<script" not in text
+    assert all(address.startswith(("data:image/webp;base64,", "#")) for address in page.addresses)
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= page.ids
+    assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org)", text)
+    assert page.images and all(image["alt"] for image in page.images)
+    assert page.headings[0] == "h1" and page.headings.count("h1") == 1
+    assert len(text) < 5_000_000
+
+
+def test_the_report_shows_what_the_results_say(evaluated: Path) -> None:
+    text = (evaluated / "report.html").read_text(encoding="utf-8")
+    metrics = json.loads((evaluated / "metrics.json").read_text())
+    name, rows = next(iter(metrics.items()))
+    assert f"CoMat: {rows['total']['base']:.1%} → {rows['total']['tuned']:.1%}" in text and name == "oracle"
+    params = load(evaluated.parent.parent / "params.yaml")
+    for key in flat(params.model_dump()):
+        assert f'<th scope="row">{key}</th>' in text
+    assert torch.__version__ in text and "t2i" in text
+
+
+def row(model: str, prompt: str, value: float, category: str = "c", seed: int = 0) -> dict:
+    own = {"benchmark": "oracle", "model": model, "prompt_id": prompt, "text": prompt, "category": category}
+    return {**own, "seed": seed, "path": f"{model}/{prompt}.png", "value": value, "details": '{"missing": 1}'}
+
+
+def test_wins_and_losses_are_of_the_main_benchmark(tmp_path: Path) -> None:
+    """Three pairs: +1, -0.5, 0. Another benchmark that says the opposite comes later."""
+    values = {"a": (0.0, 1.0), "b": (0.5, 0.0), "c": (1.0, 1.0)}
+    rows = [row(model, id, pair[i]) for i, model in enumerate(("base", "tuned")) for id, pair in values.items()]
+    rows += [{**one, "benchmark": "other", "value": 1 - one["value"]} for one in rows]
+    write_table(tmp_path / "scores.parquet", rows, SCORES)
+    shown = read_shown(tmp_path / "scores.parquet", 5)
+    assert ([pair.text for pair in shown.gains], [pair.text for pair in shown.losses]) == (["a"], ["b"])
+    assert (shown.benchmark, shown.won, shown.lost, shown.total) == ("oracle", 1, 1, 3)
+    assert shown.gains[0].tuned == Shot(Path("tuned/a.png"), 1.0, {"missing": 1})
+
+
+def test_a_pair_without_its_twin_is_an_error(tmp_path: Path) -> None:
+    write_table(tmp_path / "scores.parquet", [row("base", "a", 0.0)], SCORES)
+    with pytest.raises(UserError, match="lack their base or tuned twin"):
+        read_shown(tmp_path / "scores.parquet", 5)
+
+
+def test_categories_take_turns_among_equal_gains() -> None:
+    """Gains 1 of categories x x y, and one of 2: the 2 first, then x, y, x. A second seed comes after the first."""
+
+    def pair(name: str, category: str, gain: float, seed: int = 0) -> Pair:
+        return Pair(name, name, category, seed, Shot(Path(), 0.0, {}), Shot(Path(), gain, {}))
+
+    pairs = [pair("x1", "x", 1, seed=1), pair("x0", "x", 1), pair("y0", "y", 1), pair("z", "x", 2)]
+    assert [one.text for one in in_turns(pairs)] == ["z", "x0", "y0", "x1"]
+    assert [one.text for one in in_turns(pair(n, "x", g) for n, g in (("little", -0.1), ("much", -1.0)))] == [
+        "much",
+        "little",
+    ]
+
+
+def test_an_axis_has_round_ticks_around_its_values() -> None:
+    """From 0.3 to 2.6 in about four steps: 0, 0.8, 1.6, 2.4, 3.2 are round; the middle stands at 50%."""
+    axis = Axis.around([0.3, 2.6])
+    assert axis.low <= 0.3 and axis.high >= 2.6 and len(axis.ticks) >= 3
+    assert axis.place((axis.low + axis.high) / 2) == 50
+    constant = Axis.around([1.0, 1.0])
+    assert constant.low < constant.high
+
+
+def test_lines_run_from_left_to_right_and_leave_gaps_out() -> None:
+    """y = 0, nan, 1 over x = 0, 1, 2: SVG counts from the top, so 0 stands at 100 and 1 at 0."""
+    chart = line_chart("loss", [0, 1, 2], {"loss": [0.0, math.nan, 1.0]})
+    assert chart.lines["loss"] == "0,100 100,0"
+
+
+def test_a_training_of_no_iteration_has_no_chart_and_a_part_that_was_off_neither(tmp_path: Path) -> None:
+    head = "iteration,loss,i2t,attribute,adversarial,discriminator,grad_norm,skipped\n"
+    (tmp_path / "curves.csv").write_text(head)
+    assert training_charts(tmp_path / "curves.csv") == []
+    (tmp_path / "curves.csv").write_text(head + "0,1.0,1.0,0.0,0.0,0.0,0.5,0\n")
+    assert [list(chart.lines) for chart in training_charts(tmp_path / "curves.csv")] == [["loss", "i2t"], ["grad_norm"]]
+
+
+def test_numbers_read_well() -> None:
+    assert (score(0.3407, "%"), score(31.204, "")) == ("34.1%", "31.20")
+    assert (difference(0.259, "%"), difference(-0.05, "%"), difference(1.5, "")) == ("+25.9", "−5.0", "+1.50")
+    assert (figure(1.0), figure(0.00043), figure(1.57522)) == ("1", "0.00043", "1.575")
+    assert flat({"a": 1, "b": {"c": None, "d": "x"}}) == {"a": "1", "b.c": "null", "b.d": "x"}
+
+
+def test_small_images_are_embedded_exactly_and_large_ones_are_scaled(tmp_path: Path) -> None:
+    import base64
+    import io
+
+    def opened(uri: str) -> np.ndarray:
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB"))
+
+    pixels = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "small.png")
+    assert (opened(data_uri(tmp_path / "small.png", 320)) == pixels).all()
+    Image.new("RGB", (800, 400), "red").save(tmp_path / "large.png")
+    assert opened(data_uri(tmp_path / "large.png", 320)).shape == (160, 320, 3)
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"broken\.png: not readable as an image"):
+        data_uri(tmp_path / "broken.png", 320)
+    with pytest.raises(UserError, match=r"none\.png: this image is missing"):
+        data_uri(tmp_path / "none.png", 320)
+
+
+def test_the_commit_is_known_in_a_checkout_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert re.fullmatch(r"[0-9a-f]{40}( with changes)?", commit() or "")
+    monkeypatch.chdir(tmp_path)
+    assert commit() is None
+
+
+def test_tokens_of_a_word_stand_together() -> None:
+    """Two tokens of "cube", which has no space before its second; the end stands alone."""
+    assert words_of(["a", " cu", "be", ""]) == [[0], [1, 2], [3]]
+    assert words_of([" a", ""]) == [[0], [1]]
+    assert words_of([""]) == [[0]]
+
+
+@pytest.mark.parametrize("prefix", ["", "a picture of"])
+def test_words_are_those_of_the_prompt_and_sum_to_its_likelihood(tiny: Path, prefix: str) -> None:
+    blip = Blip(str(tiny / "blip"), None, prefix, torch.device("cpu"), torch.float32)
+    prompts = ["a red ball and a blue cube", "Two stars"]
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    reads = read_words(blip, images, prompts)
+    assert [read.words for read in reads] == [[*prompt.lower().split(), END] for prompt in prompts]
+    log_p, counts = blip.log_likelihood(images, prompts)
+    for read, own, counted in zip(reads, log_p, counts, strict=True):
+        assert sum(read.log_p) == pytest.approx(float(own[counted].sum()), abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["git", "llava"])
+def test_every_captioner_says_what_its_tokens_stand_for(tiny: Path, kind: str) -> None:
+    from comat.captioners import load_captioner
+
+    captioner = load_captioner(kind, str(tiny / kind), None, "", torch.device("cpu"), torch.float32)
+    pieces = captioner.pieces("a red ball")
+    _, counts = captioner.log_likelihood(torch.zeros(1, 3, 32, 32), ["a red ball"])
+    assert len(pieces) == int(counts.sum()) and "".join(pieces[:-1]) == "a red ball"
+
+
+def test_the_card_is_one_that_the_hub_reads(evaluated: Path) -> None:
+    card = ModelCard.load(evaluated / "model_card/README.md")
+    metrics = json.loads((evaluated / "metrics.json").read_text())
+    found = {result.dataset_type: result.metric_value for result in card.data.eval_results}
+    assert found["oracle-total"] == pytest.approx(metrics["oracle"]["total"]["tuned"], abs=1e-4)
+    assert (card.data.library_name, card.data.pipeline_tag) == ("diffusers", "text-to-image")
+    assert card.data.base_model is None, "a folder is no model of the hub"
+    assert "## Limitations" in card.text and "|---|---|---|\n| `base_model` |" in card.text
+    assert "\n\n\n" not in card.text
+
+
+def test_the_code_on_the_card_draws_the_image(evaluated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(evaluated.parent.parent)
+    code = re.search(r"```python\n(.*?)```", (evaluated / "model_card/README.md").read_text(), re.DOTALL)
+    found: dict = {}
+    exec(code[1], found)
+    assert found["image"].size == (16, 16)
+    assert any("lora" in name for name, _ in found["pipeline"].unet.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("preset", "base", "licence"), [("sd15", "1-5", "creativeml-openrail-m"), ("sdxl", "xl", "openrail++")]
+)
+def test_the_card_of_a_preset_names_its_base_model_and_licence(preset: str, base: str, licence: str) -> None:
+    data = card_data(load(ROOT / f"presets/{preset}.yaml"), {}, "name")
+    assert base in data.base_model and data.license == licence
+
+
+def test_the_plots_page_brings_its_own_code_and_keeps_the_place_of_the_charts() -> None:
+    text = plots_page()
+    page = Page(text.replace("{plot_divs}", "<div></div>"))
+    assert text.count("{plot_divs}") == 1 and "{scripts}" not in text and not page.addresses and not page.open
+    assert "window.vegaEmbed=" in text
+
+
+def test_every_bar_of_the_categories_has_its_own_label(evaluated: Path) -> None:
+    """DVC stacks the bars of equal labels: 32% and 69% would read as 101%."""
+    with (evaluated / "categories.csv").open(newline="") as file:
+        labels = [row["category"] for row in csv.DictReader(file)]
+    assert len(labels) == len(set(labels)) and {"total (base)", "total (tuned)"} <= set(labels)
