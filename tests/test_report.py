@@ -23,7 +23,6 @@ from comat.params import load
 from comat.reporting.card import card_data
 from comat.reporting.charts import Axis, line_chart
 from comat.reporting.embed import data_uri
-from comat.reporting.environment import commit
 from comat.reporting.html import difference, figure, score
 from comat.reporting.pairs import Pair, Shot, in_turns, read_shown
 from comat.reporting.plots_page import plots_page
@@ -177,13 +176,6 @@ def test_small_images_are_embedded_exactly_and_large_ones_are_scaled(tmp_path: P
         data_uri(tmp_path / "broken.png", 320)
     with pytest.raises(UserError, match=r"none\.png: this image is missing"):
         data_uri(tmp_path / "none.png", 320)
-
-
-def test_the_commit_is_known_in_a_checkout_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    assert re.fullmatch(r"[0-9a-f]{40}( with changes)?", commit() or "")
-    monkeypatch.chdir(tmp_path)
-    assert commit() is None
 
 
 def test_tokens_of_a_word_stand_together() -> None:

@@ -1,9 +1,8 @@
-"""Where a result was made: versions, device, commit."""
+"""Where a result was made: versions and device. The commit is that which holds the result's dvc.lock."""
 
 from __future__ import annotations
 
 import platform
-import subprocess
 from importlib import metadata
 
 import torch
@@ -11,7 +10,6 @@ import torch
 from comat.diffusion.backbone import choose_device
 
 PACKAGES = ("comat", "diffusers", "transformers", "peft", "accelerate", "numpy", "pillow")
-CODE = ("comat", "stages", "params.yaml")
 
 
 def environment(device: str) -> dict[str, str]:
@@ -19,7 +17,6 @@ def environment(device: str) -> dict[str, str]:
     chosen = choose_device(device)
     name = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else platform.machine()
     return {
-        "commit": commit() or "unknown: not run in a git checkout",
         "device": f"{chosen} ({name})",
         "system": platform.system(),
         "Python": platform.python_version(),
@@ -27,17 +24,3 @@ def environment(device: str) -> dict[str, str]:
         **{package: metadata.version(package) for package in PACKAGES},
     }
 
-
-def commit() -> str | None:
-    """The git commit checked out here, and whether code or parameters differ from it; None where there is none."""
-    head = _git("rev-parse", "HEAD")
-    if head is None:
-        return None
-    return head + (" with changes" if _git("status", "--porcelain", "--", *CODE) else "")
-
-
-def _git(*words: str) -> str | None:
-    try:
-        return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
