@@ -23,4 +23,3 @@ def environment(device: str) -> dict[str, str]:
         "torch": torch.__version__,  # with the build, which the package's version leaves out
         **{package: metadata.version(package) for package in PACKAGES},
     }
-
