@@ -78,7 +78,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
             done = rollout(backbone, scheduler, z, prompts, 5.0, own, record=record, chunk=options.batch)
             z0 = done.z0.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(target(z0), z0)
-            replay(backbone, done, leaf_gradients(done, gradient), prompts, 5.0, chunk=options.batch)
+            replay(backbone, done, leaf_gradients(done, gradient), 5.0, chunk=options.batch)
         else:
             for index, t in enumerate(scheduler.timesteps):
                 with torch.set_grad_enabled(index in record):

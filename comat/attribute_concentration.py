@@ -84,9 +84,10 @@ def attribute_concentration_loss(
         return first.new_zeros(())
     weight = first.new_tensor([1 / len(entities[row]) for row in rows])
     where = torch.tensor(rows, device=first.device)
-    tokens = torch.zeros(len(rows), first.shape[-1], dtype=torch.bool, device=first.device)
+    tokens = torch.zeros(len(rows), first.shape[-1], dtype=torch.bool)
     for row, entity in enumerate(e for group in entities for e in group):
         tokens[row, list(entity.tokens)] = True
+    tokens = tokens.to(first.device)
     full = torch.cat([mask for mask in masks if len(mask)]).to(first.device)
     by_size: dict[tuple[int, int], list[Tensor]] = {}
     small = {}

@@ -63,6 +63,7 @@ class Backbone:
         self.scheduler_config = scheduler_config
         self.is_xl = unet.config.addition_embed_type == "text_time"
         self.vae_scale = 2 ** (len(vae.config.block_out_channels) - 1)
+        self._time_ids: dict[tuple[int, int], Tensor] = {}
         for module in (unet, vae, *text_encoders):
             module.requires_grad_(False).eval()
         null = self.encode_prompts([""])
@@ -136,15 +137,20 @@ class Backbone:
             pooled = out.text_embeds if self.is_xl and hasattr(out, "text_embeds") else None
         return PromptEmbeddings(torch.cat(hidden, -1), pooled)
 
-    def denoise(self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, unet: nn.Module | None = None) -> Tensor:
+    def denoise(self, z: Tensor, t: Tensor, prompts: PromptEmbeddings) -> Tensor:
         """What the UNet says of z (B, C, h, w), already scaled by the scheduler, at timestep t: (B, C, h, w)."""
         added = None
         if self.is_xl:
-            height, width = (side * self.vae_scale for side in z.shape[-2:])
-            sizes = torch.tensor([height, width, 0, 0, height, width], dtype=prompts.pooled.dtype, device=z.device)
-            added = {"text_embeds": prompts.pooled, "time_ids": sizes.expand(len(z), 6)}
-        model = self.unet if unet is None else unet
-        return model(z.to(prompts.tokens.dtype), t, prompts.tokens, added_cond_kwargs=added).sample.float()
+            added = {"text_embeds": prompts.pooled, "time_ids": self._sizes(z).expand(len(z), 6)}
+        return self.unet(z.to(prompts.tokens.dtype), t, prompts.tokens, added_cond_kwargs=added).sample.float()
+
+    def _sizes(self, z: Tensor) -> Tensor:
+        """SDXL's micro-conditioning of uncropped latents (B, C, h, w): (6,), in px; copied to the device once a size."""
+        height, width = (side * self.vae_scale for side in z.shape[-2:])
+        if (height, width) not in self._time_ids:
+            sizes = torch.tensor([height, width, 0, 0, height, width], dtype=self.text_encoders[-1].dtype)
+            self._time_ids[height, width] = sizes.to(z.device)
+        return self._time_ids[height, width]
 
     def guided(self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance_scale: float) -> Tensor:
         """Classifier-free guidance in one call, unconditional half first."""

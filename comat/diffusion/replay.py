@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from comat.diffusion.attention import AttentionMaps, recorded_maps
-from comat.diffusion.backbone import Backbone, PromptEmbeddings
+from comat.diffusion.backbone import Backbone
 from comat.diffusion.rollout import Rollout
 
 MapLoss = Callable[[AttentionMaps, slice], Tensor]
@@ -30,7 +30,6 @@ def replay(
     backbone: Backbone,
     rollout: Rollout,
     gradients: Mapping[int, Tensor],
-    prompts: PromptEmbeddings,
     guidance_scale: float,
     *,
     chunk: int,
@@ -38,13 +37,13 @@ def replay(
     map_layers: Sequence[str] = (),
     map_loss: MapLoss | None = None,
     loss_scale: float = 1.0,
-) -> float:
-    """Accumulate the gradient into the trainable weights; returns the summed map loss.
+) -> list[Tensor]:
+    """Accumulate the gradient into the trainable weights; returns the map losses, one for each step and chunk.
 
     `gradients` may be empty (no loss on the image): then only `map_steps` are run. They hold `loss_scale` already; the
     map loss takes it here.
     """
-    total = 0.0
+    values = []
     for index in sorted({*gradients, *map_steps}):
         with_maps = map_loss is not None and index in map_steps
         x, t = rollout.inputs[index], rollout.timesteps[index]
@@ -52,11 +51,12 @@ def replay(
             span = slice(at, min(at + chunk, len(x)))
             loss = x.new_zeros(())
             with recorded_maps(backbone.unet, map_layers if with_maps else ()) as maps:
-                prediction = backbone.guided(x[span], t, prompts[span], guidance_scale)
+                prediction = backbone.guided(x[span], t, rollout.prompts[span], guidance_scale)
                 if index in gradients:
                     loss = loss + (gradients[index][span] * prediction).sum()
                 if with_maps:
                     attention = map_loss(maps.collect(x.shape[-2:]), span)
-                    loss, total = loss + loss_scale * attention, total + attention.item()
+                    loss = loss + loss_scale * attention
+                    values.append(attention.detach())
             loss.backward()
-    return total
+    return values

@@ -20,11 +20,12 @@ from comat.diffusion.backbone import Backbone, PromptEmbeddings
 class Rollout:
     """What sampling leaves behind.
 
-    `z0` (B, C, h, w): final latents, with a graph to `leaves`. `leaves[i]`: guided prediction of step i, the leaf.
-    `inputs[i]`: what the UNet saw at step i, scaled as the scheduler asks. `timesteps[i]`: its timestep.
+    `z0` (B, C, h, w): final latents of `prompts`, with a graph to `leaves`. `leaves[i]`: guided prediction of step i, the
+    leaf. `inputs[i]`: what the UNet saw at step i, scaled as the scheduler asks. `timesteps[i]`: its timestep.
     """
 
     z0: Tensor
+    prompts: PromptEmbeddings
     leaves: dict[int, Tensor] = field(default_factory=dict)
     inputs: dict[int, Tensor] = field(default_factory=dict)
     timesteps: dict[int, Tensor] = field(default_factory=dict)
@@ -46,17 +47,19 @@ def rollout(
 
     `generators` hold each sample's own noise for ancestral schedulers; `chunk` samples go through the UNet at once.
     """
-    result = Rollout(z)
+    result = Rollout(z, prompts)
+    # One copy to the device for all steps; the scheduler's own arithmetic reads them on the host.
+    timesteps = scheduler.timesteps.to(z.device)
     scheduler.set_begin_index(start) if hasattr(scheduler, "set_begin_index") else None
     ancestral = {"generator": list(generators)}
     for index in range(start, len(scheduler.timesteps)):
         t = scheduler.timesteps[index]
         with torch.no_grad():
             x = scheduler.scale_model_input(z.detach(), t)
-            prediction = guided_in_chunks(backbone, x, t, prompts, guidance_scale, chunk)
+            prediction = guided_in_chunks(backbone, x, timesteps[index], prompts, guidance_scale, chunk)
         if index in record:
             prediction.requires_grad_()
-            result.leaves[index], result.inputs[index], result.timesteps[index] = prediction, x, t
+            result.leaves[index], result.inputs[index], result.timesteps[index] = prediction, x, timesteps[index]
         z = scheduler.step(prediction, t, z, **ancestral).prev_sample
     result.z0 = z
     return result

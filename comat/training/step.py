@@ -43,13 +43,13 @@ class Batch:
 
 @dataclass
 class ImageGradient:
-    """dL/dz0 of a rollout times the loss scale (or None, where no loss reads the image), the values of the losses, and
-    the masks.
+    """dL/dz0 of a rollout times the loss scale (or None, where no loss reads the image), the values of the losses (one
+    for each chunk), and the masks.
     """
 
     z0: Tensor | None
-    i2t: float = 0.0
-    adversarial: float = 0.0
+    i2t: list[Tensor] = field(default_factory=list)
+    adversarial: list[Tensor] = field(default_factory=list)
     masks: list[Tensor] = field(default_factory=list)
 
 
@@ -84,16 +84,17 @@ class Step:
         samples = len(batch.prompts) + (len(batch.captions) if denoised else 0)
         image = self.image_gradient(generated.z0, batch.prompts, batch, samples)
         real = self.image_gradient(denoised.z0, batch.captions, None, samples) if denoised else ImageGradient(None)
-        attribute = self.replay(generated, image, batch.prompts, map_steps, batch.entities)
+        attribute = self.replay(generated, image, map_steps, batch.entities)
         if denoised:
-            self.replay(denoised, real, batch.captions)
+            self.replay(denoised, real)
         discriminator = self.discriminate(generated.z0.detach(), batch)
+        i2t, adversarial = total(image.i2t) + total(real.i2t), total(image.adversarial)
         return {
-            "loss": image.i2t + real.i2t + attribute + self.p.lambda_adv * image.adversarial,
-            "i2t": (image.i2t + real.i2t) if self.captioner else 0.0,
-            "attribute": attribute,
-            "adversarial": image.adversarial,
-            "discriminator": discriminator,
+            "loss": i2t + total(attribute) + self.p.lambda_adv * adversarial,
+            "i2t": i2t,
+            "attribute": total(attribute),
+            "adversarial": adversarial,
+            "discriminator": total(discriminator),
         }
 
     def uses_real(self, batch: Batch) -> bool:
@@ -149,13 +150,12 @@ class Step:
                 seen = jitter_crop(images, rng) if self.p.crop_jitter else images
                 scores = self.captioner.log_likelihood(seen, prompts[span])
                 i2t = concept_activation_loss(*scores, self.p.caption_reduction).sum() / samples
-                loss, result.i2t = loss + i2t, result.i2t + i2t.item()
+                loss = loss + i2t
+                result.i2t.append(i2t.detach())
             if batch and self.discriminator:
                 adversarial = generator_loss(self.discriminator(z)).sum() / len(z0)
-                loss, result.adversarial = (
-                    loss + self.p.lambda_adv * adversarial,
-                    result.adversarial + adversarial.item(),
-                )
+                loss = loss + self.p.lambda_adv * adversarial
+                result.adversarial.append(adversarial.detach())
             if batch and self.segmenter:
                 nouns = [[entity.noun for entity in group] for group in batch.entities[span]]
                 result.masks += self.segmenter.masks(images.detach(), nouns)
@@ -169,10 +169,9 @@ class Step:
         self,
         generated: Rollout,
         image: ImageGradient,
-        prompts: Sequence[str],
         map_steps: Sequence[int] = (),
         entities: Sequence[Sequence[Entity]] = (),
-    ) -> float:
+    ) -> list[Tensor]:
         """The gradients of the image's losses and of L_pos + L_neg (mean over the r steps) into the LoRA weights."""
 
         def map_loss(maps: AttentionMaps, span: slice) -> Tensor:
@@ -180,14 +179,13 @@ class Step:
             value = attribute_concentration_loss(
                 maps, entities[span], image.masks[span], self.p.alpha, self.p.beta, squared
             )
-            return value / (len(prompts) * len(map_steps))
+            return value / (len(entities) * len(map_steps))
 
         gradients = {} if image.z0 is None else leaf_gradients(generated, image.z0)
         return replay(
             self.backbone,
             generated,
             gradients,
-            self.backbone.encode_prompts(prompts),
             self.p.guidance_scale,
             chunk=self.p.train.device_batch,
             map_steps=map_steps,
@@ -196,18 +194,23 @@ class Step:
             loss_scale=self.loss_scale,
         )
 
-    def discriminate(self, fake: Tensor, batch: Batch) -> float:
+    def discriminate(self, fake: Tensor, batch: Batch) -> list[Tensor]:
         """Eq. 3 for the discriminator, on latents that carry no graph."""
         if self.discriminator is None:
-            return 0.0
-        real, total = batch.reference.to(fake.device), 0.0
+            return []
+        real, values = batch.reference.to(fake.device), []
         for at in range(0, len(fake), self.p.train.device_batch):
             span = slice(at, at + self.p.train.device_batch)
             logits = self.discriminator(torch.cat([real[span], fake[span]])).chunk(2)
             loss = discriminator_loss(*logits).sum() / len(fake)
             (self.loss_scale * loss).backward()
-            total += loss.item()
-        return total
+            values.append(loss.detach())
+        return values
+
+
+def total(values: Sequence[Tensor]) -> float:
+    """The sum of 0-dimensional tensors, read at once: the host that reads each as it comes waits for the device."""
+    return sum(torch.stack(list(values)).tolist()) if values else 0.0
 
 
 def place_steps(start: int, stop: int, count: int, rng: torch.Generator) -> list[int]:
