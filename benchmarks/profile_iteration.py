@@ -29,7 +29,7 @@ from comat.diffusion.lora import add_lora
 from comat.params import load
 from comat.randomness import generator
 
-BACKWARD, REST = "backward", "the rest"
+BACKWARD, REST, BETWEEN = "backward", "the rest", "between the phases"
 MODELS = ("UNet", "captioner", "autoencoder", "segmenter", "text encoders")
 METHOD = ("UNet", "captioner", "autoencoder", BACKWARD)
 """What the method cannot do without."""
@@ -67,7 +67,7 @@ def part_of(event: FunctionEvent) -> tuple[str, str]:
         elif event.name.startswith("autograd::engine"):
             part = part or BACKWARD
         event = event.cpu_parent
-    return "between the phases", part or REST
+    return BETWEEN, part or REST
 
 
 def seconds_by_part(events: list[FunctionEvent]) -> Counter[tuple[str, str]]:
@@ -79,7 +79,8 @@ def seconds_by_part(events: list[FunctionEvent]) -> Counter[tuple[str, str]]:
 
 
 def report(runs: list[Counter[tuple[str, str]]]) -> None:
-    keys = sorted({key for run in runs for key in run}, key=lambda key: ([*PHASES, "between the phases"].index(key[0]), key[1]))
+    order = [*PHASES, BETWEEN]
+    keys = sorted({key for run in runs for key in run}, key=lambda key: (order.index(key[0]), key[1]))
     seconds = {key: statistics.median(run[key] for run in runs) for key in keys}
     total = sum(seconds.values())
     print(f"{'phase':<22}{'part':<16}{'seconds':>9}{'share':>8}")

@@ -145,7 +145,7 @@ class Backbone:
         return self.unet(z.to(prompts.tokens.dtype), t, prompts.tokens, added_cond_kwargs=added).sample.float()
 
     def _sizes(self, z: Tensor) -> Tensor:
-        """SDXL's micro-conditioning of uncropped latents (B, C, h, w): (6,), in px; copied to the device once a size."""
+        """SDXL's micro-conditioning of uncropped latents (B, C, h, w): (6,), in px; one copy a size."""
         height, width = (side * self.vae_scale for side in z.shape[-2:])
         if (height, width) not in self._time_ids:
             sizes = torch.tensor([height, width, 0, 0, height, width], dtype=self.text_encoders[-1].dtype)

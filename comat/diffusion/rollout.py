@@ -20,8 +20,8 @@ from comat.diffusion.backbone import Backbone, PromptEmbeddings
 class Rollout:
     """What sampling leaves behind.
 
-    `z0` (B, C, h, w): final latents of `prompts`, with a graph to `leaves`. `leaves[i]`: guided prediction of step i, the
-    leaf. `inputs[i]`: what the UNet saw at step i, scaled as the scheduler asks. `timesteps[i]`: its timestep.
+    `z0` (B, C, h, w): final latents of `prompts`, with a graph to `leaves`. `leaves[i]`: guided prediction of step i,
+    the leaf. `inputs[i]`: what the UNet saw at step i, scaled as the scheduler asks. `timesteps[i]`: its timestep.
     """
 
     z0: Tensor
