@@ -14,37 +14,29 @@ import json
 import statistics
 import subprocess
 import sys
-import threading
 import time
 
 METHODS = ("replay", "full graph", "full graph, checkpointed")
 STEPS = 10
 
 
-def resident() -> float:
-    """Resident memory of this process in MB."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096 / 1e6
+def resident(field: str) -> float:
+    """`VmRSS`, resident memory of this process, or `VmHWM`, its highest since the last reset, in MB."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 / 1e6 for line in file if line.startswith(field))
 
 
 class Peak:
-    """The highest resident memory while a block runs, sampled every 2 ms, above what it was before."""
+    """The highest resident memory while a block runs, as the kernel counts it, above what it was before."""
 
     def __enter__(self) -> Peak:
-        self.before = self.highest = resident()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # resets the high-water mark, see proc_pid_clear_refs(5)
+        self.before = resident("VmRSS")
         return self
 
-    def _watch(self) -> None:
-        while not self._done.wait(0.002):
-            self.highest = max(self.highest, resident())
-
     def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-        self.megabytes = self.highest - self.before
+        self.megabytes = resident("VmHWM") - self.before
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:

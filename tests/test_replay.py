@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.full_graph import full_graph_loss
 from comat.attribute_concentration import Entity
 from comat.captioners import load_captioner
 from comat.diffusion.backbone import Backbone
@@ -13,7 +14,6 @@ from comat.discriminators import load_discriminator
 from comat.randomness import generator
 from comat.segmenters.load import load_segmenter
 from comat.training.step import Batch, Step
-from tests.reference_full_graph import full_graph_loss
 
 TERMS = {
     "concept activation": {"alpha": 0.0, "beta": 0.0, "lambda_adv": 0.0, "image_batch": 0},

@@ -1,12 +1,15 @@
 """The plain implementation that replay must equal: one autograd graph through every recorded step.
 
-Deliberately naive: no chunks, no merging, explicit attention maps at every attribute step, one backward pass.
+Deliberately naive: no chunks, no merging, explicit attention maps at every attribute step, one backward pass. As such
+code usually does, it may checkpoint the UNet's blocks and materialise the probabilities of every attention layer.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from diffusers.models.attention_processor import Attention, AttnProcessor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from comat.attribute_concentration import attribute_concentration_loss
 from comat.concept_activation import concept_activation_loss
@@ -65,3 +68,32 @@ def sample(step, scheduler, z, prompts, own, start, steps, map_steps):
             maps.append(recording.collect(x.shape[-2:]))
         z = scheduler.step(prediction, t, z, generator=own).prev_sample
     return z, maps
+
+
+def checkpoint_blocks(unet: nn.Module) -> None:
+    """Gradient checkpointing by diffusers; a block runs again with the attention processors of its first time."""
+
+    def run(block: nn.Module, *args: Tensor) -> Tensor:
+        first = {layer: layer.processor for layer in block.modules() if isinstance(layer, Attention)}
+
+        def again(*args: Tensor) -> Tensor:
+            now = {layer: layer.processor for layer in first}
+            _use(first)
+            try:
+                return block(*args)
+            finally:
+                _use(now)
+
+        return checkpoint(again, *args, use_reentrant=False)
+
+    unet.enable_gradient_checkpointing(run)
+
+
+def _use(processors: dict[Attention, object]) -> None:
+    for layer, processor in processors.items():
+        layer.processor = processor
+
+
+def materialise_attention(unet: nn.Module) -> None:
+    """Every attention layer computes its probabilities as a tensor, as code that reads or edits them does."""
+    unet.set_attn_processor(AttnProcessor())

@@ -1,0 +1,173 @@
+"""A CoMat iteration against plain implementations: the full graph with explicit, and with fused attention.
+
+    python -m benchmarks.iteration [--divisor 8] [--side 64] [--steps 4] [--k 2] [--repeats 5]
+
+The UNet is SD1.5's with an eighth (or a quarter: `--divisor 4`) of its channels and heads, which stay as wide as
+SD1.5's, with random weights, at 64x64 latents; the discriminator is another one. The autoencoder has an eighth of the
+channels; captioner and segmenter are the shapes world's. One prompt, all losses but mixed latents, LoRA of rank 16.
+Full graph: autograd through all recorded steps with gradient checkpointing of the UNet's blocks. The gradients of the
+three must agree before anything is timed; then they take turns, and the medians of the rounds' ratios are printed.
+Seconds are the process's CPU time, user and system, all threads. Memory is the peak of resident memory above the loaded
+models, each in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from benchmarks.full_graph import checkpoint_blocks, full_graph_loss, materialise_attention
+from benchmarks.gpu_real_size import ENTITIES, PROMPT
+from benchmarks.replay_memory import Peak
+from comat import architectures
+from comat.captioners import load_captioner
+from comat.diffusion.backbone import Backbone
+from comat.diffusion.lora import add_lora
+from comat.discriminators.unet import UNetDiscriminator
+from comat.params import Params, load
+from comat.randomness import generator
+from comat.segmenters.load import load_segmenter
+from comat.shapes.recipe.tokenizers import clip_tokenizer
+from comat.training.step import Batch, Step
+
+VARIANTS = ("replay", "full graph, explicit attention", "full graph, fused attention")
+RANK = 16
+TOLERANCE = 1e-4
+
+
+def build_backbone(divisor: int) -> Backbone:
+    """SD1.5 with 1 of `divisor` channels and heads, and random weights."""
+    torch.manual_seed(0)
+    tokenizer = clip_tokenizer()
+    real = architectures.UNETS["sd15"]
+    widths = tuple(width // divisor for width in real["block_out_channels"])
+    heads = real["attention_head_dim"] // divisor  # diffusers' name for their number
+    small = {"block_out_channels": widths, "attention_head_dim": heads, "norm_num_groups": 8}
+    unet = UNet2DConditionModel(**real | small)
+    vae = AutoencoderKL(**architectures.VAES["sd15"] | {"block_out_channels": (16, 32, 64, 64), "norm_num_groups": 16})
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=768,
+        intermediate_size=768,
+        num_hidden_layers=2,
+        max_position_embeddings=tokenizer.model_max_length,
+    )
+    return Backbone(unet, vae, [CLIPTextModel(text)], [tokenizer], dict(architectures.NOISE), zero_null=False)
+
+
+def build(params: Params, divisor: int) -> tuple[Step, list[Tensor], Batch]:
+    """The step, its LoRA weights and what it trains on."""
+    device = torch.device("cpu")
+    backbone = build_backbone(divisor)
+    lora = add_lora(backbone.unet, RANK, generator(0, "lora"))
+    with torch.no_grad():  # B is zero at first, which would hide errors in the gradient of A
+        for weight in lora:
+            weight.add_(0.02 * torch.randn(weight.shape, generator=generator(1, "shake")))
+    captioner = load_captioner(params.captioner, params.captioner_model, None, "", device, torch.float32)
+    segmenter = load_segmenter(params, device, torch.float32)
+    critic = UNetDiscriminator(build_backbone(divisor), RANK, generator(0, "critic"))
+    shape = backbone.latent_shape(params.resolution)
+    reference = torch.randn(1, *shape, generator=generator(0, "reference"))
+    step = Step(params, backbone, captioner, segmenter, critic)
+    return step, lora, Batch(0, [PROMPT], [ENTITIES[:2]], reference)
+
+
+def iteration(variant: str, step: Step, lora: list[Tensor], batch: Batch) -> Callable[[], Tensor]:
+    """A call that computes one iteration's gradients and returns that of the LoRA, flat."""
+    if variant == "replay":
+
+        def run() -> Tensor:
+            step(batch)
+            return torch.cat([weight.grad.flatten() for weight in lora])
+
+        return run
+    unet = step.backbone.unet
+    checkpoint_blocks(unet)
+    if "explicit" in variant:
+        materialise_attention(unet)
+        materialise_attention(step.discriminator._backbone.unet)
+
+    def run() -> Tensor:
+        gradients = torch.autograd.grad(full_graph_loss(step, batch), lora)
+        step.discriminate(batch.reference, batch)  # as much work on these latents as on the generated ones
+        return torch.cat([gradient.flatten() for gradient in gradients])
+
+    return run
+
+
+def prepared(variant: str, options: argparse.Namespace) -> Callable[[], Tensor]:
+    params = load("presets/shapes.yaml")
+    changes = {"resolution": 8 * options.side, "sampling_steps": options.steps, "grad_steps": options.k}
+    changes |= {"attribute_steps": 1, "global_batch": 1, "image_batch": 0}
+    step, lora, batch = build(params.model_copy(update=changes), options.divisor)
+    run = iteration(variant, step, lora, batch)
+    weights = [*lora, *step.discriminator.trainable_parameters()]
+
+    def once() -> Tensor:
+        for weight in weights:
+            weight.grad = None
+        return run()
+
+    return once
+
+
+def compare(options: argparse.Namespace) -> None:
+    runs = {variant: prepared(variant, options) for variant in VARIANTS}
+    gradients = {variant: run() for variant, run in runs.items()}
+    ours = gradients["replay"].double()
+    for variant, gradient in gradients.items():
+        difference = float((gradient.double() - ours).norm() / ours.norm())
+        print(f"gradient against replay's, relative: {difference:.1e}  {variant}", flush=True)
+        assert ours.norm() > 0 and difference < TOLERANCE
+    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    for _ in range(options.repeats):
+        for variant, run in runs.items():
+            start = time.process_time()
+            run()
+            seconds[variant].append(time.process_time() - start)
+    del runs
+    peaks = {variant: measured_peak(variant) for variant in VARIANTS}
+    print(f"\n{'':<32}{'seconds':>9}{'replay /':>10}{'lowest':>8}{'highest':>9}{'peak MB':>9}{'replay /':>10}")
+    for variant in VARIANTS:
+        ratios = [a / b for a, b in zip(seconds["replay"], seconds[variant], strict=True)]
+        print(f"{variant:<32}{statistics.median(seconds[variant]):>9.2f}{statistics.median(ratios):>10.2f}", end="")
+        print(f"{min(ratios):>8.2f}{max(ratios):>9.2f}{peaks[variant]:>9.0f}{peaks['replay'] / peaks[variant]:>10.2f}")
+
+
+def measured_peak(variant: str) -> float:
+    """MB of one iteration above the loaded models, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.iteration", *sys.argv[1:], "--variant", variant]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--divisor", type=int, choices=(4, 8), default=8, help="of SD1.5's channels")
+    parser.add_argument("--side", type=int, default=64, help="of the latents")
+    parser.add_argument("--steps", type=int, default=4, help="T")
+    parser.add_argument("--k", type=int, default=2, help="K")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.variant:
+        once = prepared(options.variant, options)
+        with Peak() as peak:
+            once()
+        print(json.dumps(peak.megabytes))
+        return
+    compare(options)
+
+
+if __name__ == "__main__":
+    main()
