@@ -4,7 +4,7 @@
 
 The UNet is SD1.5's with an eighth (or a quarter: `--divisor 4`) of its channels and heads, which stay as wide as
 SD1.5's, with random weights, at 64x64 latents; the discriminator is another one. The autoencoder has an eighth of the
-channels; captioner and segmenter are the shapes world's. One prompt, all losses but mixed latents, LoRA of rank 16.
+channels; captioner and segmenter are the shapes world's. One prompt, all losses but mixed latents, no jittered crop, LoRA of rank 16.
 Full graph: autograd through all recorded steps with gradient checkpointing of the UNet's blocks. The gradients of the
 three must agree before anything is timed; then they take turns, and the medians of the rounds' ratios are printed.
 Seconds are the process's CPU time, user and system, all threads. Memory is the peak of resident memory above the loaded
@@ -108,7 +108,7 @@ def iteration(variant: str, step: Step, lora: list[Tensor], batch: Batch) -> Cal
 def prepared(variant: str, options: argparse.Namespace) -> Callable[[], Tensor]:
     params = load("presets/shapes.yaml")
     changes = {"resolution": 8 * options.side, "sampling_steps": options.steps, "grad_steps": options.k}
-    changes |= {"attribute_steps": 1, "global_batch": 1, "image_batch": 0}
+    changes |= {"attribute_steps": 1, "global_batch": 1, "image_batch": 0, "crop_jitter": False}
     step, lora, batch = build(params.model_copy(update=changes), options.divisor)
     run = iteration(variant, step, lora, batch)
     weights = [*lora, *step.discriminator.trainable_parameters()]

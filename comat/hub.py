@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
-from diffusers import ModelMixin
 from huggingface_hub import errors as hub
-from torch import nn
+from huggingface_hub import hf_hub_download
 
 from comat.errors import UserError, first_line
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
 T = TypeVar("T")
+
+INDEX = "model_index.json"
 
 _REMEDIES: list[tuple[type | tuple[type, ...], str]] = [
     # To who has no access a gated repository is a missing one as well, so it comes first.
@@ -61,6 +66,21 @@ def _remedy(model: str, error: BaseException) -> str | None:
     return None
 
 
+def pipeline_index(model: str, revision: str | None = None) -> dict:
+    """The parts that a pipeline in diffusers layout lists; read without diffusers, whose import takes seconds.
+
+    Raises:
+        UserError: if there is no such pipeline.
+    """
+
+    def load() -> dict:
+        own = Path(model) / INDEX
+        file = own if own.parent.is_dir() else Path(hf_hub_download(model, INDEX, revision=revision))
+        return json.loads(file.read_text(encoding="utf-8"))
+
+    return loaded(model, INDEX, load)
+
+
 def load_model(
     kind: type[nn.Module],
     model: str,
@@ -78,6 +98,8 @@ def load_model(
     Raises:
         UserError: if it cannot be had, is of another architecture, or lacks weights.
     """
+    from diffusers import ModelMixin
+
     where = {"subfolder": subfolder, "revision": revision}
     diffusion = issubclass(kind, ModelMixin)
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, EulerDiscreteScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from comat.hub import load_model, loaded
+from comat.hub import load_model, loaded, pipeline_index
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -87,7 +87,7 @@ class Backbone:
         Raises:
             UserError: naming the part that is missing or of another architecture.
         """
-        config = loaded(model, "model_index.json", lambda: DiffusionPipeline.load_config(model, revision=revision))
+        config = pipeline_index(model, revision)
 
         def part(kind: type, name: str, other: str | None = None, other_revision: str | None = None) -> nn.Module:
             where = (other, other_revision) if other else (model, revision)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diffusers import DiffusionPipeline
 from transformers import CLIPTokenizer
 
 from comat.errors import UserError
-from comat.hub import loaded
+from comat.hub import loaded, pipeline_index
 
 CHUNK = 1000
 """Prompts tokenized at once: what the tokenizers keep of each is far larger than its tokens."""
@@ -22,7 +21,7 @@ def load_tokenizers(model: str, revision: str | None = None) -> list[CLIPTokeniz
     """
 
     def load() -> list[CLIPTokenizer]:
-        config = DiffusionPipeline.load_config(model, revision=revision)
+        config = pipeline_index(model, revision)
         names = [name for name in ("tokenizer", "tokenizer_2") if config.get(name)]
         return [CLIPTokenizer.from_pretrained(model, subfolder=n, revision=revision or "main") for n in names]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 import transformers
-from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import AutoConfig, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from comat.diffusion.backbone import DTYPES, Backbone
 from comat.diffusion.tokenizers import load_tokenizers
 from comat.errors import UserError, first_line
+from comat.hub import pipeline_index
 
 
 def meta_backbone(model: str, revision: str | None, vae: str | None, vae_revision: str | None, dtype: str) -> Backbone:
@@ -24,7 +25,7 @@ def meta_backbone(model: str, revision: str | None, vae: str | None, vae_revisio
     autoencoder = {"pretrained_model_name_or_path": vae, "revision": vae_revision}
     own = {"pretrained_model_name_or_path": model, "revision": revision}
     try:
-        index = DiffusionPipeline.load_config(model, revision=revision)
+        index = pipeline_index(model, revision)
         unet = UNet2DConditionModel.load_config(**own, subfolder="unet")
         decoder = AutoencoderKL.load_config(**(autoencoder if vae else own | {"subfolder": "vae"}))
         texts = {part: CLIPTextConfig.from_pretrained(**own, subfolder=part) for part in encoders if index.get(part)}
