@@ -6,7 +6,8 @@
 The published configurations with random weights; nothing is downloaded, and the pixels mean nothing. SDXL: local batch
 6 + 2 real images, T = 50, K = 5, r = 2, 512 px, BLIP large, Grounded-SAM, SD1.5's UNet as discriminator (Table 8),
 bf16. A first iteration counts floating-point operations and warms up; the median of `--repeats` more is printed.
-Operations are torch's count (matrix products, convolutions, attention), the rate is measured on one large product.
+Operations are torch's count (matrix products, convolutions, attention), the rate is measured on one large product. On a
+GPU one more iteration counts how often the host waits for it, by line.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import resource
 import statistics
 import tempfile
 import time
-from collections import defaultdict
+import warnings
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -28,6 +30,7 @@ import diffusers
 import torch
 import transformers
 from torch import Tensor, nn
+from torch.profiler import record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -87,10 +90,17 @@ class Meter:
         self.flops[name] += (self.counter.total if self.counter else 0) - operations
 
 
+class Ranges:
+    """Stands in for a meter where none shall disturb: a phase is a range for a profiler."""
+
+    def phase(self, name: str) -> contextlib.AbstractContextManager:
+        return record_function(name)
+
+
 class MeteredStep(Step):
     """Algorithm 1 as it is, with a meter at each phase."""
 
-    meter: Meter
+    meter: Meter | Ranges
 
     def generate(self, *args):
         with self.meter.phase("rollout"):
@@ -225,8 +235,22 @@ def iterate(step: MeteredStep, batch: Batch, lora: list[nn.Parameter], critic: D
             optimizer.zero_grad(set_to_none=True)
 
 
-def measure(params: Params, models: tuple, repeats: int) -> tuple[Meter, list[Meter]]:
-    """The meter that counted operations, and those of the iterations after it."""
+def synchronisations(step: MeteredStep, batch: Batch) -> Counter[str]:
+    """How often the host waits for the GPU in one computation of the gradients, by the line that makes it wait."""
+    step.meter = Ranges()
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            step(batch)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    waits = [warning for warning in found if "synchronizing CUDA operation" in str(warning.message)]
+    return Counter(f"{'/'.join(Path(warning.filename).parts[-2:])}:{warning.lineno}" for warning in waits)
+
+
+def measure(params: Params, models: tuple, repeats: int) -> tuple[Meter, list[Meter], Counter[str]]:
+    """The meter that counted operations, those of the iterations after it, and where the host waited for a GPU."""
     backbone, captioner, segmenter, critic = models
     lora = add_lora(backbone.unet, params.lora_rank, generator(0, "lora"))
     optimizers = [torch.optim.AdamW(weights, 1e-5) for weights in (lora, critic.trainable_parameters())]
@@ -240,10 +264,11 @@ def measure(params: Params, models: tuple, repeats: int) -> tuple[Meter, list[Me
         step.meter = Meter(backbone.device)
         iterate(step, batch, lora, critic, optimizers)
         meters.append(step.meter)
-    return first, meters
+    waits = synchronisations(step, batch) if backbone.device.type == "cuda" else Counter()
+    return first, meters, waits
 
 
-def report(counted: Meter, meters: list[Meter], rate: float) -> None:
+def report(counted: Meter, meters: list[Meter], waits: Counter[str], rate: float) -> None:
     print(f"{'phase':<22}{'seconds':>10}{'peak GB':>9}{'TFLOP':>10}{'of matmul':>11}")
     rows = []
     for name in PHASES:
@@ -253,6 +278,9 @@ def report(counted: Meter, meters: list[Meter], rate: float) -> None:
     for name, seconds, peak, operations in rows:
         share = operations / (seconds * rate)
         print(f"{name:<22}{seconds:>10.2f}{peak / 1e9:>9.2f}{operations / 1e12:>10.3f}{share:>11.1%}")
+    if counted.device.type == "cuda":
+        print(f"\nthe host waits for the GPU {waits.total()} times in the losses and gradients of an iteration:")
+        print("\n".join(f"{count:>6}  {line}" for line, count in waits.most_common()))
 
 
 def main() -> None:

@@ -4,10 +4,10 @@
 
 The UNet is SD1.5's with an eighth (or a quarter: `--divisor 4`) of its channels and heads, which stay as wide as
 SD1.5's, with random weights, at 64x64 latents; the discriminator is another one. The autoencoder has an eighth of the
-channels; captioner and segmenter are the shapes world's. One prompt, all losses but mixed latents, no jittered crop, LoRA of rank 16.
-Full graph: autograd through all recorded steps with gradient checkpointing of the UNet's blocks. The gradients of the
-three must agree before anything is timed; then they take turns, and the medians of the rounds' ratios are printed.
-Seconds are the process's CPU time, user and system, all threads. Memory is the peak of resident memory above the loaded
+channels; captioner and segmenter are the shapes world's. One prompt, all losses but mixed latents, LoRA of rank 16. Full
+graph: autograd through all recorded steps with gradient checkpointing of the UNet's blocks. The gradients of the three
+must agree before anything is timed; then they take turns, and the medians of the rounds' ratios are printed. Seconds
+are the process's CPU time, user and system, all threads. Memory is the peak of resident memory above the loaded
 models, each in a process of its own.
 """
 
@@ -33,11 +33,11 @@ from comat import architectures
 from comat.captioners import load_captioner
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import add_lora
+from comat.diffusion.tokenizers import load_tokenizers
 from comat.discriminators.unet import UNetDiscriminator
 from comat.params import Params, load
 from comat.randomness import generator
 from comat.segmenters.load import load_segmenter
-from comat.shapes.recipe.tokenizers import clip_tokenizer
 from comat.training.step import Batch, Step
 
 VARIANTS = ("replay", "full graph, explicit attention", "full graph, fused attention")
@@ -48,7 +48,7 @@ TOLERANCE = 1e-4
 def build_backbone(divisor: int) -> Backbone:
     """SD1.5 with 1 of `divisor` channels and heads, and random weights."""
     torch.manual_seed(0)
-    tokenizer = clip_tokenizer()
+    (tokenizer, *_) = load_tokenizers("data/shapes/models/base")
     real = architectures.UNETS["sd15"]
     widths = tuple(width // divisor for width in real["block_out_channels"])
     heads = real["attention_head_dim"] // divisor  # diffusers' name for their number

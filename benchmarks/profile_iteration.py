@@ -11,19 +11,17 @@ the profiler itself slows; shares are what to read. The first iteration warms up
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
 import functools
 import statistics
 from collections import Counter
-from collections.abc import Iterator
 
 import torch
 from torch import nn
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from benchmarks.gpu_real_size import PHASES, MeteredStep, iterate, make_batch, small_models
+from benchmarks.gpu_real_size import PHASES, MeteredStep, Ranges, iterate, make_batch, small_models
 from comat.diffusion.backbone import DTYPES
 from comat.diffusion.lora import add_lora
 from comat.params import load
@@ -33,15 +31,6 @@ BACKWARD, REST, BETWEEN = "backward", "the rest", "between the phases"
 MODELS = ("UNet", "captioner", "autoencoder", "segmenter", "text encoders")
 METHOD = ("UNet", "captioner", "autoencoder", BACKWARD)
 """What the method cannot do without."""
-
-
-class Ranges:
-    """Stands in for the meter of `MeteredStep`: a phase is a range of the profile."""
-
-    @contextlib.contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        with record_function(name):
-            yield
 
 
 def name_calls(module: nn.Module, method: str, name: str) -> None:

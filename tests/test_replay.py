@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.full_graph import full_graph_loss
 from comat.attribute_concentration import Entity
@@ -93,6 +94,30 @@ def test_the_chunk_changes_nothing(make_params) -> None:
     for lora_gradient, critic_gradient in results[1:]:
         assert relative(lora_gradient, results[0][0]) < 1e-5
         assert relative(critic_gradient, results[0][1]) < 1e-5
+
+
+class Reads(TorchDispatchMode):
+    """Counts tensors of one number that Python reads; on a GPU each makes the host wait."""
+
+    total = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.total += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_chunk_reads_a_number(make_params) -> None:
+    """What the samplers read of their schedules and what is drawn on the CPU is the same however many chunks there are."""
+    totals = []
+    for chunk in (1, 32):
+        params = make_params(alpha=1.0, beta=0.5)
+        params = params.model_copy(update={"train": params.train.model_copy(update={"device_batch": chunk})})
+        step, _, batch = build(params)
+        step(batch)  # the segmenter encodes each noun once
+        with Reads() as reads:
+            step(batch)
+        totals.append(reads.total)
+    assert totals[0] == totals[1] > 0
 
 
 def test_gradients_reach_lora_and_discriminator_alone(make_params) -> None:
