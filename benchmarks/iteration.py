@@ -4,10 +4,10 @@
 
 The UNet is SD1.5's with an eighth (or a quarter: `--divisor 4`) of its channels and heads, which stay as wide as
 SD1.5's, with random weights, at 64x64 latents; the discriminator is another one. The autoencoder has an eighth of the
-channels; captioner and segmenter are the shapes world's. One prompt, all losses but mixed latents, LoRA of rank 16. Full
-graph: autograd through all recorded steps with gradient checkpointing of the UNet's blocks. The gradients of the three
-must agree before anything is timed; then they take turns, and the medians of the rounds' ratios are printed. Seconds
-are the process's CPU time, user and system, all threads. Memory is the peak of resident memory above the loaded
+channels; captioner and segmenter are the shapes world's. One prompt, all losses but mixed latents, LoRA of rank 16.
+Full graph: autograd through all recorded steps with gradient checkpointing of the UNet's blocks. The gradients of the
+three must agree before anything is timed; then they take turns, and the medians of the rounds' ratios are printed.
+Seconds are the process's CPU time, user and system, all threads. Memory is the peak of resident memory above the loaded
 models, each in a process of its own.
 """
 

@@ -107,7 +107,7 @@ class Reads(TorchDispatchMode):
 
 
 def test_no_chunk_reads_a_number(make_params) -> None:
-    """What the samplers read of their schedules and what is drawn on the CPU is the same however many chunks there are."""
+    """The samplers read their schedules, and draws on the CPU are read, equally often however many chunks there are."""
     totals = []
     for chunk in (1, 32):
         params = make_params(alpha=1.0, beta=0.5)
