@@ -93,7 +93,7 @@ def test_dvc_repro_runs_the_pipeline_in_a_clone(
     done = subprocess.run([own / "dvc", "repro"], cwd=clone, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     check(clone)
-    left = subprocess.run([own / "dvc", "status"], cwd=clone, env=env, capture_output=True, text=True)
+    left = subprocess.run([own / "dvc", "status", "dvc.yaml"], cwd=clone, env=env, capture_output=True, text=True)
     assert "up to date" in left.stdout
 
 
