@@ -18,6 +18,8 @@ DATA = Path("data")
 PEERS = DATA / "peers"
 KEY = typer.Option(Path("preference-key.json"), help="Which side is whose: keep it from the voters.")
 SEEDS = typer.Option(4, min=1, help="Images of each prompt and model; the first are the same whatever their number.")
+IMAGES = typer.Option(None, help="Folder of images: with --captions COCO's, without as the stage `samples` leaves it.")
+CAPTIONS = typer.Option(None, help="COCO captions file of the images.")
 
 
 @app.command()
@@ -206,6 +208,35 @@ def votes(files: list[Path], key: Path = KEY) -> None:
 
     own = read_key(key)
     show_votes(summary(read_votes(files, own), own), Console())
+
+
+@app.command()
+@main_guard
+def sensitivity(
+    images: Path = IMAGES,
+    captions: Path = CAPTIONS,
+    count: int = typer.Option(0, min=0, help="Images to draw by seed; 0 takes all."),
+    model: str = typer.Option(None, help="Another captioner_model than that of the parameters."),
+    revision: str = typer.Option(None, help="Its revision."),
+    batch_size: int = typer.Option(8, min=1, help="Images at once."),
+    out: Path = Path("data/sensitivity"),
+    params: Path = PARAMS,
+    data: Path = DATA,
+) -> None:
+    """Measure how well the captioner tells true captions from corrupted ones (Eq. 7).
+
+    The images are clean renders of the held-out prompts of the shapes world, unless --images names others.
+    """
+    from comat.evaluation.captioned import captioned_images
+    from comat.evaluation.sensitivity import measure_sensitivity
+    from comat.params import load
+    from comat.reporting.sensitivity import sensitivity_table
+
+    loaded = load(params)
+    if model is not None:
+        loaded = loaded.model_copy(update={"captioner_model": model, "captioner_revision": revision})
+    found = captioned_images(loaded, data / "prompts", images, captions, count)
+    print(sensitivity_table(measure_sensitivity(loaded, found, batch_size, out)))
 
 
 if __name__ == "__main__":

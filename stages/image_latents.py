@@ -37,25 +37,25 @@ def encode(params: Params, pairs: list[tuple[str, str]], work: Path) -> dict:
     from tqdm import tqdm
 
     from comat.coco import Tally, read_photos
-    from comat.diffusion.backbone import Backbone, choose_device
+    from comat.diffusion.backbone import choose_device, encode_images, load_vae
     from comat.store import TensorStoreWriter
 
     section, tally = params.image_latents, Tally()
     writer = TensorStoreWriter(work, section.shard_size)
     if pairs:
-        backbone = Backbone.load(
+        vae = load_vae(
             params.base_model,
             params.base_revision,
-            vae=params.vae,
-            vae_revision=params.vae_revision,
-            precision=params.precision,
-            device=choose_device(params.device),
+            params.vae,
+            params.vae_revision,
+            params.precision,
+            choose_device(params.device),
         )
         folder = Path(section.images)
         images = tally.wanted(read_photos(folder, tqdm(pairs, desc="image latents"), params.resolution, done=writer))
         # A batch ends where a shard ends: a resumed run encodes the same batches, to the same bytes.
         while part := list(itertools.islice(images, min(section.batch_size, writer.room))):
-            latents = backbone.encode_images(torch.stack([photo.image for photo in part]))
+            latents = encode_images(vae, torch.stack([photo.image for photo in part]))
             for photo, z in zip(part, latents, strict=True):
                 writer.add(photo.name, {"latents": z}, photo.caption)
     writer.close()

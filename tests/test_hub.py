@@ -19,9 +19,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BlipForConditionalGeneration, CLIPTextModelWithProjection
 
 from comat.captioners import load_captioner
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbone import Backbone, encode_images, load_vae
 from comat.errors import UserError
 from comat.hub import load_model, loaded
+from comat.randomness import generator
 
 ANSWERS = {
     "gated": (403, "GatedRepo"),
@@ -130,3 +131,13 @@ def test_another_autoencoder_takes_the_place_of_the_models_own(tiny: Path, preci
     weights = backbone.vae.state_dict()
     assert {w.dtype for w in (*weights.values(), *backbone.unet.parameters())} == {backbone.dtype}
     assert all(torch.equal(weights[name], value.to(backbone.dtype)) for name, value in own.items())
+
+
+def test_the_autoencoder_alone_needs_no_other_part(tiny: Path, tmp_path: Path) -> None:
+    """A folder that holds nothing else; images are encoded as the whole model encodes them."""
+    shutil.copytree(tiny / "sdxl" / "vae", tmp_path / "vae")
+    images = torch.rand(2, 3, 16, 16, generator=generator(0, "images"))
+    vae = load_vae(str(tmp_path), None, None, None, "fp32", "cpu")
+    assert torch.equal(encode_images(vae, images), Backbone.load(str(tiny / "sdxl")).encode_images(images))
+    other = load_vae("nobody/nothing", None, str(tmp_path / "vae"), None, "bf16", "cpu")
+    assert other.dtype == torch.bfloat16

@@ -1,8 +1,11 @@
-"""Each preset on small twins of its models: all stages, with every captioner and discriminator."""
+"""Each preset on small twins of its models: all stages, with every captioner, segmenter and discriminator."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from ruamel.yaml import YAML
 
 from comat.params import load
 from comat.store import read_safetensors
+from tests import tiny_segmenters
 from tests.conftest import ROOT, STAGES, run, small, write_inputs
 
 SIZES = {
@@ -23,39 +27,93 @@ SIZES = {
     "learning_rate": 1e-3,
 }
 RUNS = [
-    # preset, captioner, discriminator and its model, what is real, precision, rank of the warm-up's LoRA
-    ("sd15", "blip", "unet", "sd15", "generated", "fp32", 0),
-    ("sd15", "git", "dino", "dino", "generated", "bf16", 2),
-    ("sd15", "llava", "unet", "sd15", "real_world", "fp16", 0),
-    ("sdxl", "blip", "unet", "sd15", "generated", "bf16", 0),
-    ("sdxl", "git", "unet", "sdxl", "real_world", "fp16", 2),
-    ("sdxl", "llava", "dino", "dinov2", "generated", "fp32", 0),
+    # preset, captioner, segmenter, discriminator and its model, what is real, precision, rank of the warm-up's LoRA
+    ("sd15", "blip", "grounded_sam_hf", "unet", "sd15", "generated", "fp32", 0),
+    ("sd15", "git", "clipseg", "dino", "dino", "generated", "bf16", 2),
+    ("sd15", "llava", "clipseg", "unet", "sd15", "real_world", "fp16", 0),
+    ("sdxl", "blip", "clipseg", "unet", "sd15", "generated", "bf16", 0),
+    ("sdxl", "git", "clipseg", "unet", "sdxl", "real_world", "fp16", 2),
+    ("sdxl", "llava", "grounded_sam", "dino", "dinov2", "generated", "fp32", 0),
 ]
 
 
+@pytest.fixture(scope="module")
+def segmenters(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> dict[str, dict]:
+    """Parameters of each segmenter on a small model."""
+    root = tmp_path_factory.mktemp("segmenters")
+    tiny_segmenters.save_grounding_dino(root / "dino")
+    tiny_segmenters.save_sam(root / "sam")
+    tiny_segmenters.save_grounding_dino_hf(root / "dino_hf")
+    tiny_segmenters.save_sam_hf(root / "sam_hf")
+    clipseg = {"segmenter": "clipseg", "segmenter_model": str(tiny / "clipseg"), "segmenter_revision": None}
+    grounded = {k: tiny_segmenters.grounded_sam_params(root, k) for k in ("grounded_sam", "grounded_sam_hf")}
+    return {"clipseg": {**clipseg, "grounded_sam": None}, **grounded}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("preset", "captioner", "critic", "critic_model", "real", "precision", "rank"), RUNS)
+@pytest.mark.parametrize(
+    ("preset", "captioner", "segmenter", "critic", "critic_model", "real", "precision", "rank"), RUNS
+)
 def test_all_stages_run(
-    tmp_path: Path, tiny: Path, preset: str, captioner: str, critic: str, critic_model: str, real: str, precision, rank
+    tmp_path: Path,
+    tiny: Path,
+    segmenters: dict[str, dict],
+    preset: str,
+    captioner: str,
+    segmenter: str,
+    critic: str,
+    critic_model: str,
+    real: str,
+    precision: str,
+    rank: int,
 ) -> None:
     write_inputs(tmp_path, tiny)
-    values = small(load(ROOT / "presets" / f"{preset}.yaml").model_dump(), tiny) | SIZES
-    values |= {"base_model": str(tiny / preset), "base_revision": None, "precision": precision}
-    if values["vae"]:
-        values |= {"vae": str(tiny / preset / "vae"), "vae_revision": None}
-    values |= {"captioner": captioner, "captioner_model": str(tiny / captioner), "captioner_revision": None}
-    values |= {"segmenter": "clipseg", "segmenter_model": str(tiny / "clipseg"), "segmenter_revision": None}
-    values["grounded_sam"] = None
+    values = twin(preset, tiny) | segmenters[segmenter] | {"precision": precision}
+    values |= {"captioner": captioner, "captioner_model": str(tiny / captioner)}
     values |= {"discriminator": critic, "discriminator_model": str(tiny / critic_model), "discriminator_input": real}
-    values |= {"discriminator_revision": None}
     values["warmup"] |= {"lora_rank": rank}
     YAML().dump(values, tmp_path / "params.yaml")
     for stage in STAGES:
         run(stage, tmp_path)
-    lora = read_safetensors(tmp_path / "data/train/lora/pytorch_lora_weights.safetensors")
+    check(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["sd15", "sdxl"])
+def test_dvc_repro_runs_the_pipeline_in_a_clone(
+    tmp_path: Path, tiny: Path, segmenters: dict[str, dict], preset: str
+) -> None:
+    """What is committed runs, stage by stage, each a process of its own; afterwards nothing is left to do."""
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    write_inputs(clone, tiny)
+    YAML().dump(twin(preset, tiny) | segmenters["clipseg"], clone / "params.yaml")
+    own = Path(sys.executable).parent
+    env = os.environ | {"PATH": f"{own}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([own / "dvc", "repro"], cwd=clone, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    check(clone)
+    left = subprocess.run([own / "dvc", "status", "dvc.yaml"], cwd=clone, env=env, capture_output=True, text=True)
+    assert "up to date" in left.stdout
+
+
+def twin(preset: str, tiny: Path) -> dict:
+    """The preset's parameters on small models of the same classes."""
+    values = small(load(ROOT / "presets" / f"{preset}.yaml").model_dump(), tiny) | SIZES
+    values |= {"base_model": str(tiny / preset), "base_revision": None, "precision": "fp32"}
+    if values["vae"]:
+        values |= {"vae": str(tiny / preset / "vae"), "vae_revision": None}
+    values |= {"captioner_model": str(tiny / "blip"), "captioner_revision": None}
+    values |= {"discriminator_model": str(tiny / "sd15"), "discriminator_revision": None}
+    return values
+
+
+def check(root: Path) -> None:
+    """Every part of the loss was there, the LoRA learned, and the samples were judged."""
+    lora = read_safetensors(root / "data/train/lora/pytorch_lora_weights.safetensors")
     assert max(value.abs().max() for name, value in lora.items() if "lora_B" in name or ".up." in name) > 0
-    metrics = json.loads((tmp_path / "data/train/metrics.json").read_text())["train"]
+    metrics = json.loads((root / "data/train/metrics.json").read_text())["train"]
     assert metrics["iterations"] == 3 and metrics["skipped"] == 0
     assert metrics["i2t"] > 0 and metrics["discriminator"] > 0 and metrics["attribute"] != 0
-    evaluated = json.loads((tmp_path / "data/evaluate/metrics.json").read_text())
+    evaluated = json.loads((root / "data/evaluate/metrics.json").read_text())
     assert evaluated["oracle"]["total"]["n"] == evaluated["clip_score"]["total"]["n"] == 4

@@ -139,7 +139,7 @@ def test_the_two_players_do_not_touch_each_other(make_params) -> None:
     assert all(w.grad is None for w in lora)
     for weight in step.discriminator.trainable_parameters():
         weight.grad = None
-    step.image_gradient(z, batch.prompts, batch, 3)
+    step.image_gradient(z, batch.prompts, batch, 3, 0)
     assert all(w.grad is None for w in step.discriminator.trainable_parameters())
 
 
@@ -158,3 +158,11 @@ def test_merging_restores_the_weights_exactly(make_params) -> None:
         pass
     after = step.backbone.unet.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_crop_of_real_images_differs_from_iteration_to_iteration(make_params) -> None:
+    """At 448 px offsets are 0, 1 or 2 in both directions: one crop for five iterations is one chance in 6,561."""
+    step, _, batch = build(make_params(alpha=0.0, beta=0.0, lambda_adv=0.0, resolution=448))
+    z0 = torch.randn(1, *step.backbone.latent_shape(448), generator=generator(0, "z0"))
+    found = [step.image_gradient(z0, batch.captions[:1], None, 1, iteration).z0 for iteration in range(5)]
+    assert any(not torch.equal(found[0], other) for other in found[1:])

@@ -46,6 +46,30 @@ class PromptEmbeddings:
         return PromptEmbeddings(torch.cat([part.tokens for part in parts]), pooled)
 
 
+def load_vae(
+    model: str,
+    revision: str | None,
+    vae: str | None,
+    vae_revision: str | None,
+    precision: str,
+    device: torch.device | str,
+) -> AutoencoderKL:
+    """The autoencoder of a model alone, or another in its place: a hub id or a folder in hub layout.
+
+    Raises:
+        UserError: if it is missing or of another architecture.
+    """
+    where, folder = ((vae, vae_revision), "") if vae else ((model, revision), "vae")
+    return load_model(AutoencoderKL, *where, part="vae", subfolder=folder, dtype=DTYPES[precision]).to(device)
+
+
+@torch.no_grad()
+def encode_images(vae: AutoencoderKL, images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) in [0, 1] to the scaled means of their latents."""
+    mean = vae.encode((images * 2 - 1).to(vae.device, vae.dtype)).latent_dist.mean
+    return (mean.float() - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+
+
 class Backbone:
     """A frozen Stable Diffusion model. Latents are scaled; images are (B, 3, H, W) in [0, 1]."""
 
@@ -89,8 +113,8 @@ class Backbone:
         """
         config = pipeline_index(model, revision)
 
-        def part(kind: type, name: str, other: str | None = None, other_revision: str | None = None) -> nn.Module:
-            where = (other, other_revision) if other else (model, revision)
+        def part(kind: type, name: str, other: str | None = None) -> nn.Module:
+            where = (other, None) if other else (model, revision)
             folder = "" if other else name
             return load_model(kind, *where, part=name, subfolder=folder, dtype=DTYPES[precision]).to(device)
 
@@ -106,7 +130,7 @@ class Backbone:
         schedule = loaded(model, "scheduler", lambda: EulerDiscreteScheduler.load_config(model, **where))
         return Backbone(
             part(UNet2DConditionModel, "unet", unet),
-            part(AutoencoderKL, "vae", vae, vae_revision),
+            load_vae(model, revision, vae, vae_revision, precision, device),
             encoders,
             tokenizers,
             dict(schedule),
@@ -163,11 +187,9 @@ class Backbone:
         scaled = z.to(self.dtype) / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
         return self.vae.decode(scaled).sample.float() / 2 + 0.5
 
-    @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """Images to the scaled means of their latents."""
-        mean = self.vae.encode((images * 2 - 1).to(self.device, self.dtype)).latent_dist.mean
-        return (mean.float() - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+        return encode_images(self.vae, images)
 
     def map_layers(self) -> list[str]:
         """The cross-attention layers of the middle and decoder blocks (App. E), in the order of the forward pass."""

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from comat.models.files import files_of
 from comat.models.hub import find_model
 from comat.models.lock import FILE, sum_of_file, sum_of_model
-from comat.models.names import named_models
+from comat.models.names import ModelName, named_models
 from comat.params import Params
 from comat.store import write_json
 
@@ -34,6 +34,18 @@ def write_lock(params: Params, out: Path) -> None:
         entry = {"id": model.name, "revision": model.revision, "commit": commit}
         entries[model.role] = entry | {"sha256": sum_of_model(files) if files else None, "files": files}
     write_json(out / FILE, entries)
+
+
+def identity(model: ModelName) -> str:
+    """ "id@commit" of a model of the hub, downloaded where it is missing; of a folder the start of its sha256.
+
+    Raises:
+        UserError: if the model cannot be had.
+    """
+    folder, commit = find_model(model)
+    paths = {name: folder / name for name in files_of(folder, model)}
+    revision = commit or sum_of_model({name: {"sha256": sum_of_file(path)} for name, path in paths.items()})[:12]
+    return f"{model.name}@{revision}"
 
 
 def _sums(paths: Iterable[Path]) -> dict[Path, str]:

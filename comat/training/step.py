@@ -82,8 +82,10 @@ class Step:
             generated = self.generate(batch, steps)
             denoised = self.denoise_real(batch) if self.uses_real(batch) else None
         samples = len(batch.prompts) + (len(batch.captions) if denoised else 0)
-        image = self.image_gradient(generated.z0, batch.prompts, batch, samples)
-        real = self.image_gradient(denoised.z0, batch.captions, None, samples) if denoised else ImageGradient(None)
+        image = self.image_gradient(generated.z0, batch.prompts, batch, samples, batch.iteration)
+        real = ImageGradient(None)
+        if denoised:
+            real = self.image_gradient(denoised.z0, batch.captions, None, samples, batch.iteration)
         attribute = self.replay(generated, image, map_steps, batch.entities)
         if denoised:
             self.replay(denoised, real)
@@ -133,7 +135,9 @@ class Step:
         chunk, scale = self.p.train.device_batch, self.p.guidance_scale
         return rollout(self.backbone, scheduler, z, embeddings, scale, own, start=start, record=steps, chunk=chunk)
 
-    def image_gradient(self, z0: Tensor, prompts: Sequence[str], batch: Batch | None, samples: int) -> ImageGradient:
+    def image_gradient(
+        self, z0: Tensor, prompts: Sequence[str], batch: Batch | None, samples: int, iteration: int
+    ) -> ImageGradient:
         """dL/dz0 of L_i2t and, for generated images (`batch` given), lambda L_adv; and the masks of the entities.
 
         `samples` is the number of images that L_i2t is averaged over, generated and real.
@@ -146,7 +150,7 @@ class Step:
             if self.captioner or (batch and self.segmenter):
                 images = self.backbone.decode(z)
             if self.captioner:
-                rng = self.generator("crop", batch.iteration if batch else -1)
+                rng = self.generator("crop" if batch else "real crop", iteration)
                 seen = jitter_crop(images, rng) if self.p.crop_jitter else images
                 scores = self.captioner.log_likelihood(seen, prompts[span])
                 i2t = concept_activation_loss(*scores, self.p.caption_reduction).sum() / samples

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,13 +18,13 @@ def run_autoencoder(section: dict, models: Path, work: Path) -> None:
     save(autoencoder.train(section["steps"], work, section["precision"]), models / "autoencoder")
 
 
-def run_captioner(section: dict, models: Path, work: Path) -> None:
+def run_captioner(section: dict, models: Path, work: Path, name: str = "captioner") -> None:
     from comat.shapes.recipe import captioner
     from comat.shapes.recipe.tokenizers import bert_tokenizer
 
     tokenizer = bert_tokenizer()
     model = captioner.train(section["steps"], tokenizer, work, section["precision"])
-    save(model, models / "captioner", tokenizer=tokenizer, processor="BlipImageProcessor")
+    save(model, models / name, tokenizer=tokenizer, processor="BlipImageProcessor")
 
 
 def run_segmenter(section: dict, models: Path, work: Path) -> None:
@@ -83,6 +84,8 @@ def save(model: object, folder: Path, tokenizer: object = None, processor: str |
 RUN = {
     "autoencoder": run_autoencoder,
     "captioner": run_captioner,
+    "captioner_medium": partial(run_captioner, name="captioner_medium"),
+    "captioner_weak": partial(run_captioner, name="captioner_weak"),
     "segmenter": run_segmenter,
     "features": run_features,
     "painter": run_painter,

@@ -1,0 +1,145 @@
+"""The sensitivity score (Eq. 7, App. B.3): does a captioner tell a true caption from one that is wrong in one way?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from spacy.language import Language
+from spacy.tokens import Doc
+from torch import Tensor
+from tqdm import tqdm
+
+from comat.captioners import Captioner, load_captioner
+from comat.diffusion.backbone import DTYPES, choose_device
+from comat.entities.filter import filtered_nouns, reasons
+from comat.entities.parse import entities_of, load_parser
+from comat.errors import UserError
+from comat.evaluation.captioned import Captioned
+from comat.evaluation.corruptions import CORRUPTIONS
+from comat.evaluation.statistics import mean_interval
+from comat.models.names import named_models
+from comat.models.record import identity
+from comat.params import Params
+from comat.store import write_json, write_table
+
+ROWS = pa.schema(
+    {
+        "image": pa.string(),
+        "corruption": pa.string(),
+        "caption": pa.string(),
+        # Null, with what follows from it, where the caption cannot be corrupted this way.
+        "corrupted": pa.string(),
+        "log_p": pa.float64(),
+        "log_p_corrupted": pa.float64(),
+        "sensitivity": pa.float64(),
+    }
+)
+ALL = "all"
+
+
+def sensitivity(log_p: float, log_p_corrupted: float) -> float:
+    """Eq. 7: how much likelier the true caption is than the corrupted one, relative to its own log-likelihood.
+
+    Args:
+        log_p: log-likelihood of the true caption given its image, below zero.
+        log_p_corrupted: the same of the corrupted caption.
+    """
+    return (log_p - log_p_corrupted) / abs(log_p)
+
+
+def measure_sensitivity(params: Params, images: Iterable[Captioned], batch_size: int, out: Path) -> dict:
+    """Measure the captioner of the parameters; write `rows.parquet` and `sensitivity.json`, and return the latter.
+
+    Raises:
+        UserError: if a model cannot be had, or there is no image.
+    """
+    name = next(model for model in named_models(params) if model.key == "captioner_model")
+    device, own = choose_device(params.device), params.entities.own_filter
+    captioner = load_captioner(
+        params.captioner, name.name, name.revision, params.caption_prefix, device, DTYPES[params.precision]
+    )
+    parser, filtered = load_parser(params.entities.spacy_model), filtered_nouns(Path(own) if own else None)
+    rows = list(_rows(captioner, parser, filtered, images, batch_size, device))
+    if not rows:
+        raise UserError("no image with a caption; expected at least one")
+    result = {
+        "captioner": {"kind": params.captioner, "model": identity(name), "prefix": params.caption_prefix},
+        "images": len({row["image"] for row in rows}),
+        "corruptions": summary(rows, params.evaluate.bootstrap, params.seed),
+    }
+    write_table(out / "rows.parquet", rows, ROWS)
+    write_json(out / "sensitivity.json", result)
+    return result
+
+
+def summary(rows: Sequence[Mapping], resamples: int, seed: int) -> dict[str, dict]:
+    """For each corruption and all together: mean sensitivity and its 95% interval, how often the true caption wins.
+
+    Images are resampled, for an image's corruptions share its true caption. `left_out` counts the captions that could
+    not be corrupted; a mean over none is null.
+    """
+    found = {name: [row for row in rows if row["corruption"] == name] for name in CORRUPTIONS}
+    return {name: _summary(own, resamples, seed) for name, own in {**found, ALL: rows}.items()}
+
+
+def _summary(rows: Sequence[Mapping], resamples: int, seed: int) -> dict:
+    scored = [row for row in rows if row["corrupted"] is not None]
+    counts = {"n": len(scored), "left_out": len(rows) - len(scored)}
+    if not scored:
+        return {"mean": None, "low": None, "high": None, "true_wins": None, **counts}
+    mean, low, high = mean_interval(
+        [row["sensitivity"] for row in scored], [row["image"] for row in scored], resamples, seed
+    )
+    wins = sum(row["log_p"] > row["log_p_corrupted"] for row in scored) / len(scored)
+    return {"mean": mean, "low": low, "high": high, "true_wins": wins, **counts}
+
+
+def corrupted_captions(doc: Doc, filtered: Mapping[str, str | None]) -> dict[str, str | None]:
+    """A parsed caption corrupted in every way; None where it cannot be."""
+    entities = entities_of(doc)
+    kept = [e for e, reason in zip(entities, reasons(entities, filtered), strict=True) if reason is None]
+    return {name: corrupt(doc, kept) for name, corrupt in CORRUPTIONS.items()}
+
+
+def _rows(
+    captioner: Captioner,
+    parser: Language,
+    filtered: Mapping[str, str | None],
+    images: Iterable[Captioned],
+    batch_size: int,
+    device: torch.device,
+) -> Iterator[dict]:
+    """One row for every image and corruption."""
+    waiting = iter(tqdm(images, desc="sensitivity", unit=" images"))
+    while part := list(islice(waiting, batch_size)):
+        wrong = [corrupted_captions(doc, filtered) for doc in parser.pipe([one.caption for one in part])]
+        pairs = [
+            (one.image, text)
+            for one, texts in zip(part, wrong, strict=True)
+            for text in (one.caption, *texts.values())
+            if text is not None
+        ]
+        scores = iter(_log_likelihood(captioner, pairs, device))
+        for one, texts in zip(part, wrong, strict=True):
+            row = {"image": one.name, "caption": one.caption, "log_p": next(scores)}
+            for name, text in texts.items():
+                yield {**row, "corruption": name, **_against(row["log_p"], text, scores)}
+
+
+def _against(log_p: float, text: str | None, scores: Iterator[float]) -> dict:
+    if text is None:
+        return {"corrupted": None, "log_p_corrupted": None, "sensitivity": None}
+    other = next(scores)
+    return {"corrupted": text, "log_p_corrupted": other, "sensitivity": sensitivity(log_p, other)}
+
+
+@torch.no_grad()
+def _log_likelihood(captioner: Captioner, pairs: Sequence[tuple[Tensor, str]], device: torch.device) -> list[float]:
+    """log p(caption | image) of each pair as Eq. 7 has it: the sum over the caption's tokens."""
+    images, texts = zip(*pairs, strict=True)
+    log_p, _ = captioner.log_likelihood(torch.stack(images).to(device), texts)
+    return log_p.sum(1).tolist()

@@ -1,0 +1,157 @@
+"""The sensitivity score (Eq. 7): its arithmetic by hand, and the command from images to table."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from comat.cli import app
+from comat.evaluation.captioned import captioned_images
+from comat.evaluation.sensitivity import ROWS, sensitivity, summary
+from comat.evaluation.statistics import mean_interval
+from comat.params import load
+from comat.reporting.sensitivity import sensitivity_table
+from comat.store import IMAGE_INDEX, PROMPTS, read_table, write_table
+from tests.imports import ROOT
+
+RUN = CliRunner()
+
+
+def test_eq_7_by_hand() -> None:
+    """(-2 - -3) / 2 = 0.5; the corrupted caption likelier: (-2 - -1) / 2 = -0.5."""
+    assert sensitivity(-2.0, -3.0) == 0.5
+    assert sensitivity(-2.0, -1.0) == -0.5
+
+
+def row(image: str, corruption: str, log_p: float, other: float | None) -> dict:
+    found = None if other is None else sensitivity(log_p, other)
+    text = None if other is None else "wrong"
+    return {
+        "image": image,
+        "corruption": corruption,
+        "corrupted": text,
+        "log_p": log_p,
+        "log_p_corrupted": other,
+        "sensitivity": found,
+    }
+
+
+def test_the_summary_by_hand() -> None:
+    """Attribute: 0.5 and -0.5, one of two wins. Quantity: 1 of one image. Relation: never possible.
+
+    All: (0.5 - 0.5 + 1) / 3 = 1/3; resampled images give the first alone (0.75), the second (-0.5) or both (1/3).
+    """
+    rows = [row("a", "attribute", -2, -3), row("b", "attribute", -2, -1), row("a", "quantity", -2, -4)]
+    rows += [row("b", "quantity", -2, None), row("a", "relation", -2, None), row("b", "relation", -2, None)]
+    found = summary(rows, 2000, 0)
+    assert found["attribute"] == {"mean": 0.0, "low": -0.5, "high": 0.5, "true_wins": 0.5, "n": 2, "left_out": 0}
+    assert found["quantity"] == {"mean": 1.0, "low": 1.0, "high": 1.0, "true_wins": 1.0, "n": 1, "left_out": 1}
+    assert found["relation"] == {"mean": None, "low": None, "high": None, "true_wins": None, "n": 0, "left_out": 2}
+    assert found["all"]["mean"] == pytest.approx(1 / 3)
+    assert (found["all"]["low"], found["all"]["high"]) == (-0.5, 0.75)
+
+
+def test_an_interval_needs_values() -> None:
+    with pytest.raises(ValueError, match="at least one: 0, 0"):
+        mean_interval([], [], 10, 0)
+
+
+def test_the_table_shows_what_could_not_be_measured() -> None:
+    rows = [row("a", "attribute", -2, -3), row("a", "relation", -2, None)]
+    captioner = {"kind": "blip", "model": "x@1", "prefix": ""}
+    lines = sensitivity_table({"captioner": captioner, "images": 1, "corruptions": summary(rows, 10, 0)}).splitlines()
+    assert lines[0] == "blip x@1, 1 images"
+    assert lines[3].split() == ["attribute", "0.5000", "[0.5000,", "0.5000]", "100.0%", "1", "0"]
+    assert lines[4].split() == ["relation", "-", "-", "-", "0", "1"]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    texts = ["a red ball on the left of a blue cube", "two green stars", "a pink ring and a black cone", "a red star"]
+    rows = [
+        {"id": str(i), "text": text, "source": "own", "category": "", "split": "test" if i < 3 else "train"}
+        for i, text in enumerate(texts)
+    ]
+    write_table(tmp_path / "data/prompts/prompts.parquet", rows, PROMPTS)
+    return tmp_path / "data"
+
+
+def run(data: Path, *options: str) -> str:
+    out = ["--out", str(data.parent / "out"), "--data", str(data), "--params", str(ROOT / "params.yaml")]
+    done = RUN.invoke(app, ["sensitivity", *out, *options])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_the_shapes_worlds_captioner_knows_its_world(data: Path, monkeypatch) -> None:
+    """Three held-out prompts: 2 attribute swaps, 1 relation swap, 3 quantities; the true caption wins each time."""
+    monkeypatch.chdir(ROOT)
+    assert "100.0%" in run(data)
+    result = json.loads((data.parent / "out/sensitivity.json").read_text())
+    assert result["captioner"]["model"].startswith("data/shapes/models/captioner@")
+    assert {name: (r["n"], r["left_out"], r["true_wins"]) for name, r in result["corruptions"].items()} == {
+        "attribute": (2, 1, 1.0),
+        "relation": (1, 2, 1.0),
+        "quantity": (3, 0, 1.0),
+        "all": (6, 3, 1.0),
+    }
+    rows = read_table(data.parent / "out/rows.parquet", ROWS)
+    one = next(r for r in rows if r["image"] == "0" and r["corruption"] == "relation")
+    assert one["corrupted"] == "a blue cube on the left of a red ball"
+    assert math.isclose(one["sensitivity"], (one["log_p"] - one["log_p_corrupted"]) / -one["log_p"])
+    assert run(data, "--batch-size", "1")
+    assert [r["sensitivity"] for r in read_table(data.parent / "out/rows.parquet", ROWS) if r["corrupted"]] == (
+        pytest.approx([r["sensitivity"] for r in rows if r["corrupted"]], rel=1e-2)
+    )
+
+
+def test_photos_in_cocos_layout(data: Path, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    photos = data.parent / "photos"
+    photos.mkdir()
+    for name, colour in (("1.jpg", "red"), ("2.jpg", "blue")):
+        Image.new("RGB", (90, 70), colour).save(photos / name)
+    tables = {
+        "images": [{"id": i, "file_name": f"{i}.jpg"} for i in (1, 2)],
+        "annotations": [{"image_id": i, "caption": "a black dog on a white sofa"} for i in (1, 2)],
+    }
+    captions = data.parent / "captions.json"
+    captions.write_text(json.dumps(tables))
+    assert "2 images" in run(data, "--images", str(photos), "--captions", str(captions))
+    assert "1 images" in run(data, "--images", str(photos), "--captions", str(captions), "--count", "1")
+
+
+def test_samples_come_with_their_prompts(tmp_path: Path) -> None:
+    """A white and a black image of one prompt: 1 and 0 everywhere."""
+    entry = {"model": "base", "prompt_id": "p", "text": "a cat", "source": "s", "category": "c"}
+    rows = [{**entry, "seed": seed, "path": f"{seed}.png"} for seed in (0, 1)]
+    for entry, shade in zip(rows, ("white", "black"), strict=True):
+        Image.new("RGB", (8, 8), shade).save(tmp_path / entry["path"])
+    write_table(tmp_path / "index.parquet", rows, IMAGE_INDEX)
+    params = load(ROOT / "params.yaml")
+    found = list(captioned_images(params, tmp_path, tmp_path, None, 0))
+    assert [(one.name, one.caption, one.image.mean().item()) for one in found] == [
+        ("0.png", "a cat", 1.0),
+        ("1.png", "a cat", 0.0),
+    ]
+
+
+def test_prompts_of_another_world_need_images(data: Path) -> None:
+    rows = [{"id": "0", "text": "a dog on the moon", "source": "own", "category": "", "split": "test"}]
+    write_table(data / "prompts/prompts.parquet", rows, PROMPTS)
+    with pytest.raises(ValueError, match=r"a dog on the moon.*give --images"):
+        list(captioned_images(load(ROOT / "params.yaml"), data / "prompts", None, None, 0))
+
+
+def test_no_image_is_an_error(data: Path, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    write_table(data / "prompts/prompts.parquet", [], PROMPTS)
+    done = RUN.invoke(app, ["sensitivity", "--data", str(data), "--out", str(data.parent / "out")])
+    assert done.exit_code == 1
+    assert "no image with a caption" in done.stderr
+    assert not (data.parent / "out").exists()
