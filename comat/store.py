@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,6 +89,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove what writers that were killed have left anywhere in `folder`, which nobody else writes to now."""
+    for part in folder.rglob(".*.part"):
+        part.unlink()
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     with atomic_path(path) as part:
         part.write_bytes(data)
@@ -150,15 +157,21 @@ class TensorStoreWriter:
     """Writes rows of named tensors into shards of `shard_size`; `close` writes the index.
 
     A finished shard is followed by its own line of bookkeeping, so a writer on the same folder skips what is there.
+    From the first shard on that is missing or damaged all are written again, so that rows keep their order.
     """
 
     def __init__(self, folder: Path, shard_size: int) -> None:
         self.folder, self.shard_size = folder, shard_size
         self._journal = folder / "shards.json"
         folder.mkdir(parents=True, exist_ok=True)
-        self._shards: list[dict] = json.loads(self._journal.read_text()) if self._journal.exists() else []
+        shards: list[dict] = json.loads(self._journal.read_text()) if self._journal.exists() else []
+        self._shards = list(itertools.takewhile(self._intact, shards))
         self._done = {id for shard in self._shards for id in shard["ids"]}
         self._rows: list[tuple[str, dict[str, Tensor], str]] = []
+
+    def _intact(self, shard: dict) -> bool:
+        path = self.folder / shard["name"]
+        return path.is_file() and sha256(path) == shard["sha256"]
 
     def __contains__(self, id: str) -> bool:
         return id in self._done

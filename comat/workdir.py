@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from comat.errors import UserError
 from comat.models.names import local_models
 from comat.params import Params
+from comat.store import remove_parts
 
 CODE = Path(__file__).parent
 
@@ -55,6 +56,7 @@ def work_directory(stage: str, print_: str) -> Iterator[Path]:
         ) from None
     try:
         holder.write_text(str(os.getpid()))
+        remove_parts(folder)
         yield folder
         shutil.rmtree(folder)
         holder.unlink(missing_ok=True)

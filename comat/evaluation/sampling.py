@@ -21,7 +21,7 @@ from comat.training.trainer import load_backbone
 def draw_base(params: Params, prompts: Path, entities: Path, unet: Path, out: Path) -> None:
     """Write the base model's `images/<prompt>-<seed>.png`, `index.parquet`, `attention.safetensors`, `attention.json`.
 
-    The prompts are the held-out ones, then those of the benchmarks' files. Images that are there are left alone.
+    The prompts are the held-out ones, then those of the benchmarks' files. Batches that are there are left alone.
 
     Raises:
         UserError: if there is no prompt to draw.
@@ -65,13 +65,11 @@ def listed(rows: Sequence[dict], seeds: int) -> list[dict]:
     ]
 
 
-def undrawn(index: Sequence[dict], folder: Path) -> list[dict]:
-    """The rows whose images are not there yet."""
-    return [row for row in index if not (folder / row["path"]).exists()]
-
-
 def _draw(params: Params, backbone: Backbone, model: str, index: Sequence[dict], out: Path) -> None:
-    for part in in_batches(undrawn(index, out), params.samples.batch_size, f"samples of the {model} model"):
+    for part in in_batches(index, params.samples.batch_size, f"samples of the {model} model"):
+        # Whole batches: in another batch an image may differ in its last bits.
+        if all((out / row["path"]).exists() for row in part):
+            continue
         keys = [(row["prompt_id"], row["seed"]) for row in part]
         z = sample_latents(backbone, params, [row["text"] for row in part], keys, "sample", params.resolution)
         for row, image in zip(part, backbone.decode(z), strict=True):

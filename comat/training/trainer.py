@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch.optim import AdamW
 from tqdm import tqdm
 
 from comat.captioners import load_captioner
+from comat.checkpoint import read_state, write_state
 from comat.diffusion.backbone import Backbone, choose_device
 from comat.diffusion.lora import add_lora, export_lora, lora_state, set_lora_state
 from comat.discriminators import load_discriminator
@@ -23,11 +23,12 @@ from comat.errors import UserError
 from comat.params import Params
 from comat.randomness import generator
 from comat.segmenters.load import load_segmenter
-from comat.store import read_safetensors, write_bytes, write_json, write_safetensors
+from comat.store import write_bytes, write_json, write_safetensors
 from comat.training.data import TrainingData
 from comat.training.step import Step
 
 COLUMNS = ["iteration", "loss", "i2t", "attribute", "adversarial", "discriminator", "grad_norm", "skipped"]
+STATE = "state.safetensors"
 
 
 class Trainer:
@@ -120,20 +121,14 @@ class Trainer:
         if self.discriminator:
             tensors |= {f"discriminator.{k}": v for k, v in self.discriminator.trainable_state().items()}
             tensors |= _moments("critic", self.critic_optimizer)
-        state = {"rows": json.dumps(self.rows), "scaler": json.dumps(self.scaler.state_dict())}
-        write_safetensors(self.work / "state.safetensors", tensors, state)
+        write_state(self.work / STATE, tensors, {"rows": self.rows, "scaler": self.scaler.state_dict()})
 
     def _restore(self) -> None:
-        path = self.work / "state.safetensors"
-        if not path.exists():
+        if not (self.work / STATE).exists():
             return
-        from safetensors import safe_open
-
-        tensors = read_safetensors(path)
-        with safe_open(path, "pt") as file:
-            state = {name: json.loads(value) for name, value in file.metadata().items()}
-        self.rows = state["rows"]
-        self.scaler.load_state_dict(state["scaler"])
+        tensors, notes = read_state(self.work / STATE)
+        self.rows = notes["rows"]
+        self.scaler.load_state_dict(notes["scaler"])
         set_lora_state(self.backbone.unet, _below(tensors, "lora."))
         _restore_moments(self.optimizer, self.lora, _below(tensors, "optimizer."))
         if self.discriminator:
