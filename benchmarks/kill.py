@@ -74,7 +74,7 @@ def small_clone(folder: Path) -> None:
 
 
 class Repro:
-    """A running `dvc repro` with its stages, in a process group of its own; `started` gets a stage's name, then None."""
+    """A running `dvc repro` in a process group of its own; `started` gets the name of every stage, None at the end."""
 
     def __init__(self, folder: Path) -> None:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

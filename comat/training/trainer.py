@@ -25,6 +25,7 @@ from comat.randomness import generator
 from comat.segmenters.load import load_segmenter
 from comat.store import write_bytes, write_json, write_safetensors
 from comat.training.data import TrainingData
+from comat.training.diagnosis import diagnose
 from comat.training.step import Step
 
 COLUMNS = ["iteration", "loss", "i2t", "attribute", "adversarial", "discriminator", "grad_norm", "skipped"]
@@ -83,12 +84,9 @@ class Trainer:
             last = iteration + 1 == self.p.train_steps
             if (iteration + 1) % self.p.train.checkpoint_every == 0 or last:
                 self._save()
-            if self._skipped_in_a_row() >= self.p.train.max_skipped:
+            if (skipped := self._skipped_in_a_row()) >= self.p.train.max_skipped:
                 self._save()
-                raise UserError(
-                    f"training stopped at iteration {iteration}: the last {self.p.train.max_skipped} steps had a "
-                    "loss or gradient that is not finite; lower learning_rate, or use precision fp32 or bf16"
-                )
+                raise UserError(diagnose(self.rows[-skipped:], self.p, self.scaler.get_scale()))
 
     def iterate(self, iteration: int) -> dict[str, float]:
         """One iteration: gradients, clipping, both optimizers. A step that is not finite changes nothing."""
