@@ -56,10 +56,10 @@ def dangers(source: str) -> Iterator[str]:
             yield f"line {node.lineno}: {name}"
         if name == "torch.load" and value(node, "weights_only") is not True:
             yield f"line {node.lineno}: torch.load without weights_only=True"
-        if name.endswith(".from_pretrained") and not re.search("Tokenizer|Processor|Config", name):
-            # Both libraries fall back to pickles where nothing forbids it.
-            if value(node, "use_safetensors") is not True and all(k.arg for k in node.keywords):
-                yield f"line {node.lineno}: {name} without use_safetensors=True"
+        weights = name.endswith(".from_pretrained") and not re.search("Tokenizer|Processor|Config", name)
+        # Both libraries fall back to pickles where nothing forbids it; `**options` says it elsewhere.
+        if weights and value(node, "use_safetensors") is not True and all(k.arg for k in node.keywords):
+            yield f"line {node.lineno}: {name} without use_safetensors=True"
         if name == "YAML" and value(node, "typ") == "unsafe":
             yield f"line {node.lineno}: unsafe YAML"
         for keyword in ("trust_remote_code", "shell", "allow_pickle"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from comat.evaluation.prompt_files import benchmark_prompts
 from comat.images import write_png
 from comat.params import Params
 from comat.sampling import attention_of, in_batches, sample_latents
-from comat.store import ENTITIES, IMAGE_INDEX, PROMPTS, read_table, write_json, write_safetensors, write_table
+from comat.store import ENTITIES, IMAGE_INDEX, PROMPTS, read_legend, read_table, write_json, write_safetensors, write_table
 from comat.training.trainer import load_backbone
 
 
@@ -80,7 +79,7 @@ def _draw(params: Params, backbone: Backbone, model: str, index: Sequence[dict],
 def _draw_attention(params: Params, backbone: Backbone, base: Path, out: Path) -> None:
     """Write prompt → (L, h, w) for the prompts of the legend in `base`."""
     maps = {}
-    for row in json.loads((base / "attention.json").read_text(encoding="utf-8")):
+    for row in read_legend(base):
         maps[row["prompt_id"]], _ = attention_of(backbone, params, row["text"], (row["prompt_id"], 0), "sample")
     write_safetensors(out / "attention.safetensors", maps)
 
