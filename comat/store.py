@@ -139,6 +139,7 @@ def read_table(path: Path, schema: pa.Schema) -> list[dict]:
     """
     try:
         table = pq.read_table(path, page_checksum_verification=True)
+        table.validate(full=True)  # text that is no UTF-8 would raise only where it is read
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such table; run the stage that writes it (dvc repro)") from None
     except (pa.ArrowException, OSError) as error:

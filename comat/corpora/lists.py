@@ -64,6 +64,7 @@ def read_parquet(source: PromptList) -> Iterator[Prompt]:
             if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
                 raise UserError(f"{file}: column {source.column!r} is {kind}: expected strings")
             for batch in table.iter_batches(columns=[source.column]):
+                batch.validate(full=True)  # text that is no UTF-8 would raise only where it is read
                 yield from (Prompt(text or "", file.stem) for text in batch.column(0).to_pylist())
         except (pa.ArrowException, OSError) as error:
             if getattr(error, "errno", None) is not None:
