@@ -13,7 +13,16 @@ from comat.evaluation.prompt_files import benchmark_prompts
 from comat.images import write_png
 from comat.params import Params
 from comat.sampling import attention_of, in_batches, sample_latents
-from comat.store import ENTITIES, IMAGE_INDEX, PROMPTS, read_legend, read_table, write_json, write_safetensors, write_table
+from comat.store import (
+    ENTITIES,
+    IMAGE_INDEX,
+    PROMPTS,
+    read_legend,
+    read_table,
+    write_json,
+    write_safetensors,
+    write_table,
+)
 from comat.training.trainer import load_backbone
 
 
