@@ -13,10 +13,10 @@ def main() -> None:
     args = options(__doc__, ["models", "prompts", "warmup"], "reference_latents")
     params = pinned(load(args.params), args.models, "base_model", "vae")
 
+    from comat.diffusion.load import load_backbone
     from comat.randomness import python_random
     from comat.sampling import missing_batches, sample_latents
     from comat.store import PROMPTS, TensorStoreWriter, read_table
-    from comat.training.trainer import load_backbone
     from comat.workdir import stage_directory
 
     section = params.reference_latents

@@ -30,7 +30,7 @@ def test_a_missing_image_is_named(broken: Path, capsys: pytest.CaptureFixture) -
 
 @pytest.mark.parametrize("text", ["{", "{}", '[{"prompt_id": 1}]'])
 def test_a_malformed_legend_of_attention_is_named(broken: Path, capsys: pytest.CaptureFixture, text: str) -> None:
-    (broken / "data/samples/attention.json").write_text(text)
+    (broken / "data/base_samples/attention.json").write_text(text)
     assert "attention.json: not a legend of maps" in error_of("evaluate", broken, capsys)
 
 

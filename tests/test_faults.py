@@ -13,11 +13,13 @@ import torch
 
 from comat.checkpoint import read_state, write_state
 from comat.errors import UserError
+from comat.evaluation.sampling import draw_base
 from comat.stage import publish
+from comat.store import IMAGE_INDEX, read_table
 from comat.workdir import work_directory
 from tests.conftest import ROOT, run
 from tests.test_bad_input import error_of
-from tests.test_stages import trainer
+from tests.test_stages import params_of, trainer
 
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
 OWN_MOUNTS = shutil.which("unshare") and subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode == 0
@@ -73,27 +75,15 @@ def test_leftovers_of_a_killed_writer_are_not_published(tmp_path: Path, monkeypa
 
 def test_samples_of_a_killed_run_are_drawn_again_in_their_whole_batch(project: Path, tmp_path: Path) -> None:
     """Batches of 3 images: in another batch an image may differ in its last bits, so all three are drawn."""
-    from comat.evaluation.sampling import draw_samples
-    from comat.params import load
-
-    data, images = project / "data", tmp_path / "images"
-    shutil.copytree(data / "samples/images", images)
-    lost, *batch = [images / "base" / file.name for file in _base_images(data)][:3]
+    data, samples = project / "data", project / "data/base_samples"
+    shutil.copytree(samples / "images", tmp_path / "images")
+    lost, *batch = [tmp_path / row["path"] for row in read_table(samples / "index.parquet", IMAGE_INDEX)][:3]
     lost.unlink()
     for file in batch:
         file.write_bytes(b"of a killed run")
-    params = load(project / "params.yaml")
-    draw_samples(params, data / "prompts", data / "entities", data / "warmup/unet", data / "train/lora", tmp_path)
-    for file in (data / "samples/images").rglob("*.png"):
-        assert (images / file.relative_to(data / "samples/images")).read_bytes() == file.read_bytes(), file.name
-
-
-def _base_images(data: Path) -> list[Path]:
-    """The base model's images in the order in which they were drawn."""
-    from comat.store import IMAGE_INDEX, read_table
-
-    rows = read_table(data / "samples/index.parquet", IMAGE_INDEX)
-    return [data / "samples" / row["path"] for row in rows if row["model"] == "base"]
+    draw_base(params_of(project), data / "prompts", data / "entities", data / "warmup/unet", tmp_path)
+    for file in (samples / "images").iterdir():
+        assert (tmp_path / "images" / file.name).read_bytes() == file.read_bytes(), file.name
 
 
 def under(mount: str, folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess:

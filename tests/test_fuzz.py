@@ -192,7 +192,7 @@ def test_indexes_of_models_with_any_value(tmp_path: Path, document: object, name
 @given(PLACES, st.booleans())
 def test_images_of_spoiled_bytes(project: Path, tmp_path: Path, places: list[int], cut: bool) -> None:
     path = tmp_path / "a.png"
-    whole = next((project / "data/samples/images/base").iterdir())
+    whole = next((project / "data/base_samples/images").iterdir())
     path.write_bytes(spoiled(whole.read_bytes(), places, cut))
     accepted_or_refused(lambda: read_rgb(path), path)
     read_photo(tmp_path, "a.png", "a caption", 8)  # counted, never an error

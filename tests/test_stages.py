@@ -18,12 +18,13 @@ from diffusers import DDPMScheduler, StableDiffusionXLPipeline, UNet2DConditionM
 from PIL import Image
 from ruamel.yaml import YAML
 
+from comat.diffusion.load import load_backbone
 from comat.images import to_bytes
 from comat.params import Params
 from comat.randomness import generator, noise
 from comat.store import IMAGE_INDEX, TensorStore, read_safetensors, read_table
 from comat.training.data import TrainingData
-from comat.training.trainer import Trainer, load_backbone
+from comat.training.trainer import Trainer
 from tests.conftest import ROOT, run
 
 

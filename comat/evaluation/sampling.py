@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from comat.diffusion.backbone import Backbone
+from comat.diffusion.load import load_backbone
 from comat.diffusion.lora import load_lora, merged
 from comat.diffusion.tokenizers import words_of
 from comat.errors import UserError
@@ -23,7 +24,6 @@ from comat.store import (
     write_safetensors,
     write_table,
 )
-from comat.training.trainer import load_backbone
 
 
 def draw_base(params: Params, prompts: Path, entities: Path, unet: Path, out: Path) -> None:
