@@ -1,6 +1,6 @@
 """SIGKILL at random moments of `dvc repro`: does the rerun end with the same bytes?
 
-    python -m benchmarks.kill [--kills 20] [--seed 0]
+    python -m benchmarks.kill [--kills 20] [--seed 0] [--target STAGE …]
 
 In a clone of the committed project, with small counts, the pipeline runs once undisturbed. Then it runs again from
 nothing, and whenever a chosen stage starts, a moment of its undisturbed time passes (start-up and DVC's own bookkeeping
@@ -70,16 +70,17 @@ def small_clone(folder: Path) -> None:
             values[key].update(value)
         else:
             values[key] = value
+    values["train"]["guard"].update({"every": 3, "prompts": 4})
     yaml.dump(values, path)
 
 
 class Repro:
     """A running `dvc repro` in a process group of its own; `started` gets the name of every stage, None at the end."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, targets: list[str]) -> None:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "dvc", "repro"],
+            [sys.executable, "-m", "dvc", "repro", *targets],
             cwd=folder,
             env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
@@ -110,9 +111,9 @@ class Repro:
             raise RuntimeError(f"dvc repro ended with status {self._process.returncode}:\n{''.join(self.tail)}")
 
 
-def undisturbed(folder: Path) -> dict[str, float]:
+def undisturbed(folder: Path, targets: list[str]) -> dict[str, float]:
     """Run the pipeline; the seconds from the start of each stage to that of the next."""
-    run, starts, names = Repro(folder), [], []
+    run, starts, names = Repro(folder, targets), [], []
     while name := run.started.get():
         names.append(name)
         starts.append(time.monotonic())
@@ -138,10 +139,10 @@ def until(run: Repro, kill: Kill, seconds: float) -> str | None:
     return now
 
 
-def disturbed(folder: Path, kills: list[Kill], seconds: dict[str, float]) -> None:
+def disturbed(folder: Path, targets: list[str], kills: list[Kill], seconds: dict[str, float]) -> None:
     """Run the pipeline from nothing with one kill after the other, then to its end."""
     for kill in kills:
-        run = Repro(folder)
+        run = Repro(folder, targets)
         hit = until(run, kill, kill.share * seconds[kill.stage])
         if hit is None:
             run.wait()
@@ -151,7 +152,7 @@ def disturbed(folder: Path, kills: list[Kill], seconds: dict[str, float]) -> Non
             f"  {kill.stage} + {kill.share * seconds[kill.stage]:5.1f} s: killed in {hit or 'nothing: over'}",
             flush=True,
         )
-    Repro(folder).wait()
+    Repro(folder, targets).wait()
 
 
 def outputs(folder: Path) -> dict[str, str]:
@@ -184,19 +185,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--target", nargs="*", default=[], help="stages to run with all before them; default: all")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="comat-kill-") as name:
         folder = Path(name) / "project"
         small_clone(folder)
         forget(folder)
-        seconds = undisturbed(folder)
+        seconds = undisturbed(folder, options.target)
         wanted = outputs(folder)
         print(f"undisturbed: {len(seconds)} stages, {sum(seconds.values()):.0f} s, {len(wanted)} files", flush=True)
-        wrong = set()
+        wrong: set[str] = set()
         for number, kills in enumerate(draw(list(seconds), options.kills, options.seed), 1):
             print(f"run {number}, {len(kills)} kills", flush=True)
             forget(folder)
-            disturbed(folder, kills, seconds)
+            disturbed(folder, options.target, kills, seconds)
             found = outputs(folder)
             differ = {file for file in wanted.keys() | found.keys() if wanted.get(file) != found.get(file)}
             left = [path for path in folder.rglob("*.part") if ".venv" not in path.parts]

@@ -66,9 +66,7 @@ def test_no_step_trains_on_them(project: Path, tiny: Path) -> None:
     assert len(apart) == 2 == len(trained)
     assert not apart & trained
     for prompts in (4, 5):
-        with pytest.raises(
-            UserError, match="too few training prompts: train.guard.prompts sets 4 apart, which leaves 0"
-        ):
+        with pytest.raises(UserError, match=r"too few training prompts: .* sets 4 apart, which leaves 0"):
             data_of(guarded(project, tiny, prompts=prompts), project)
 
 
@@ -123,8 +121,8 @@ def test_the_best_lora_is_kept_and_patience_ends(
     assert [row["score"] for row in guard.rows] == pytest.approx([0.2, 0.5, 0.5, 0.1, 0.3])
     assert all(math.isfinite(row["frechet"]) and row["frechet"] > 0 for row in guard.rows)
     assert guard.choose()["iteration"] == kept
-    found = {w.mean().item() for name, w in guard.backbone.unet.named_parameters() if "lora_" in name}
-    assert found == pytest.approx({weight / 1000}, rel=1e-6)
+    found = [w.mean().item() for name, w in guard.backbone.unet.named_parameters() if "lora_" in name]
+    assert found == pytest.approx([weight / 1000] * len(found), rel=1e-6)
 
 
 def test_a_prompt_that_the_judge_does_not_know_is_named(project: Path, tiny: Path, tmp_path: Path) -> None:
