@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from comat.errors import UserError
 from comat.models.names import local_models
 from comat.params import Params
-from comat.store import remove_parts
+from comat.store import remove_parts, write_bytes
 
 CODE = Path(__file__).parent
 
@@ -55,7 +55,7 @@ def work_directory(stage: str, print_: str) -> Iterator[Path]:
             f"{folder}: another run of stage {stage} holds this folder (process {who}); wait for it"
         ) from None
     try:
-        holder.write_text(str(os.getpid()))
+        write_bytes(holder, str(os.getpid()).encode())
         remove_parts(folder)
         yield folder
         shutil.rmtree(folder)

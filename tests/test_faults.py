@@ -120,6 +120,14 @@ def test_a_full_disk_is_said_and_the_run_goes_on_where_there_is_room(broken: Pat
 
 
 @needs_mounts
+def test_a_full_disk_for_a_warmed_up_unet_is_said(broken: Path) -> None:
+    """Written by safetensors itself, whose error is neither a ValueError nor an OSError."""
+    (broken / "small").mkdir()
+    done = under("mount -t tmpfs -o size=8k tmpfs small", broken, "stages.warmup", COMAT_WORK_DIR="small")
+    assert_one_line(done, "No space left on device", "small/warmup")
+
+
+@needs_mounts
 def test_a_read_only_output_folder_is_said_and_nothing_changes(broken: Path) -> None:
     before = {p: p.read_bytes() for p in (broken / "data").rglob("*") if p.is_file()}
     mount = f"mount --bind {broken}/data {broken}/data && mount -o remount,bind,ro {broken}/data"
