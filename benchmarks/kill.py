@@ -122,9 +122,9 @@ def undisturbed(folder: Path, targets: list[str]) -> dict[str, float]:
     return {name: end - start for name, start, end in zip(names, starts, ends, strict=True)}
 
 
-def until(run: Repro, kill: Kill, seconds: float) -> str | None:
-    """Let the run go on to the moment; the stage that it is in then, or None where it ended before."""
-    while (now := run.started.get()) != kill.stage:
+def until(run: Repro, stages: list[str], seconds: float) -> str | None:
+    """Let one of the stages start and some seconds pass; the stage that runs then, None where the run is over."""
+    while (now := run.started.get()) not in stages:
         if now is None:
             return None
     deadline = time.monotonic() + seconds
@@ -141,17 +141,13 @@ def until(run: Repro, kill: Kill, seconds: float) -> str | None:
 
 def disturbed(folder: Path, targets: list[str], kills: list[Kill], seconds: dict[str, float]) -> None:
     """Run the pipeline from nothing with one kill after the other, then to its end."""
+    order = list(seconds)
     for kill in kills:
-        run = Repro(folder, targets)
-        hit = until(run, kill, kill.share * seconds[kill.stage])
-        if hit is None:
-            run.wait()
-        else:
-            run.kill()
-        print(
-            f"  {kill.stage} + {kill.share * seconds[kill.stage]:5.1f} s: killed in {hit or 'nothing: over'}",
-            flush=True,
-        )
+        run, delay = Repro(folder, targets), kill.share * seconds[kill.stage]
+        # A later stage, where the kill before came when this one was done.
+        hit = until(run, order[order.index(kill.stage) :], delay)
+        run.kill() if hit else run.wait()
+        print(f"  {kill.stage} + {delay:.1f} s: {f'killed in {hit}' if hit else 'over before'}", flush=True)
     Repro(folder, targets).wait()
 
 
@@ -164,8 +160,7 @@ def outputs(folder: Path) -> dict[str, str]:
 
 def forget(folder: Path) -> None:
     """Back to a fresh clone without a cache: no output is left to be taken up."""
-    tracked = {"dvc.lock", "data", ".work", ".dvc/cache", ".dvc/tmp"}
-    for name in tracked:
+    for name in ("dvc.lock", "data", ".work", ".dvc/cache", ".dvc/tmp"):
         path = folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     subprocess.run(["git", "checkout", "--quiet", "--", "data"], cwd=folder, check=True)
