@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 from collections import Counter, deque
@@ -15,8 +14,10 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from comat.errors import UserError
+from comat.json_files import read_json
 from comat.params import CocoPrompts, ImageLatentsParams
 from comat.randomness import python_random
 
@@ -25,6 +26,23 @@ BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error)
 DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # modes of more than 8 bits, which Pillow would clip to white
 READERS = min(4, os.cpu_count() or 1)
 AHEAD = 64  # images that wait, decoded, for the model
+
+
+class CocoImage(TypedDict):
+    id: int
+    file_name: str
+
+
+class CocoCaption(TypedDict):
+    image_id: int
+    caption: str
+
+
+class CocoCaptions(TypedDict):
+    """What is read of a COCO captions file."""
+
+    images: list[CocoImage]
+    annotations: list[CocoCaption]
 
 
 @dataclass(frozen=True)
@@ -93,13 +111,13 @@ def captions_by_file(path: Path, seed: int) -> Captions:
         UserError: if the file is missing or not a COCO captions file.
     """
     try:
-        tables = json.loads(path.read_text(encoding="utf-8"))
-        names = {row["id"]: row["file_name"] for row in tables["images"]}
-        said = [(row["image_id"], " ".join(row["caption"].split())) for row in tables["annotations"]]
+        tables = read_json(
+            path, CocoCaptions, "a COCO captions file", "expected captions_train2017.json (docs/data.md)"
+        )
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; expected COCO's captions_train2017.json (docs/data.md)") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not a COCO captions file ({type(error).__name__}: {error})") from None
+    names = {row["id"]: row["file_name"] for row in tables["images"]}
+    said = [(row["image_id"], " ".join(row["caption"].split())) for row in tables["annotations"]]
     captions: dict[str, list[str]] = {name: [] for name in names.values()}
     for id, caption in said:
         if id not in names:

@@ -57,7 +57,7 @@ def _load(params: Params, data: Path, prompts: Sequence[str]) -> tuple[Params, B
     Raises:
         UserError: if there is no tuned model there, or a prompt is empty or too long.
     """
-    from comat.training.trainer import load_backbone
+    from comat.diffusion.load import load_backbone
 
     if not all(prompt.strip() for prompt in prompts):
         raise UserError("the prompt is empty; say what to draw")

@@ -113,10 +113,33 @@ class ImageLatentsParams(Section):
         return self
 
 
+class GuardParams(Section):
+    """The guard against reward hacking: docs/guard.md. Its models may be null while it is off."""
+
+    every: CountOrNone  # iterations between two looks; 0 switches the guard off
+    prompts: Annotated[int, Field(ge=2)]  # training prompts set apart: no step trains on them
+    metric: Literal["oracle", "clip_score"]  # oracle: of the shapes world
+    clip_model: Name | None  # for metric clip_score
+    clip_revision: str | None
+    feature_model: Name | None  # its features measure the Fréchet distance to the original model's images
+    feature_revision: str | None
+    keep: Literal["best", "last"]  # the LoRA to write: of the look with the highest score, or the last
+    patience: CountOrNone  # looks in a row without a higher score after which training ends; 0: never
+
+    @model_validator(mode="after")
+    def _models(self) -> GuardParams:
+        needed = {"feature_model": True, "clip_model": self.metric == "clip_score"}
+        missing = next((name for name, used in needed.items() if used and getattr(self, name) is None), None)
+        if self.every and missing:
+            raise ValueError(f"{missing} is null: expected a hub id or folder, since every is {self.every}")
+        return self
+
+
 class TrainParams(Section):
     device_batch: Count  # samples that go through the UNet at once; changes no result
     checkpoint_every: Count  # iterations
     max_skipped: Count  # non-finite steps in a row after which the run stops
+    guard: GuardParams
 
 
 class CocoPrompts(Section):

@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from comat.errors import UserError
+
 
 def options(description: str | None, inputs: Sequence[str], out: str, argv: Sequence[str] | None = None):
     """Parse `--<input> PATH … --out PATH --params PATH`; inputs and out default to `data/<name>`."""
@@ -20,9 +22,20 @@ def options(description: str | None, inputs: Sequence[str], out: str, argv: Sequ
 
 
 def publish(folder: Path, out: Path) -> None:
-    """Put a finished working folder in the place of `out`."""
+    """Put a finished working folder in the place of `out`.
+
+    Raises:
+        UserError: if a file cannot be written there; what stood there before still does.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
+    for left in out.parent.glob(f".{out.name}.*.part"):  # by a run that was killed here
+        shutil.rmtree(left)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    shutil.copytree(folder, part)
+    try:
+        shutil.copytree(folder, part)
+    except shutil.Error as error:
+        shutil.rmtree(part)
+        source, _, reason = error.args[0][0]  # of the first file; the rest says the same
+        raise UserError(f"{out}: cannot copy {source} there: {reason}; the finished work waits in {folder}") from None
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +19,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from typing_extensions import TypedDict
 
-from comat.errors import UserError
+from comat.errors import UserError, first_line
+from comat.json_files import read_json
 
 PROMPTS = pa.schema(
     {"id": pa.string(), "text": pa.string(), "source": pa.string(), "category": pa.string(), "split": pa.string()}
@@ -88,6 +91,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove what writers that were killed have left anywhere in `folder`, which nobody else writes to now."""
+    for part in folder.rglob(".*.part"):
+        part.unlink()
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     with atomic_path(path) as part:
         part.write_bytes(data)
@@ -118,7 +127,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def write_table(path: Path, rows: Sequence[Mapping[str, object]], schema: pa.Schema) -> None:
     with atomic_path(path) as part:
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), part)
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), part, write_page_checksum=True)
 
 
 def read_table(path: Path, schema: pa.Schema) -> list[dict]:
@@ -129,11 +138,15 @@ def read_table(path: Path, schema: pa.Schema) -> list[dict]:
         FileNotFoundError: if there is no such file.
     """
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
+        table.validate(full=True)  # text that is no UTF-8 would raise only where it is read
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such table; run the stage that writes it (dvc repro)") from None
-    except pa.ArrowException as error:
-        raise UserError(f"{path}: not a Parquet table ({str(error).splitlines()[0]}); run its stage again") from None
+    except (pa.ArrowException, OSError) as error:
+        # Arrow reports what it cannot decode as an OSError as well, but without a number.
+        if getattr(error, "errno", None) is not None:
+            raise
+        raise UserError(f"{path}: not a whole Parquet table ({first_line(error)}); run its stage again") from None
     for field in schema:
         found = table.schema.field(field.name).type if field.name in table.column_names else "no such column"
         if found != field.type:
@@ -146,19 +159,53 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class Legend(TypedDict):
+    """Of a prompt's attention maps: its tokens as words, and the positions of each entity's tokens."""
+
+    prompt_id: str
+    text: str
+    tokens: list[str]
+    entities: list[list[int]]
+
+
+def read_legend(samples: Path) -> list[Legend]:
+    """The legend of the attention maps in a folder of samples."""
+    return read_json(samples / "attention.json", list[Legend], "a legend of maps", "run its stage again (dvc repro)")
+
+
+class Shard(TypedDict):
+    """The bookkeeping of a shard: its file, and its rows in their order."""
+
+    name: str
+    sha256: str
+    ids: list[str]
+    captions: list[str]
+
+
+def read_shards(path: Path) -> list[Shard]:
+    """The bookkeeping of a store."""
+    return read_json(path, list[Shard], "the bookkeeping of shards", "remove its folder and run its stage again")
+
+
 class TensorStoreWriter:
     """Writes rows of named tensors into shards of `shard_size`; `close` writes the index.
 
     A finished shard is followed by its own line of bookkeeping, so a writer on the same folder skips what is there.
+    From the first shard on that is missing or damaged all are written again, so that rows keep their order.
     """
 
     def __init__(self, folder: Path, shard_size: int) -> None:
         self.folder, self.shard_size = folder, shard_size
         self._journal = folder / "shards.json"
         folder.mkdir(parents=True, exist_ok=True)
-        self._shards: list[dict] = json.loads(self._journal.read_text()) if self._journal.exists() else []
+        shards = read_shards(self._journal) if self._journal.exists() else []
+        self._shards = list(itertools.takewhile(self._intact, shards))
         self._done = {id for shard in self._shards for id in shard["ids"]}
         self._rows: list[tuple[str, dict[str, Tensor], str]] = []
+
+    def _intact(self, shard: Shard) -> bool:
+        path = self.folder / shard["name"]
+        return path.is_file() and sha256(path) == shard["sha256"]
 
     def __contains__(self, id: str) -> bool:
         return id in self._done
@@ -204,7 +251,7 @@ class TensorStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._index = {row["id"]: row for row in read_table(folder / "index.parquet", LATENT_INDEX)}
-        self._sums = {s["name"]: s["sha256"] for s in json.loads((folder / "shards.json").read_text())}
+        self._sums = {shard["name"]: shard["sha256"] for shard in read_shards(folder / "shards.json")}
         self._open: dict[str, safe_open] = {}
 
     @property

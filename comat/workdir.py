@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from comat.errors import UserError
 from comat.models.names import local_models
 from comat.params import Params
+from comat.store import remove_parts, write_bytes
 
 CODE = Path(__file__).parent
 
@@ -54,7 +55,8 @@ def work_directory(stage: str, print_: str) -> Iterator[Path]:
             f"{folder}: another run of stage {stage} holds this folder (process {who}); wait for it"
         ) from None
     try:
-        holder.write_text(str(os.getpid()))
+        write_bytes(holder, str(os.getpid()).encode())
+        remove_parts(folder)
         yield folder
         shutil.rmtree(folder)
         holder.unlink(missing_ok=True)

@@ -13,10 +13,10 @@ def main() -> None:
     args = options(__doc__, ["models", "prompts", "warmup"], "reference_latents")
     params = pinned(load(args.params), args.models, "base_model", "vae")
 
+    from comat.diffusion.load import load_backbone
     from comat.randomness import python_random
-    from comat.sampling import in_batches, sample_latents
+    from comat.sampling import missing_batches, sample_latents
     from comat.store import PROMPTS, TensorStoreWriter, read_table
-    from comat.training.trainer import load_backbone
     from comat.workdir import stage_directory
 
     section = params.reference_latents
@@ -25,9 +25,8 @@ def main() -> None:
     rows = rows[: section.count or len(rows)]
     with stage_directory("reference_latents", params, [args.prompts, args.warmup]) as work:
         writer = TensorStoreWriter(work, section.shard_size)
-        todo = [row for row in rows if row["id"] not in writer]
         backbone = load_backbone(params, args.warmup / "unet")
-        for part in in_batches(todo, section.batch_size, "reference latents"):
+        for part in missing_batches(rows, writer, section.batch_size, "reference latents"):
             texts, keys = [row["text"] for row in part], [(row["id"], 0) for row in part]
             latents = sample_latents(backbone, params, texts, keys, "reference", params.resolution)
             for row, z in zip(part, latents, strict=True):

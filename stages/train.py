@@ -21,12 +21,15 @@ def main() -> None:
         "sam_model",
         "text_encoder",
         "discriminator_model",
+        "guard_feature_model",
+        "guard_clip_model",
     )
 
     import torch
 
+    from comat.diffusion.load import load_backbone
     from comat.training.data import TrainingData
-    from comat.training.trainer import Trainer, load_backbone
+    from comat.training.trainer import Trainer
     from comat.workdir import stage_directory
 
     torch.use_deterministic_algorithms(True, warn_only=True)

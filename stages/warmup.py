@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comat.errors import main_guard
+from comat.errors import first_line, main_guard
 from comat.models.lock import pinned
 from comat.params import load
 from comat.stage import options, publish
@@ -14,6 +14,7 @@ def main() -> None:
     params = pinned(load(args.params), args.models, "base_model", "vae")
 
     import torch
+    from safetensors import SafetensorError
 
     from comat.diffusion.backbone import Backbone, choose_device
     from comat.store import TensorStore
@@ -32,7 +33,10 @@ def main() -> None:
             store = TensorStore(args.warmup_images)
             latents = torch.stack([store[id]["latents"] for id in store.ids])
             warm_up(backbone, params, latents, [store.caption(id) for id in store.ids], work)
-        backbone.unet.save_pretrained(work / "out" / "unet")
+        try:
+            backbone.unet.save_pretrained(work / "out" / "unet")
+        except SafetensorError as error:  # what safetensors makes of a full disk
+            raise OSError(f"{work / 'out' / 'unet'}: cannot write the UNet: {first_line(error)}") from None
         publish(work / "out", args.out)
 
 

@@ -17,7 +17,7 @@ def main() -> None:
 
     from comat.diffusion.backbone import Backbone, choose_device
     from comat.randomness import python_random
-    from comat.sampling import in_batches, sample_latents
+    from comat.sampling import missing_batches, sample_latents
     from comat.store import PROMPTS, TensorStoreWriter, read_table
     from comat.workdir import stage_directory
 
@@ -26,8 +26,7 @@ def main() -> None:
     rows = rows[: params.warmup_images.count] if params.warmup.steps else []
     with stage_directory("warmup_images", params, [args.prompts]) as work:
         writer = TensorStoreWriter(work, shard_size=256)
-        todo = [row for row in rows if row["id"] not in writer]
-        backbone = todo and Backbone.load(
+        backbone = any(row["id"] not in writer for row in rows) and Backbone.load(
             params.base_model,
             params.base_revision,
             vae=params.vae,
@@ -35,7 +34,7 @@ def main() -> None:
             precision=params.precision,
             device=choose_device(params.device),
         )
-        for part in in_batches(todo, params.warmup_images.batch_size, "warm-up images"):
+        for part in missing_batches(rows, writer, params.warmup_images.batch_size, "warm-up images"):
             texts, keys = [row["text"] for row in part], [(row["id"], 0) for row in part]
             z = sample_latents(backbone, params, texts, keys, "warmup image", params.native_resolution)
             images = backbone.decode(z).clamp(0, 1)

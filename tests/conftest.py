@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -132,3 +133,12 @@ def project(tmp_path_factory: pytest.TempPathFactory, make_params, tiny: Path) -
     for stage in STAGES:
         run(stage, root)
     return root
+
+
+@pytest.fixture
+def broken(project: Path, tmp_path: Path) -> Path:
+    """A copy of the project to break."""
+    for name in ("data", "lists", "coco"):
+        shutil.copytree(project / name, tmp_path / name)
+    shutil.copy(project / "params.yaml", tmp_path)
+    return tmp_path

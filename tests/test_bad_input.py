@@ -22,19 +22,16 @@ def error_of(stage: str, folder: Path, capsys: pytest.CaptureFixture) -> str:
     return lines[0]
 
 
-@pytest.fixture
-def broken(project: Path, tmp_path: Path) -> Path:
-    """A copy of the project to break."""
-    for name in ("data", "lists", "coco"):
-        shutil.copytree(project / name, tmp_path / name)
-    shutil.copy(project / "params.yaml", tmp_path)
-    return tmp_path
-
-
 def test_a_missing_image_is_named(broken: Path, capsys: pytest.CaptureFixture) -> None:
     victim = next((broken / "data/samples/images").iterdir())
     victim.unlink()
     assert victim.name in error_of("evaluate", broken, capsys)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '[{"prompt_id": 1}]'])
+def test_a_malformed_legend_of_attention_is_named(broken: Path, capsys: pytest.CaptureFixture, text: str) -> None:
+    (broken / "data/base_samples/attention.json").write_text(text)
+    assert "attention.json: not a legend of maps" in error_of("evaluate", broken, capsys)
 
 
 def test_a_truncated_shard_stops_training_before_it_starts(broken: Path, capsys: pytest.CaptureFixture) -> None:

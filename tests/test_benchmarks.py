@@ -33,3 +33,14 @@ def test_real_size_in_small() -> None:
     assert rows["iteration"][2] == pytest.approx(sum(r[2] for n, r in rows.items() if n != "iteration"), abs=0.003)
     # T = 20 guided steps of 12 samples (the real ones fewer) against K = 5 forward and backward.
     assert rows["rollout"][2] > rows["replay"][2] > rows["discriminator"][2] > 0
+
+
+@pytest.mark.slow
+def test_killed_stages_end_with_the_same_bytes() -> None:
+    """Three kills of DVC and its stage in the four stages that end with image_latents; the benchmark takes them all."""
+    command = [sys.executable, "-m", "benchmarks.kill", "--kills", "3", "--target", "image_latents"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(re.findall(r"killed in \w+", done.stdout)) >= 2  # a moment may lie after the last stage
+    assert re.search(r"\d+ files compared: 0 differ", done.stdout)

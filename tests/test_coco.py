@@ -150,7 +150,12 @@ def test_one_caption_an_image_is_drawn_by_seed(tmp_path: Path) -> None:
         ("{", "not a COCO captions file"),
         ('{"images": []}', "annotations"),
         ('{"images": [], "annotations": [{"image_id": 7, "caption": "a"}]}', "image 7, which `images` does not list"),
-        ('{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1}]}', "KeyError: 'caption'"),
+        ('{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1}]}', "annotations.0.caption: Field"),
+        (
+            '{"images": [{"id": [], "file_name": "a"}], "annotations": []}',
+            "images.0.id: Input should be a",
+        ),
+        ('{"images": [{"id": 1, "file_name": null}], "annotations": []}', "images.0.file_name: Input should be"),
     ],
 )
 def test_bad_captions_files_are_named(tmp_path: Path, text: str | None, message: str) -> None:

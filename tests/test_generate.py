@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from comat.diffusion.load import load_backbone
 from comat.diffusion.lora import in_turn
 from comat.errors import UserError
 from comat.generate import attention, compare, generate
@@ -16,7 +17,6 @@ from comat.images import read_rgb
 from comat.params import Params, load
 from comat.reporting.grid import GAP, LABEL, TEXT, comparison_grid
 from comat.sampling import attention_of, sample_latents
-from comat.training.trainer import load_backbone
 
 PROMPTS = ["a zebra", "a red ball and a blue cube"]
 

@@ -159,6 +159,21 @@ def test_a_missing_shard_is_named(tiny: Path, tmp_path: Path) -> None:
         find_model(ModelName("captioner_model", str(model), None))
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("model_index.json", "null", "not an index of a pipeline: Input should be an object"),
+        ("model.safetensors.index.json", "{}", "not an index of weights: weight_map: Field required"),
+        ("model.safetensors.index.json", '{"weight_map": [', "not an index of weights: Invalid JSON"),
+    ],
+)
+def test_a_malformed_index_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=rf"{name}: {message}.*; download the model again"):
+        find_model(ModelName("captioner_model", str(tmp_path), None))
+
+
 def test_a_changed_folder_is_not_what_was_recorded(params: Params, tiny: Path, tmp_path: Path) -> None:
     model = tmp_path / "blip"
     shutil.copytree(tiny / "blip", model)
@@ -177,6 +192,13 @@ def test_a_lock_of_other_models_and_a_missing_lock_are_errors(params: Params, ti
     with pytest.raises(UserError, match=r"models\.lock\.json: missing; run `dvc repro models`"):
         pinned(params, tmp_path, "base_model")
     write_lock(params, tmp_path)
+    file = tmp_path / "models.lock.json"
+    whole = file.read_text()
+    for text in (whole[:-9], "[]", whole.replace('"files"', '"file"')):
+        file.write_text(text)
+        with pytest.raises(UserError, match=r"models\.lock\.json: not a record of models: .*; run `dvc repro --force"):
+            pinned(params, tmp_path, "base_model")
+    file.write_text(whole)
     other = params.model_copy(update={"base_model": str(tiny / "sd15")})
     with pytest.raises(UserError, match=r"base_model is .*sd15.*, recorded is .*sdxl.*; run `dvc repro --force"):
         pinned(other, tmp_path, "base_model")

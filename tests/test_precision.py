@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from comat.diffusion.load import load_backbone
 from comat.store import read_safetensors
 from comat.training.data import TrainingData
-from comat.training.trainer import Trainer, load_backbone
+from comat.training.trainer import Trainer
 from tests.test_replay import build, gradient, relative
 from tests.test_stages import params_of
 

@@ -18,12 +18,13 @@ from diffusers import DDPMScheduler, StableDiffusionXLPipeline, UNet2DConditionM
 from PIL import Image
 from ruamel.yaml import YAML
 
+from comat.diffusion.load import load_backbone
 from comat.images import to_bytes
 from comat.params import Params
 from comat.randomness import generator, noise
 from comat.store import IMAGE_INDEX, TensorStore, read_safetensors, read_table
 from comat.training.data import TrainingData
-from comat.training.trainer import Trainer, load_backbone
+from comat.training.trainer import Trainer
 from tests.conftest import ROOT, run
 
 
@@ -170,7 +171,8 @@ def test_steps_that_are_not_finite_change_nothing_and_stop_the_run(project: Path
     before = [w.clone() for w in broken.lora]
     broken.p = broken.p.model_copy(update={"train": broken.p.train.model_copy(update={"max_skipped": 2})})
     broken.data.reference = {id: {"latents": torch.full((4, 8, 8), torch.nan)} for id, _ in broken.data.prompts}
-    with pytest.raises(ValueError, match="training stopped at iteration 1: the last 2 steps"):
+    why = r"stopped at iteration 1: the last 2 steps were skipped, not finite was discriminator \(Eq. 3\) in 2 of them"
+    with pytest.raises(ValueError, match=why):
         broken.run()
     assert all(torch.equal(a, b) for a, b in zip(before, broken.lora, strict=True))
     assert [row["skipped"] for row in broken.rows] == [1, 1]

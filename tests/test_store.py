@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -35,10 +36,22 @@ def test_a_wrong_column_is_named(tmp_path) -> None:
 
 def test_a_table_that_is_none_is_refused(tmp_path) -> None:
     (tmp_path / "t.parquet").write_bytes(b"not parquet")
-    with pytest.raises(ValueError, match="not a Parquet table"):
+    with pytest.raises(ValueError, match="not a whole Parquet table"):
         read_table(tmp_path / "t.parquet", PROMPTS)
     with pytest.raises(FileNotFoundError, match="no such table"):
         read_table(tmp_path / "other.parquet", PROMPTS)
+
+
+def test_a_table_with_one_bit_changed_is_refused(tmp_path) -> None:
+    """In the last page of the texts by its checksum; in the footer Arrow raises an OSError that names no file."""
+    path = tmp_path / "t.parquet"
+    write_table(path, [ROW], PROMPTS)
+    whole = path.read_bytes()
+    texts = pq.ParquetFile(path).metadata.row_group(0).column(1)
+    for place in (texts.dictionary_page_offset + texts.total_compressed_size - 1, len(whole) - 12):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=r"t\.parquet: not a whole Parquet table \(.*\); run its stage again"):
+            read_table(path, PROMPTS)
 
 
 def test_a_store_finds_rows_by_id(tmp_path) -> None:
@@ -77,6 +90,31 @@ def test_a_truncated_shard_is_refused_with_the_remedy(tmp_path) -> None:
     shard.unlink()
     with pytest.raises(ValueError, match="this shard is missing"):
         TensorStore(tmp_path)["a"]
+
+
+@pytest.mark.parametrize("damage", ["changed", "truncated", "missing"])
+def test_a_damaged_shard_of_an_unfinished_store_is_written_again(tmp_path, damage: str) -> None:
+    """With all after it, so that the rows keep their order; "a" and "b" in the first shard are taken as they are."""
+    fill(tmp_path / "whole", "abcdefg")
+    fill(tmp_path / "resumed", "abcdef", close=False)
+    shard = tmp_path / "resumed/00001.safetensors"
+    data = shard.read_bytes()
+    shard.unlink()
+    if damage != "missing":
+        shard.write_bytes(data[:-1] + (b"" if damage == "truncated" else bytes([data[-1] ^ 1])))
+    assert [id for id in "abcdef" if id in TensorStoreWriter(tmp_path / "resumed", 2)] == ["a", "b"]
+    fill(tmp_path / "resumed", "abcdefg")
+    for file in sorted((tmp_path / "whole").iterdir()):
+        assert (tmp_path / "resumed" / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '[{"name": "00000.safetensors"}]'])
+def test_bookkeeping_that_is_none_is_refused_by_readers_and_writers(tmp_path, text: str) -> None:
+    fill(tmp_path, "abc")
+    (tmp_path / "shards.json").write_text(text)
+    for kind in (TensorStore, lambda folder: TensorStoreWriter(folder, 2)):
+        with pytest.raises(ValueError, match=r"shards\.json: not the bookkeeping of shards: .*; remove its folder"):
+            kind(tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch) -> None:

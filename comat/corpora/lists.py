@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from comat.corpora.files import Prompt, csv_rows, files_in, lines_of, text_of
-from comat.errors import UserError
+from comat.errors import UserError, first_line
 from comat.params import PromptList
 
 
@@ -64,9 +64,13 @@ def read_parquet(source: PromptList) -> Iterator[Prompt]:
             if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
                 raise UserError(f"{file}: column {source.column!r} is {kind}: expected strings")
             for batch in table.iter_batches(columns=[source.column]):
+                batch.validate(full=True)  # text that is no UTF-8 would raise only where it is read
                 yield from (Prompt(text or "", file.stem) for text in batch.column(0).to_pylist())
-        except pa.ArrowException as error:
-            raise UserError(f"{file}: not a whole Parquet file ({str(error).splitlines()[0]})") from None
+        except (pa.ArrowException, OSError) as error:
+            if getattr(error, "errno", None) is not None:
+                raise
+            # Arrow reports what it cannot decode as an OSError as well, but without a number.
+            raise UserError(f"{file}: not a whole Parquet file ({first_line(error)})") from None
 
 
 def _no_column(file: Path, column: str, columns: list[str]) -> UserError:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from comat.diffusion.backbone import Backbone
+from comat.diffusion.load import load_backbone
 from comat.diffusion.lora import load_lora, merged
 from comat.diffusion.tokenizers import words_of
 from comat.errors import UserError
@@ -14,14 +14,22 @@ from comat.evaluation.prompt_files import benchmark_prompts
 from comat.images import write_png
 from comat.params import Params
 from comat.sampling import attention_of, in_batches, sample_latents
-from comat.store import ENTITIES, IMAGE_INDEX, PROMPTS, read_table, write_json, write_safetensors, write_table
-from comat.training.trainer import load_backbone
+from comat.store import (
+    ENTITIES,
+    IMAGE_INDEX,
+    PROMPTS,
+    read_legend,
+    read_table,
+    write_json,
+    write_safetensors,
+    write_table,
+)
 
 
 def draw_base(params: Params, prompts: Path, entities: Path, unet: Path, out: Path) -> None:
     """Write the base model's `images/<prompt>-<seed>.png`, `index.parquet`, `attention.safetensors`, `attention.json`.
 
-    The prompts are the held-out ones, then those of the benchmarks' files. Images that are there are left alone.
+    The prompts are the held-out ones, then those of the benchmarks' files. Batches that are there are left alone.
 
     Raises:
         UserError: if there is no prompt to draw.
@@ -65,13 +73,11 @@ def listed(rows: Sequence[dict], seeds: int) -> list[dict]:
     ]
 
 
-def undrawn(index: Sequence[dict], folder: Path) -> list[dict]:
-    """The rows whose images are not there yet."""
-    return [row for row in index if not (folder / row["path"]).exists()]
-
-
 def _draw(params: Params, backbone: Backbone, model: str, index: Sequence[dict], out: Path) -> None:
-    for part in in_batches(undrawn(index, out), params.samples.batch_size, f"samples of the {model} model"):
+    for part in in_batches(index, params.samples.batch_size, f"samples of the {model} model"):
+        # Whole batches: in another batch an image may differ in its last bits.
+        if all((out / row["path"]).exists() for row in part):
+            continue
         keys = [(row["prompt_id"], row["seed"]) for row in part]
         z = sample_latents(backbone, params, [row["text"] for row in part], keys, "sample", params.resolution)
         for row, image in zip(part, backbone.decode(z), strict=True):
@@ -82,7 +88,7 @@ def _draw(params: Params, backbone: Backbone, model: str, index: Sequence[dict],
 def _draw_attention(params: Params, backbone: Backbone, base: Path, out: Path) -> None:
     """Write prompt → (L, h, w) for the prompts of the legend in `base`."""
     maps = {}
-    for row in json.loads((base / "attention.json").read_text(encoding="utf-8")):
+    for row in read_legend(base):
         maps[row["prompt_id"]], _ = attention_of(backbone, params, row["text"], (row["prompt_id"], 0), "sample")
     write_safetensors(out / "attention.safetensors", maps)
 

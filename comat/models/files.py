@@ -5,13 +5,14 @@ Half-precision copies, pickles and single-file checkpoints that many repositorie
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from huggingface_hub.utils import filter_repo_objects
+from typing_extensions import TypedDict
 
 from comat.errors import UserError
+from comat.json_files import read_json
 from comat.models.names import ModelName
 
 TOKENIZER = (
@@ -28,6 +29,12 @@ PROCESSOR = ("chat_template.jinja", "generation_config.json", "preprocessor_conf
 STEMS = {"text_encoder": "model", "text_encoder_2": "model", "unet": "diffusion_pytorch_model"}
 """Parts of a pipeline in diffusers layout that hold weights → how their files begin; `vae` joins where it is used."""
 VAE = {"vae": "diffusion_pytorch_model"}
+
+
+class WeightIndex(TypedDict):
+    """What is read of the index of weights that stand in several files."""
+
+    weight_map: dict[str, str]
 
 
 def _weights(part: str, stem: str) -> list[str]:
@@ -69,7 +76,7 @@ def check_complete(folder: Path, model: ModelName) -> None:
         return
     index = folder / "model_index.json"
     if index.is_file():
-        listed = json.loads(index.read_text(encoding="utf-8"))
+        listed = read_json(index, dict[str, object], "an index of a pipeline", "download the model again")
         stems = {part: [stem] for part, stem in (STEMS | VAE if model.own_vae else STEMS).items() if listed.get(part)}
     else:
         stems = {"": ["model", "diffusion_pytorch_model"]}
@@ -88,7 +95,8 @@ def _problem(folder: Path, stems: Sequence[str]) -> str | None:
         if (folder / f"{stem}.safetensors").is_file():
             return None
         if index.is_file():
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            listed = read_json(index, WeightIndex, "an index of weights", "download the model again")
+            shards = set(listed["weight_map"].values())
             missing = sorted(shard for shard in shards if not (folder / shard).is_file())
             return f"lacks {len(missing)} of {len(shards)} files of weights, {missing[0]} first" if missing else None
     expected = " or ".join(f"{stem}.safetensors" for stem in stems)

@@ -8,17 +8,32 @@ commit, so a model that changes re-runs its users and nothing else.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from typing_extensions import TypedDict
+
 from comat.errors import UserError
+from comat.json_files import read_json
 from comat.models.names import ModelName, named_models, with_revisions
 from comat.params import Params
 
 FILE = "models.lock.json"
 PIECE = 1 << 24  # bytes
 REMEDY = "run `dvc repro --force --single-item models`, then `dvc repro`"
+
+
+class LockedFile(TypedDict):
+    sha256: str
+    bytes: int
+
+
+class LockEntry(TypedDict):
+    id: str | None
+    revision: str | None
+    commit: str | None
+    sha256: str | None
+    files: dict[str, LockedFile]
 
 
 def sum_of_file(path: Path, read: Callable[[int], object] = lambda count: None) -> str:
@@ -45,16 +60,17 @@ def pinned(params: Params, models: Path, *roles: str) -> Params:
     path = models / FILE
     if not path.is_file():
         raise UserError(f"{path}: missing; run `dvc repro models`")
-    entries = json.loads(path.read_text(encoding="utf-8"))
+    entries = read_json(path, dict[str, LockEntry], "a record of models", REMEDY)
     wanted = [model for model in named_models(params) if model.role in roles and model.name]
     for model in wanted:
-        _check(model, entries.get(model.role, {}), path)
+        _check(model, entries.get(model.role), path)
     return with_revisions(params, {model.key: entries[model.role]["commit"] for model in wanted})
 
 
-def _check(model: ModelName, entry: dict, path: Path) -> None:
-    if (model.name, model.revision) != (entry.get("id"), entry.get("revision")):
-        asked, recorded = f"{model.name!r} at {model.revision}", f"{entry.get('id')!r} at {entry.get('revision')}"
+def _check(model: ModelName, entry: LockEntry | None, path: Path) -> None:
+    if entry is None or (model.name, model.revision) != (entry["id"], entry["revision"]):
+        asked = f"{model.name!r} at {model.revision}"
+        recorded = f"{entry['id']!r} at {entry['revision']}" if entry else "nothing"
         raise UserError(f"{path}: {model.key} is {asked}, recorded is {recorded}; {REMEDY}")
     if model.name is None or not Path(model.name).is_dir():
         return

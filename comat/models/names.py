@@ -24,9 +24,10 @@ class ModelName:
 
     @property
     def role(self) -> str:
-        """The parameter without its section, but a benchmark's with the benchmark's name; no two are equal."""
-        if self.key.startswith("evaluate."):
-            return self.key.removeprefix("evaluate.").replace(".", "_")
+        """The parameter without its section, but a judge's with the name of its subsection; no two are equal."""
+        stage, _, rest = self.key.partition(".")
+        if stage in ("evaluate", "train"):
+            return rest.replace(".", "_")
         return self.key.rpartition(".")[2]
 
 
@@ -38,6 +39,7 @@ def named_models(params: Params) -> list[ModelName]:
         ModelName("captioner_model", params.captioner_model, params.captioner_revision),
         *_grounded_sam_models(params),
         ModelName("discriminator_model", params.discriminator_model, params.discriminator_revision),
+        *_guards(params),
         *judges(params),
     ]
 
@@ -54,6 +56,14 @@ def _grounded_sam_models(params: Params) -> list[ModelName]:
         ModelName("grounded_sam.sam_model", name, revision, files=sam),
         ModelName("grounded_sam.files.text_encoder", text, text_revision, files=TEXT_ENCODER_FILES),
     ]
+
+
+def _guards(params: Params) -> list[ModelName]:
+    """The models of the guard; nameless where it does not need them."""
+    own = params.train.guard
+    features = (own.feature_model, own.feature_revision) if own.every else (None, None)
+    clip = (own.clip_model, own.clip_revision) if own.every and own.metric == "clip_score" else (None, None)
+    return [ModelName("train.guard.feature_model", *features), ModelName("train.guard.clip_model", *clip)]
 
 
 JUDGES = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from comat.evaluation.scores import SCORES
@@ -11,7 +10,7 @@ from comat.images import read_rgb
 from comat.params import Params
 from comat.reporting.grid import pair_grid
 from comat.reporting.overlays import attention_figure
-from comat.store import read_safetensors, read_table
+from comat.store import read_legend, read_safetensors, read_table
 
 
 def draw_pictures(params: Params, base: Path, tuned: Path, out: Path) -> None:
@@ -44,7 +43,7 @@ def _gain(pair: tuple[dict, dict]) -> float:
 def _draw_attention(base: Path, tuned: Path, pictures: Path) -> None:
     folders = {"base": base, "tuned": tuned}
     maps = {model: read_safetensors(folder / "attention.safetensors") for model, folder in folders.items()}
-    for number, entry in enumerate(json.loads((base / "attention.json").read_text(encoding="utf-8"))):
+    for number, entry in enumerate(read_legend(base)):
         id = entry["prompt_id"]
         own = {model: found[id] for model, found in maps.items()}
         images = {model: read_rgb(folder / f"images/{id}-0.png") for model, folder in folders.items()}

@@ -12,23 +12,35 @@ from comat.errors import UserError
 from comat.params import Params
 from comat.randomness import generator
 from comat.store import ENTITIES, PROMPTS, TensorStore, read_table
+from comat.training.guard import set_apart
 from comat.training.step import Batch
 
 
 class TrainingData:
-    """Prompts with their entities and reference latents, and real latents with their captions."""
+    """Prompts with their entities and reference latents, and real latents with their captions.
+
+    `guarded` are the rows of the prompts that are set apart for the guard.
+    """
 
     def __init__(self, params: Params, prompts: Path, entities: Path, reference: Path, images: Path) -> None:
         self.p = params
         self.reference = TensorStore(reference)
-        texts = {row["id"]: row["text"] for row in read_table(prompts / "prompts.parquet", PROMPTS)}
+        rows = read_table(prompts / "prompts.parquet", PROMPTS)
+        texts = {row["id"]: row["text"] for row in rows}
+        self.guarded = set_apart(rows, params.train.guard, params.seed)
         unknown = [id for id in self.reference.ids if id not in texts]
         if unknown or not self.reference.ids:
             raise UserError(
                 f"{reference}: {len(unknown)} of {len(self.reference.ids)} latents are of prompts that {prompts} does "
                 "not hold; run the reference_latents stage again"
             )
-        self.prompts = [(id, texts[id]) for id in sorted(self.reference.ids)]
+        apart = {row["id"] for row in self.guarded}
+        self.prompts = [(id, texts[id]) for id in sorted(self.reference.ids) if id not in apart]
+        if not self.prompts or len(apart) < params.train.guard.prompts * bool(params.train.guard.every):
+            raise UserError(
+                f"{prompts}: too few training prompts: train.guard.prompts sets {len(apart)} apart, which leaves "
+                f"{len(self.prompts)} to train on; lower it, or add prompts"
+            )
         self.entities: dict[str, list[Entity]] = {}
         for row in read_table(entities / "entities.parquet", ENTITIES):
             if row["kept"] and row["tokens"][0]:

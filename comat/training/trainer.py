@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,18 +15,23 @@ from torch.optim import AdamW
 from tqdm import tqdm
 
 from comat.captioners import load_captioner
-from comat.diffusion.backbone import Backbone, choose_device
+from comat.checkpoint import read_state, write_state
+from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import add_lora, export_lora, lora_state, set_lora_state
 from comat.discriminators import load_discriminator
 from comat.errors import UserError
 from comat.params import Params
 from comat.randomness import generator
 from comat.segmenters.load import load_segmenter
-from comat.store import read_safetensors, write_bytes, write_json, write_safetensors
+from comat.store import write_bytes, write_json, write_safetensors
 from comat.training.data import TrainingData
+from comat.training.diagnosis import diagnose
+from comat.training.guard import COLUMNS as LOOKS
+from comat.training.guard import load_guard
 from comat.training.step import Step
 
 COLUMNS = ["iteration", "loss", "i2t", "attribute", "adversarial", "discriminator", "grad_norm", "skipped"]
+STATE = "state.safetensors"
 
 
 class Trainer:
@@ -66,11 +70,12 @@ class Trainer:
         )
         # In fp16 the gradients inside the frozen models would vanish; LoRA and its optimizer are float32 always.
         self.scaler = GradScaler(device.type, enabled=params.precision == "fp16")
+        self.guard = load_guard(params, backbone, data.guarded, data.reference, work / "guard")
         self.rows: list[dict[str, float]] = []
         self._restore()
 
     def run(self) -> None:
-        """Train to the last iteration.
+        """Train to the last iteration, or until the guard's patience is at its end.
 
         Raises:
             UserError: after `train.max_skipped` non-finite steps in a row; the state is saved.
@@ -78,16 +83,17 @@ class Trainer:
         for iteration in tqdm(
             range(len(self.rows), self.p.train_steps), initial=len(self.rows), total=self.p.train_steps, desc="train"
         ):
+            if self.guard and self.guard.stops(iteration):
+                break
             self.rows.append({"iteration": iteration, **self.iterate(iteration)})
             last = iteration + 1 == self.p.train_steps
             if (iteration + 1) % self.p.train.checkpoint_every == 0 or last:
                 self._save()
-            if self._skipped_in_a_row() >= self.p.train.max_skipped:
+            if (skipped := self._skipped_in_a_row()) >= self.p.train.max_skipped:
                 self._save()
-                raise UserError(
-                    f"training stopped at iteration {iteration}: the last {self.p.train.max_skipped} steps had a "
-                    "loss or gradient that is not finite; lower learning_rate, or use precision fp32 or bf16"
-                )
+                raise UserError(diagnose(self.rows[-skipped:], self.p, self.scaler.get_scale()))
+        if self.guard:
+            self.guard.look(len(self.rows))
 
     def iterate(self, iteration: int) -> dict[str, float]:
         """One iteration: gradients, clipping, both optimizers. A step that is not finite changes nothing."""
@@ -120,53 +126,46 @@ class Trainer:
         if self.discriminator:
             tensors |= {f"discriminator.{k}": v for k, v in self.discriminator.trainable_state().items()}
             tensors |= _moments("critic", self.critic_optimizer)
-        state = {"rows": json.dumps(self.rows), "scaler": json.dumps(self.scaler.state_dict())}
-        write_safetensors(self.work / "state.safetensors", tensors, state)
+        notes = {"rows": self.rows, "scaler": self.scaler.state_dict()}
+        if self.guard:
+            tensors |= {f"guard.{k}": v for k, v in self.guard.best.items()}
+            notes["guard"] = self.guard.rows
+        write_state(self.work / STATE, tensors, notes)
 
     def _restore(self) -> None:
-        path = self.work / "state.safetensors"
-        if not path.exists():
+        if not (self.work / STATE).exists():
             return
-        from safetensors import safe_open
-
-        tensors = read_safetensors(path)
-        with safe_open(path, "pt") as file:
-            state = {name: json.loads(value) for name, value in file.metadata().items()}
-        self.rows = state["rows"]
-        self.scaler.load_state_dict(state["scaler"])
+        tensors, notes = read_state(self.work / STATE)
+        self.rows = notes["rows"]
+        self.scaler.load_state_dict(notes["scaler"])
         set_lora_state(self.backbone.unet, _below(tensors, "lora."))
         _restore_moments(self.optimizer, self.lora, _below(tensors, "optimizer."))
         if self.discriminator:
             self.discriminator.load_trainable_state(_below(tensors, "discriminator."))
             _restore_moments(self.critic_optimizer, self.critic, _below(tensors, "critic."))
+        if self.guard:
+            self.guard.rows, self.guard.best = notes["guard"], _below(tensors, "guard.")
 
     def export(self, out: Path) -> None:
-        """Write the LoRA, the discriminator's trained weights, `curves.csv` and `metrics.json`."""
+        """Write the LoRA, the discriminator's trained weights, `curves.csv`, `guard.csv` and `metrics.json`."""
+        kept = {"guard": self.guard.choose()} if self.guard else {}
         export_lora(self.backbone.unet, out / "lora")
         state = self.discriminator.trainable_state() if self.discriminator else {}
         write_safetensors(out / "discriminator" / "discriminator.safetensors", state)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_bytes(out / "curves.csv", text.getvalue().encode())
+        write_bytes(out / "curves.csv", _csv(COLUMNS, self.rows))
+        write_bytes(out / "guard.csv", _csv(LOOKS, self.guard.rows if self.guard else []))
         tail = self.rows[-20:]
         means = {name: sum(row[name] for row in tail) / len(tail) for name in COLUMNS[1:-1]} if tail else {}
         skipped = sum(row["skipped"] for row in self.rows)
-        write_json(out / "metrics.json", {"train": {**means, "iterations": len(self.rows), "skipped": skipped}})
+        write_json(out / "metrics.json", {"train": {**means, "iterations": len(self.rows), "skipped": skipped, **kept}})
 
 
-def load_backbone(params: Params, unet: Path) -> Backbone:
-    """The base model with the warmed-up UNet."""
-    return Backbone.load(
-        params.base_model,
-        params.base_revision,
-        unet=str(unet),
-        vae=params.vae,
-        vae_revision=params.vae_revision,
-        precision=params.precision,
-        device=choose_device(params.device),
-    )
+def _csv(columns: list[str], rows: Iterable[dict[str, float]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
 
 
 def _moments(name: str, optimizer: AdamW) -> dict[str, Tensor]:

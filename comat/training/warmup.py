@@ -10,12 +10,12 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 from tqdm import tqdm
 
+from comat.checkpoint import read_state, write_state
 from comat.diffusion.backbone import Backbone, PromptEmbeddings
 from comat.diffusion.lora import absorb_lora, add_lora
 from comat.diffusion.schedulers import make_scheduler
 from comat.params import Params
 from comat.randomness import generator
-from comat.store import read_safetensors, write_safetensors
 
 
 def denoising_loss(backbone: Backbone, z0: Tensor, prompts: PromptEmbeddings, rng: torch.Generator) -> Tensor:
@@ -47,8 +47,8 @@ def warm_up(backbone: Backbone, params: Params, latents: Tensor, prompts: list[s
     optimizer = torch.optim.AdamW(weights, lr=section.learning_rate)
     start = 0
     if state.exists():
-        saved = read_safetensors(state)
-        start = int(saved.pop("step"))
+        saved, notes = read_state(state)
+        start = notes["step"]
         unet.load_state_dict({k[5:]: v for k, v in saved.items() if k.startswith("unet.")})
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in saved.items():
@@ -69,7 +69,7 @@ def warm_up(backbone: Backbone, params: Params, latents: Tensor, prompts: list[s
             tensors = {f"unet.{k}": v for k, v in unet.state_dict().items()}
             moments = optimizer.state_dict()["state"]
             tensors |= {f"adam.{i}.{key}": value for i, entry in moments.items() for key, value in entry.items()}
-            write_safetensors(state, tensors | {"step": torch.tensor(step + 1)})
+            write_state(state, tensors, {"step": step + 1})
     if section.lora_rank:
         absorb_lora(unet)
     unet.requires_grad_(False).eval()

@@ -1,0 +1,21 @@
+"""Choosing the base model of the parameters, with the UNet that the warm-up has made of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from comat.diffusion.backbone import Backbone, choose_device
+from comat.params import Params
+
+
+def load_backbone(params: Params, unet: Path) -> Backbone:
+    """The base model with the warmed-up UNet."""
+    return Backbone.load(
+        params.base_model,
+        params.base_revision,
+        unet=str(unet),
+        vae=params.vae,
+        vae_revision=params.vae_revision,
+        precision=params.precision,
+        device=choose_device(params.device),
+    )

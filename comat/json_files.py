@@ -1,0 +1,27 @@
+"""JSON files that hold what was agreed, or an error that says where they do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from comat.errors import UserError
+
+T = TypeVar("T")
+
+
+def read_json(path: Path, kind: type[T], expected: str, remedy: str) -> T:
+    """The contents of a file, of the type `kind`; keys that a TypedDict does not name are left out.
+
+    Raises:
+        UserError: if it is not JSON, or not of that type; says what was `expected`, where it differs, and the `remedy`.
+        FileNotFoundError: if there is no such file.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise UserError(f"{path}: not {expected}: {f'{where}: ' if where else ''}{problem['msg']}; {remedy}") from None

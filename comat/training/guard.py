@@ -1,0 +1,150 @@
+"""The guard against reward hacking: prompts set apart from training, drawn and judged while training goes on.
+
+The captioner's loss can fall while images get worse: what is optimised stops to stand for what is wanted. The guard
+looks from outside, at prompts that no step trains on and that are none of the evaluation's, and keeps the best LoRA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from comat.diffusion.backbone import Backbone
+from comat.diffusion.lora import lora_state, merged, set_lora_state
+from comat.errors import UserError
+from comat.evaluation.benchmark import Benchmark, Drawn
+from comat.evaluation.frechet import Features, batches, frechet_distances
+from comat.images import read_rgb, to_bytes, write_png
+from comat.params import GuardParams, Params
+from comat.randomness import python_random
+from comat.sampling import sample_latents
+from comat.store import TensorStore
+
+COLUMNS = ["iteration", "score", "frechet"]
+ORIGINALS = 256
+"""Images of the original model, at most, that the Fréchet distance is measured to."""
+
+
+def set_apart(rows: Sequence[dict], section: GuardParams, seed: int) -> list[dict]:
+    """The guard's prompts: rows of `PROMPTS` of the training split, drawn by seed; none while the guard is off."""
+    if not section.every:
+        return []
+    drawn = [row for row in rows if row["split"] == "train"]
+    python_random(seed, "guard prompts").shuffle(drawn)
+    return drawn[: section.prompts]
+
+
+class Guard:
+    """Draws `prompts` (rows of `PROMPTS`) with the LoRA as it is, and remembers scores and the best LoRA so far.
+
+    `judge` scores the images; `features` and the original model's images (H, W, 3), uint8, measure how far they drift.
+    Images of the last look stay in `folder`. `rows` and `best` are its state.
+
+    Raises:
+        UserError: if the judge has nothing to say of a prompt.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        backbone: Backbone,
+        prompts: Sequence[dict],
+        judge: Benchmark,
+        features: nn.Module,
+        originals: Sequence[np.ndarray],
+        folder: Path,
+    ) -> None:
+        self.p, self.section, self.backbone, self.folder = params, params.train.guard, backbone, folder
+        self.judge, self.features, self.originals = judge, features, originals
+        self.images = [
+            Drawn("tuned", row["id"], row["text"], row["source"], row["category"], 0, f"{row['id']}.png")
+            for row in prompts
+        ]
+        strange = next((image.text for image in self.images if not judge.covers(image)), None)
+        if strange is not None:
+            raise UserError(
+                f"train.guard.metric is {self.section.metric}, which cannot judge the training prompt {strange!r}; "
+                "set it to clip_score"
+            )
+        self.rows: list[dict[str, float]] = []
+        self.best: dict[str, Tensor] = {}
+
+    def look(self, iteration: int) -> None:
+        """Draw and judge what the LoRA is after `iteration` iterations, unless that was done."""
+        if self.rows and self.rows[-1]["iteration"] == iteration:
+            return
+        self._draw()
+        scores = [score.value for score in self.judge.scores(self.images, self.folder)]
+        score = sum(scores) / len(scores)
+        if not self.rows or score > max(row["score"] for row in self.rows):
+            self.best = {name: value.detach().cpu().clone() for name, value in lora_state(self.backbone.unet).items()}
+        self.rows.append({"iteration": iteration, "score": score, "frechet": self._distance()})
+
+    def stops(self, iteration: int) -> bool:
+        """Look, where one is due before the next iteration; whether patience is at its end."""
+        if iteration % self.section.every == 0:
+            self.look(iteration)
+        since = len(self.rows) - 1 - self.rows.index(self.best_row)
+        return 0 < self.section.patience <= since
+
+    @property
+    def best_row(self) -> dict[str, float]:
+        """The first look with the highest score: of equals the one that went less far."""
+        return max(self.rows, key=lambda row: row["score"])
+
+    def choose(self) -> dict[str, float]:
+        """Put the LoRA that is to be kept into the UNet; the look that it was seen at."""
+        if self.section.keep == "last":
+            return self.rows[-1]
+        set_lora_state(self.backbone.unet, self.best)
+        return self.best_row
+
+    def _draw(self) -> None:
+        for at in range(0, len(self.images), self.p.train.device_batch):
+            part = self.images[at : at + self.p.train.device_batch]
+            keys = [(image.prompt_id, 0) for image in part]
+            with merged(self.backbone.unet), torch.no_grad():
+                texts = [image.text for image in part]
+                z = sample_latents(self.backbone, self.p, texts, keys, "guard", self.p.resolution)
+                pixels = self.backbone.decode(z)
+            for image, own in zip(part, pixels, strict=True):
+                write_png(self.folder / image.path, own)
+
+    def _distance(self) -> float:
+        size = self.p.train.device_batch
+        drawn = (read_rgb(self.folder / image.path) for image in self.images)
+        real, sets = batches(self.originals, size), {"tuned": batches(drawn, size)}
+        return frechet_distances(self.features, real, sets, self.backbone.device)["tuned"]
+
+
+def load_guard(
+    params: Params, backbone: Backbone, prompts: Sequence[dict], reference: TensorStore, folder: Path
+) -> Guard | None:
+    """The guard of the parameters, or None where it is off. `reference` holds the original model's latents."""
+    section = params.train.guard
+    if not section.every:
+        return None
+    if section.metric == "oracle":
+        from comat.evaluation.oracle import Oracle
+
+        judge = Oracle()
+    else:
+        from comat.evaluation.clip import Clip
+        from comat.evaluation.clip_score import ClipScore
+
+        judge = ClipScore(Clip(section.clip_model, section.clip_revision, backbone.device), params.train.device_batch)
+    features = Features(section.feature_model, section.feature_revision, params.resolution)
+    originals = list(_originals(backbone, reference, params.train.device_batch))
+    return Guard(params, backbone, prompts, judge, features, originals, folder)
+
+
+@torch.no_grad()
+def _originals(backbone: Backbone, reference: TensorStore, size: int) -> Iterator[np.ndarray]:
+    ids = sorted(reference.ids)[:ORIGINALS]
+    for at in range(0, len(ids), size):
+        z = torch.stack([reference[id]["latents"] for id in ids[at : at + size]])
+        yield from (to_bytes(image) for image in backbone.decode(z.to(backbone.device)))
