@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import AdamW
@@ -19,6 +20,7 @@ from comat.captioners import load_captioner
 from comat.diffusion.backbone import Backbone, choose_device
 from comat.diffusion.lora import add_lora, export_lora, lora_state, set_lora_state
 from comat.discriminators import load_discriminator
+from comat.distributed import ALONE, Processes
 from comat.errors import UserError
 from comat.params import Params
 from comat.randomness import generator
@@ -31,10 +33,16 @@ COLUMNS = ["iteration", "loss", "i2t", "attribute", "adversarial", "discriminato
 
 
 class Trainer:
-    """Fine-tunes the LoRA of `backbone` and the discriminator on `data`; keeps its state in `work`."""
+    """Fine-tunes the LoRA of `backbone` and the discriminator on `data`; keeps its state in `work`.
 
-    def __init__(self, params: Params, backbone: Backbone, data: TrainingData, work: Path) -> None:
+    All `processes` hold the same weights; each computes its share of every batch, the main one keeps the state.
+    """
+
+    def __init__(
+        self, params: Params, backbone: Backbone, data: TrainingData, work: Path, processes: Processes = ALONE
+    ) -> None:
         self.p, self.data, self.backbone, self.work = params, data, backbone, work
+        self.processes = processes
         device, dtype = backbone.device, backbone.dtype
         self.lora = add_lora(backbone.unet, params.lora_rank, generator(params.seed, "lora"))
         self.discriminator = None
@@ -75,12 +83,11 @@ class Trainer:
         Raises:
             UserError: after `train.max_skipped` non-finite steps in a row; the state is saved.
         """
-        for iteration in tqdm(
-            range(len(self.rows), self.p.train_steps), initial=len(self.rows), total=self.p.train_steps, desc="train"
-        ):
+        first, last = len(self.rows), self.p.train_steps
+        quiet = not self.processes.main
+        for iteration in tqdm(range(first, last), initial=first, total=last, desc="train", disable=quiet):
             self.rows.append({"iteration": iteration, **self.iterate(iteration)})
-            last = iteration + 1 == self.p.train_steps
-            if (iteration + 1) % self.p.train.checkpoint_every == 0 or last:
+            if (iteration + 1) % self.p.train.checkpoint_every == 0 or iteration + 1 == last:
                 self._save()
             if self._skipped_in_a_row() >= self.p.train.max_skipped:
                 self._save()
@@ -94,7 +101,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.critic_optimizer.zero_grad(set_to_none=True)
         self.step.loss_scale = float(self.scaler.scale(torch.ones((), device=self.backbone.device)))
-        values = self.step(self.data.batch(iteration))
+        batch = self.data.batch(iteration).share(self.processes.rank, self.processes.count)
+        values = self.processes.sum_gradients([*self.lora, *self.critic], self.step(batch))
         self.scaler.unscale_(self.optimizer)
         self.scaler.unscale_(self.critic_optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.lora, self.p.max_grad_norm))
@@ -115,6 +123,8 @@ class Trainer:
         return count
 
     def _save(self) -> None:
+        if not self.processes.main:
+            return
         tensors = {f"lora.{k}": v for k, v in lora_state(self.backbone.unet).items()}
         tensors |= _moments("optimizer", self.optimizer)
         if self.discriminator:
@@ -124,14 +134,9 @@ class Trainer:
         write_safetensors(self.work / "state.safetensors", tensors, state)
 
     def _restore(self) -> None:
-        path = self.work / "state.safetensors"
-        if not path.exists():
+        tensors, state = self.processes.from_main(self._saved)
+        if not state:
             return
-        from safetensors import safe_open
-
-        tensors = read_safetensors(path)
-        with safe_open(path, "pt") as file:
-            state = {name: json.loads(value) for name, value in file.metadata().items()}
         self.rows = state["rows"]
         self.scaler.load_state_dict(state["scaler"])
         set_lora_state(self.backbone.unet, _below(tensors, "lora."))
@@ -139,6 +144,15 @@ class Trainer:
         if self.discriminator:
             self.discriminator.load_trainable_state(_below(tensors, "discriminator."))
             _restore_moments(self.critic_optimizer, self.critic, _below(tensors, "critic."))
+
+    def _saved(self) -> tuple[dict[str, Tensor], dict]:
+        """What `_save` wrote, or nothing."""
+        path = self.work / "state.safetensors"
+        if not path.exists():
+            return {}, {}
+        tensors = read_safetensors(path)
+        with safe_open(path, "pt") as file:
+            return tensors, {name: json.loads(value) for name, value in file.metadata().items()}
 
     def export(self, out: Path) -> None:
         """Write the LoRA, the discriminator's trained weights, `curves.csv` and `metrics.json`."""
