@@ -222,8 +222,8 @@ class TensorStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         index = read_columns(folder / "index.parquet", LATENT_INDEX)
-        self._ids, self._captions = (index[name].combine_chunks() for name in ("id", "caption"))
-        self._shards, self._rows = index["shard"].combine_chunks().dictionary_encode(), index["row"].to_numpy()
+        self._ids, self._captions = index["id"].combine_chunks(), index["caption"]
+        self._shards, self._rows = index["shard"].dictionary_encode(), index["row"].to_numpy()
         self._order = pc.sort_indices(self._ids).to_numpy()
         self._verified: set[str] = set()
 

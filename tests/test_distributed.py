@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from comat.distributed import Processes, join
 from comat.errors import UserError, main_guard
 from comat.launch import launch_where_asked
 from comat.store import read_safetensors
 from comat.training.step import Batch
-from tests.conftest import run
+from tests.conftest import ROOT, run
 from tests.processes import finish, start
 from tests.test_replay import TERMS, build, gradient, relative
 
@@ -176,3 +181,58 @@ def test_a_launcher_that_starts_nothing_is_not_started_again(monkeypatch) -> Non
     monkeypatch.setenv("COMAT_LAUNCHED", "1")
     with pytest.raises(ValueError, match=r"env: started stages\.train without RANK and WORLD_SIZE"):
         launch_where_asked("stages.train")
+
+
+def launch(root: Path, stage: str, **environment: str) -> subprocess.Popen:
+    """`python -m stages.<stage>` as DVC runs it, under an accelerate configuration of two processes on the CPU."""
+    config = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "MULTI_CPU", "use_cpu": True}
+    config |= {"num_processes": 2, "num_machines": 1, "machine_rank": 0, "mixed_precision": "no", "debug": False}
+    YAML().dump(config, root / "accelerate.yaml")
+    settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_CONFIG_FILE": "accelerate.yaml"}
+    command = [sys.executable, "-m", f"stages.{stage}"]
+    return subprocess.Popen(
+        command, cwd=root, env={**os.environ, **settings, **environment}, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_state(root: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not list((root / ".work").rglob("state.safetensors")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["", f"{sys.executable} -m torch.distributed.run --nproc-per-node 2"])
+def test_the_unchanged_command_starts_what_is_configured(project: Path, tmp_path: Path, launcher: str) -> None:
+    """By accelerate, or by a launcher of the user's; and a wrong input is said once, by one process, and ends both."""
+    root = copy(project, tmp_path / "p")
+    shutil.rmtree(root / "data/reference_latents")
+    run = launch(root, "reference_latents", COMAT_LAUNCHER=launcher)
+    assert run.wait(120) == 0, run.stderr.read()
+    assert files(root / "data/reference_latents") == files(project / "data/reference_latents")
+    (root / "data/prompts/prompts.parquet").write_bytes(b"no table")
+    run = launch(root, "reference_latents", COMAT_LAUNCHER=launcher)
+    said = run.communicate(timeout=120)[1]
+    assert run.returncode != 0
+    assert said.count("error: data/prompts/prompts.parquet: not a Parquet table") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["a process", "the launcher"])
+def test_who_is_killed_ends_the_run_within_a_minute(project: Path, tmp_path: Path, victim: str) -> None:
+    root = copy(project, tmp_path / "p")
+    values = YAML(typ="safe").load((root / "params.yaml").read_text())
+    YAML().dump(values | {"train_steps": 1000}, root / "params.yaml")
+    run = launch(root, "train")
+    wait_for_state(root)
+    workers = psutil.Process(run.pid).children()
+    assert len(workers) == 2
+    start = time.monotonic()
+    (run if victim == "the launcher" else workers[-1]).kill()
+    if victim == "a process":
+        said = run.communicate(timeout=60)[1]
+        assert run.returncode == 1
+        assert re.search(r"error: process [01] of 2 was ended by SIGKILL \(out of memory\?\)", said)
+    assert not psutil.wait_procs(workers, timeout=60)[1]
+    assert time.monotonic() - start < 60
