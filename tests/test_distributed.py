@@ -183,11 +183,21 @@ def test_a_launcher_that_starts_nothing_is_not_started_again(monkeypatch) -> Non
         launch_where_asked("stages.train")
 
 
+CONFIG = """
+compute_environment: LOCAL_MACHINE
+distributed_type: MULTI_CPU
+use_cpu: true
+num_processes: 2
+num_machines: 1
+machine_rank: 0
+mixed_precision: 'no'
+debug: false
+"""
+
+
 def launch(root: Path, stage: str, **environment: str) -> subprocess.Popen:
     """`python -m stages.<stage>` as DVC runs it, under an accelerate configuration of two processes on the CPU."""
-    config = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "MULTI_CPU", "use_cpu": True}
-    config |= {"num_processes": 2, "num_machines": 1, "machine_rank": 0, "mixed_precision": "no", "debug": False}
-    YAML().dump(config, root / "accelerate.yaml")
+    (root / "accelerate.yaml").write_text(CONFIG)
     settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_CONFIG_FILE": "accelerate.yaml"}
     command = [sys.executable, "-m", f"stages.{stage}"]
     return subprocess.Popen(
@@ -196,7 +206,7 @@ def launch(root: Path, stage: str, **environment: str) -> subprocess.Popen:
 
 
 def wait_for_state(root: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list((root / ".work").rglob("state.safetensors")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -209,11 +219,11 @@ def test_the_unchanged_command_starts_what_is_configured(project: Path, tmp_path
     root = copy(project, tmp_path / "p")
     shutil.rmtree(root / "data/reference_latents")
     run = launch(root, "reference_latents", COMAT_LAUNCHER=launcher)
-    assert run.wait(120) == 0, run.stderr.read()
+    assert run.wait(300) == 0, run.stderr.read()
     assert files(root / "data/reference_latents") == files(project / "data/reference_latents")
     (root / "data/prompts/prompts.parquet").write_bytes(b"no table")
     run = launch(root, "reference_latents", COMAT_LAUNCHER=launcher)
-    said = run.communicate(timeout=120)[1]
+    said = run.communicate(timeout=300)[1]
     assert run.returncode != 0
     assert said.count("error: data/prompts/prompts.parquet: not a Parquet table") == 1
 
