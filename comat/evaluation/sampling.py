@@ -18,8 +18,16 @@ from comat.evaluation.prompt_files import benchmark_prompts
 from comat.images import png, to_bytes
 from comat.params import Params
 from comat.sampling import attention_of, sample_latents
-from comat.store import ENTITIES, IMAGE_INDEX, PROMPTS, read_table
-from comat.store import write_bytes, write_json, write_safetensors, write_table
+from comat.store import (
+    ENTITIES,
+    IMAGE_INDEX,
+    PROMPTS,
+    read_table,
+    write_bytes,
+    write_json,
+    write_safetensors,
+    write_table,
+)
 from comat.training.trainer import load_backbone
 
 

@@ -120,14 +120,11 @@ class Step:
         attribute = discriminator = ()
         if generated:
             image = self.image_gradient(generated.z0, batch.prompts, batch, samples)
+            attribute = self.replay(generated, image, map_steps, batch)
+            discriminator = self.discriminate(generated.z0.detach(), batch)
         if denoised:
             real = self.image_gradient(denoised.z0, batch.captions, None, samples)
-        if generated:
-            attribute = self.replay(generated, image, map_steps, batch)
-        if denoised:
             self.replay(denoised, real)
-        if generated:
-            discriminator = self.discriminate(generated.z0.detach(), batch)
         i2t, adversarial = total(image.i2t) + total(real.i2t), total(image.adversarial)
         return {
             "loss": i2t + total(attribute) + self.p.lambda_adv * adversarial,
