@@ -31,7 +31,9 @@ PROMPT, GUIDANCE, RANK = "a red cube and a blue star", 5.0, 32
 def shapes() -> tuple[Backbone, DiffusionPipeline, int]:
     """The model, a stock pipeline with weights of its own, and the resolution in px."""
     folder = "data/shapes/models/base"
-    stock = StableDiffusionXLPipeline.from_pretrained(folder, dtype=torch.float32, add_watermarker=False)
+    stock = StableDiffusionXLPipeline.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, add_watermarker=False
+    )
     return Backbone.load(folder), stock, 128
 
 

@@ -83,6 +83,10 @@ class Tally:
             if photo.image is not None:
                 yield photo
 
+    def __add__(self, other: Tally) -> Tally:
+        skipped, converted = self.skipped + other.skipped, self.converted + other.converted
+        return Tally(self.stored + other.stored, skipped, converted)
+
     def report(self) -> dict:
         skipped, converted = (dict(sorted(counts.items())) for counts in (self.skipped, self.converted))
         return {"stored": self.stored, "skipped": skipped, "converted": converted}

@@ -25,9 +25,14 @@ def write_png(path: Path, image: Tensor) -> None:
 
 def write_image(path: Path, image: Image.Image) -> None:
     """Write a PNG, whole or not at all."""
+    write_bytes(path, png(image))
+
+
+def png(image: Image.Image) -> bytes:
+    """The bytes of a PNG file."""
     data = io.BytesIO()
     image.save(data, "PNG")
-    write_bytes(path, data.getvalue())
+    return data.getvalue()
 
 
 def read_rgb(path: Path) -> np.ndarray:

@@ -14,7 +14,6 @@ from comat.diffusion.rollout import rollout
 from comat.diffusion.schedulers import make_scheduler
 from comat.params import Params
 from comat.randomness import generator, noise
-from comat.store import TensorStoreWriter
 
 
 @torch.no_grad()
@@ -38,19 +37,6 @@ def in_batches(rows: Sequence, size: int, title: str) -> Iterator[Sequence]:
         for at in range(0, len(rows), size):
             yield rows[at : at + size]
             progress.update(len(rows[at : at + size]))
-
-
-def missing_batches(rows: Sequence[dict], writer: TensorStoreWriter, size: int, title: str) -> Iterator[Sequence[dict]]:
-    """Slices of the rows whose `id` the writer does not hold yet, with a progress bar over all rows.
-
-    A batch ends where a shard ends: a resumed run draws the same batches, to the same bytes.
-    """
-    todo = [row for row in rows if row["id"] not in writer]
-    with tqdm(total=len(rows), initial=len(rows) - len(todo), desc=title) as progress:
-        while part := todo[: min(size, writer.room)]:
-            yield part
-            todo = todo[len(part) :]
-            progress.update(len(part))
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from comat.errors import main_guard
+from comat.launch import launch_where_asked
 from comat.models.lock import pinned
 from comat.params import load
 from comat.stage import options, publish
@@ -13,12 +14,16 @@ def main() -> None:
     args = options(__doc__, ["models", "prompts", "entities", "warmup"], "base_samples")
     params = pinned(load(args.params), args.models, "base_model", "vae")
 
-    from comat.evaluation.sampling import draw_base
-    from comat.workdir import stage_directory
+    launch_where_asked("stages.base_samples")
 
-    with stage_directory("base_samples", params, [args.prompts, args.entities, args.warmup]) as work:
-        draw_base(params, args.prompts, args.entities, args.warmup / "unet", work / "out")
-        publish(work / "out", args.out)
+    from comat.distributed import join
+    from comat.evaluation.sampling import draw_base
+
+    inputs = [args.prompts, args.entities, args.warmup]
+    with join(params.device) as processes, processes.directory("base_samples", params, inputs) as work:
+        draw_base(params, args.prompts, args.entities, args.warmup / "unet", work / "out", processes)
+        if processes.main:
+            publish(work / "out", args.out)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from comat.errors import UserError, main_guard
+from comat.launch import launch_where_asked
 from comat.models.lock import pinned
 from comat.params import Params, load
 from comat.stage import options, publish
+
+if TYPE_CHECKING:
+    from comat.distributed import Processes
+    from comat.shared_store import Row
 
 
 @main_guard
@@ -16,14 +24,19 @@ def main() -> None:
     args = options(__doc__, ["models"], "image_latents")
     params = pinned(load(args.params), args.models, "base_model", "vae")
 
+    launch_where_asked("stages.image_latents")
+
     from comat.coco import choose
+    from comat.distributed import join
     from comat.store import write_json
-    from comat.workdir import stage_directory
 
     section = params.image_latents
-    captions = choose(section, params.seed)
-    with stage_directory("image_latents", params, [Path(section.captions)] if section.captions else []) as work:
-        counts = encode(params, captions.pairs, work)
+    inputs = [Path(section.captions)] if section.captions else []
+    with join(params.device) as processes, processes.directory("image_latents", params, inputs) as work:
+        captions = choose(section, params.seed)
+        counts = encode(params, captions.pairs, work, processes)
+        if not processes.main:
+            return
         if captions.pairs and not counts["stored"]:
             listed = f"the {len(captions.pairs)} images that {section.captions} lists"
             raise UserError(f"{section.images}: none of {listed} could be read")
@@ -31,19 +44,23 @@ def main() -> None:
         publish(work, args.out)
 
 
-def encode(params: Params, pairs: list[tuple[str, str]], work: Path) -> dict:
-    """Write the store of (file name, caption) pairs in `work`, going on where it was; the counts for the report."""
+def encode(params: Params, pairs: list[tuple[str, str]], work: Path, processes: Processes) -> dict:
+    """Write the store of (file name, caption) pairs in `work`, going on where it was.
+
+    Returns the counts for the report; they are complete on the main process.
+    """
     import torch
-    from tqdm import tqdm
 
     from comat.coco import Tally, read_photos
     from comat.diffusion.backbone import choose_device, encode_images, load_vae
-    from comat.store import TensorStoreWriter
+    from comat.shared_store import Row, SharedStore
 
     section, tally = params.image_latents, Tally()
-    writer = TensorStoreWriter(work, section.shard_size)
-    if pairs:
-        vae = load_vae(
+    folder, size = Path(section.images or ""), params.resolution
+    store = SharedStore(processes, work, section.shard_size, pairs, itemgetter(0), section.batch_size)
+
+    def compute(batches: Sequence[Sequence[tuple[str, str]]]) -> Iterator[list[Row]]:
+        vae = batches and load_vae(
             params.base_model,
             params.base_revision,
             params.vae,
@@ -51,15 +68,17 @@ def encode(params: Params, pairs: list[tuple[str, str]], work: Path) -> dict:
             params.precision,
             choose_device(params.device),
         )
-        folder = Path(section.images)
-        images = tally.wanted(read_photos(folder, tqdm(pairs, desc="image latents"), params.resolution, done=writer))
-        # A batch ends where a shard ends: a resumed run encodes the same batches, to the same bytes.
-        while part := list(itertools.islice(images, min(section.batch_size, writer.room))):
-            latents = encode_images(vae, torch.stack([photo.image for photo in part]))
-            for photo, z in zip(part, latents, strict=True):
-                writer.add(photo.name, {"latents": z}, photo.caption)
-    writer.close()
-    return tally.report()
+        photos = read_photos(folder, chain.from_iterable(batches), size)
+        for batch in batches:
+            part = list(tally.wanted(islice(photos, len(batch))))
+            latents = encode_images(vae, torch.stack([photo.image for photo in part])) if part else []
+            yield [Row(photo.name, z, photo.caption) for photo, z in zip(part, latents, strict=True)]
+
+    if processes.main:  # of what an interrupted run has stored, only the counts are missing
+        for _ in tally.wanted(read_photos(folder, pairs[: store.done], size, done=store.writer)):
+            pass
+    store.fill(compute, "image latents")
+    return sum(processes.gather(tally), Tally()).report()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
+
 from comat.errors import main_guard
+from comat.launch import launch_where_asked
 from comat.models.lock import pinned
 from comat.params import load
 from comat.stage import options, publish
@@ -13,26 +17,32 @@ def main() -> None:
     args = options(__doc__, ["models", "prompts", "warmup"], "reference_latents")
     params = pinned(load(args.params), args.models, "base_model", "vae")
 
-    from comat.diffusion.load import load_backbone
-    from comat.randomness import python_random
-    from comat.sampling import missing_batches, sample_latents
-    from comat.store import PROMPTS, TensorStoreWriter, read_table
-    from comat.workdir import stage_directory
+    launch_where_asked("stages.reference_latents")
 
-    section = params.reference_latents
-    rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
-    python_random(params.seed, "reference prompts").shuffle(rows)
-    rows = rows[: section.count or len(rows)]
-    with stage_directory("reference_latents", params, [args.prompts, args.warmup]) as work:
-        writer = TensorStoreWriter(work, section.shard_size)
-        backbone = load_backbone(params, args.warmup / "unet")
-        for part in missing_batches(rows, writer, section.batch_size, "reference latents"):
+    from comat.diffusion.load import load_backbone
+    from comat.distributed import join
+    from comat.randomness import python_random
+    from comat.sampling import sample_latents
+    from comat.shared_store import Row, SharedStore
+    from comat.store import PROMPTS, read_table
+
+    section, inputs = params.reference_latents, [args.prompts, args.warmup]
+
+    def compute(batches: Sequence[Sequence[dict]]) -> Iterator[list[Row]]:
+        backbone = batches and load_backbone(params, args.warmup / "unet")
+        for part in batches:
             texts, keys = [row["text"] for row in part], [(row["id"], 0) for row in part]
             latents = sample_latents(backbone, params, texts, keys, "reference", params.resolution)
-            for row, z in zip(part, latents, strict=True):
-                writer.add(row["id"], {"latents": z}, row["text"])
-        writer.close()
-        publish(work, args.out)
+            yield [Row(row["id"], z, row["text"]) for row, z in zip(part, latents, strict=True)]
+
+    with join(params.device) as processes, processes.directory("reference_latents", params, inputs) as work:
+        rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
+        python_random(params.seed, "reference prompts").shuffle(rows)
+        rows = rows[: section.count or len(rows)]
+        store = SharedStore(processes, work, section.shard_size, rows, itemgetter("id"), section.batch_size)
+        store.fill(compute, "reference latents")
+        if processes.main:
+            publish(work, args.out)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from comat.errors import main_guard
+from comat.launch import launch_where_asked
 from comat.models.lock import pinned
 from comat.params import load
 from comat.stage import options, publish
@@ -13,12 +14,17 @@ def main() -> None:
     args = options(__doc__, ["models", "base_samples", "warmup", "train"], "samples")
     params = pinned(load(args.params), args.models, "base_model", "vae")
 
-    from comat.evaluation.sampling import draw_tuned
-    from comat.workdir import stage_directory
+    launch_where_asked("stages.samples")
 
-    with stage_directory("samples", params, [args.base_samples, args.warmup, args.train / "lora"]) as work:
-        draw_tuned(params, args.base_samples, args.warmup / "unet", args.train / "lora", work / "out")
-        publish(work / "out", args.out)
+    from comat.distributed import join
+    from comat.evaluation.sampling import draw_tuned
+
+    base, unet, lora = args.base_samples, args.warmup / "unet", args.train / "lora"
+    inputs = [base, args.warmup, lora]
+    with join(params.device) as processes, processes.directory("samples", params, inputs) as work:
+        draw_tuned(params, base, unet, lora, work / "out", processes)
+        if processes.main:
+            publish(work / "out", args.out)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from comat.errors import main_guard
+from comat.launch import launch_where_asked
 from comat.models.lock import pinned
 from comat.params import load
 from comat.stage import options, publish
@@ -25,21 +26,24 @@ def main() -> None:
         "guard_clip_model",
     )
 
+    launch_where_asked("stages.train")
+
     import torch
 
     from comat.diffusion.load import load_backbone
+    from comat.distributed import join
     from comat.training.data import TrainingData
     from comat.training.trainer import Trainer
-    from comat.workdir import stage_directory
 
     torch.use_deterministic_algorithms(True, warn_only=True)
     inputs = [args.prompts, args.entities, args.warmup, args.reference_latents, args.image_latents]
-    with stage_directory("train", params, inputs) as work:
+    with join(params.device) as processes, processes.directory("train", params, inputs) as work:
         data = TrainingData(params, args.prompts, args.entities, args.reference_latents, args.image_latents)
-        trainer = Trainer(params, load_backbone(params, args.warmup / "unet"), data, work)
+        trainer = Trainer(params, load_backbone(params, args.warmup / "unet"), data, work, processes)
         trainer.run()
-        trainer.export(work / "out")
-        publish(work / "out", args.out)
+        if processes.main:
+            trainer.export(work / "out")
+            publish(work / "out", args.out)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from comat.shapes.recipe.__main__ import save
 from tests import tiny_models
 
 torch.set_num_threads(1)
+os.environ["ACCELERATE_CONFIG_FILE"] = os.devnull  # one process, whatever this machine's user has configured
 ROOT = Path(__file__).parent.parent
 
 

@@ -144,8 +144,8 @@ def test_safetensors_of_spoiled_bytes(whole: Path, tmp_path: Path, places: list[
 
 @FUZZ
 @given(PLACES, JSON)
-def test_bookkeeping_of_shards_with_any_value(whole: Path, tmp_path: Path, places: list[int], new: object) -> None:
-    path = tmp_path / "shards.json"
+def test_the_note_of_a_shard_with_any_value(whole: Path, tmp_path: Path, places: list[int], new: object) -> None:
+    path = tmp_path / "00000.json"
     for file in (whole / "store").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     path.write_text(json.dumps(replaced(json.loads(path.read_text()), places, new)))

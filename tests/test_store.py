@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from comat import store
+from comat.errors import UserError
 from comat.store import PROMPTS, TensorStore, TensorStoreWriter, read_table, write_json, write_safetensors, write_table
 
 ROW = {"id": "a", "text": "a red ball", "source": "s", "category": "c", "split": "train"}
@@ -108,13 +109,13 @@ def test_a_damaged_shard_of_an_unfinished_store_is_written_again(tmp_path, damag
         assert (tmp_path / "resumed" / file.name).read_bytes() == file.read_bytes(), file.name
 
 
-@pytest.mark.parametrize("text", ["{", "{}", '[{"name": "00000.safetensors"}]'])
-def test_bookkeeping_that_is_none_is_refused_by_readers_and_writers(tmp_path, text: str) -> None:
+@pytest.mark.parametrize("text", ["{", "[]", '{"ids": ["a", "b"]}'])
+def test_a_note_that_is_none_is_refused_by_readers_and_writers(tmp_path, text: str) -> None:
     fill(tmp_path, "abc")
-    (tmp_path / "shards.json").write_text(text)
-    for kind in (TensorStore, lambda folder: TensorStoreWriter(folder, 2)):
-        with pytest.raises(ValueError, match=r"shards\.json: not the bookkeeping of shards: .*; remove its folder"):
-            kind(tmp_path)
+    (tmp_path / "00000.json").write_text(text)
+    for use in (lambda folder: TensorStore(folder)["a"], lambda folder: TensorStoreWriter(folder, 2)):
+        with pytest.raises(UserError, match=r"00000\.json: not the note of a shard: .*; remove its folder"):
+            use(tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch) -> None:

@@ -58,5 +58,6 @@ def replay(
                     attention = map_loss(maps.collect(x.shape[-2:]), span)
                     loss = loss + loss_scale * attention
                     values.append(attention.detach())
-            loss.backward()
+            if loss.requires_grad:  # of a span without entities the map loss is a constant
+                loss.backward()
     return values

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from comat.coco import Tally, captions_by_file, read_photos
 from comat.errors import UserError
-from comat.evaluation.frechet import clean_renders
+from comat.evaluation.renders import clean_renders
 from comat.images import read_rgb
 from comat.params import Params
 from comat.randomness import python_random
@@ -54,7 +54,7 @@ def _renders(params: Params, prompts: Path, count: int) -> Iterator[Captioned]:
     rows = [row for row in read_table(prompts / "prompts.parquet", PROMPTS) if row["split"] == "test"]
     rows = _drawn(rows, params.seed, count)
     try:
-        images = clean_renders([row["text"] for row in rows], params.resolution, params.seed)
+        images = list(clean_renders([row["text"] for row in rows], params.resolution, params.seed))
     except ValueError as error:
         raise UserError(f"{prompts}: {error}; for prompts of the real world give --images") from None
     for row, image in zip(rows, images, strict=True):

@@ -13,12 +13,9 @@ from comat.evaluation.benchmark import Drawn, evaluator
 from comat.evaluation.frechet import Features, batches, frechet_distances
 from comat.evaluation.inception import SIDE, Inception
 from comat.evaluation.oracle import in_world
+from comat.evaluation.renders import clean_renders
 from comat.images import read_rgb, read_square
 from comat.params import Params
-from comat.randomness import python_random
-from comat.shapes.captions import parse_prompt
-from comat.shapes.render import render
-from comat.shapes.scenes import scene_for
 
 Found = tuple[dict[str, float], dict[str, str]]
 """Model → distance, and role → evaluator."""
@@ -42,9 +39,7 @@ def _to_clean_renders(params: Params, images: Sequence[Drawn]) -> Found:
     """Of the shapes world: to one clean render of the prompt of each image, what a perfect painter would draw."""
     own, size, batch = params.evaluate.frechet, params.resolution, params.evaluate.batch_size
     sets = _by_model([image for image in images if in_world(image.text)])
-    rng = python_random(params.seed, "clean renders")
-    texts = [image.text for image in next(iter(sets.values()), [])]
-    renders = (render(scene_for(parse_prompt(text), rng), size)[0] for text in texts)
+    renders = clean_renders([image.text for image in next(iter(sets.values()), [])], size, params.seed)
     drawn = {model: batches(map(_read, part), batch) for model, part in sets.items()}
     features = Features(own.feature_model, own.feature_revision, size)
     found = frechet_distances(features, batches(renders, batch), drawn, choose_device(params.device))

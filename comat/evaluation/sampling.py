@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
 
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.load import load_backbone
 from comat.diffusion.lora import load_lora, merged
 from comat.diffusion.tokenizers import words_of
+from comat.distributed import ALONE, Processes
 from comat.errors import UserError
 from comat.evaluation.prompt_files import benchmark_prompts
-from comat.images import write_png
+from comat.images import png, to_bytes
 from comat.params import Params
-from comat.sampling import attention_of, in_batches, sample_latents
+from comat.sampling import attention_of, sample_latents
 from comat.store import (
     ENTITIES,
     IMAGE_INDEX,
     PROMPTS,
     read_legend,
     read_table,
+    write_bytes,
     write_json,
     write_safetensors,
     write_table,
 )
 
 
-def draw_base(params: Params, prompts: Path, entities: Path, unet: Path, out: Path) -> None:
+def draw_base(
+    params: Params, prompts: Path, entities: Path, unet: Path, out: Path, processes: Processes = ALONE
+) -> None:
     """Write the base model's `images/<prompt>-<seed>.png`, `index.parquet`, `attention.safetensors`, `attention.json`.
 
     The prompts are the held-out ones, then those of the benchmarks' files. Batches that are there are left alone.
@@ -42,18 +49,21 @@ def draw_base(params: Params, prompts: Path, entities: Path, unet: Path, out: Pa
             f"{prompts}: no prompt of split 'test' to draw; add a source with a validation list, or samples.benchmarks"
         )
     backbone = load_backbone(params, unet)
-    write_json(out / "attention.json", _legend(backbone, rows[: params.samples.attention_prompts], entities))
-    _draw(params, backbone, "base", listed(rows, params.samples.seeds), out)
-    _draw_attention(params, backbone, out, out)
+    legend = _legend(backbone, rows[: params.samples.attention_prompts], entities)
+    if processes.main:
+        write_json(out / "attention.json", legend)
+    _draw(params, backbone, "base", listed(rows, params.samples.seeds), out, processes)
+    _draw_attention(params, backbone, legend, out, processes)
 
 
-def draw_tuned(params: Params, base: Path, unet: Path, lora: Path, out: Path) -> None:
+def draw_tuned(params: Params, base: Path, unet: Path, lora: Path, out: Path, processes: Processes = ALONE) -> None:
     """Write what `draw_base` wrote to the folder `base`, by the tuned model: same prompts, same seeds, same noise."""
     backbone = load_backbone(params, unet)
     load_lora(backbone.unet, lora)
     with merged(backbone.unet):
-        _draw(params, backbone, "tuned", read_table(base / "index.parquet", IMAGE_INDEX), out)
-        _draw_attention(params, backbone, base, out)
+        _draw(params, backbone, "tuned", read_table(base / "index.parquet", IMAGE_INDEX), out, processes)
+        legend = read_legend(base)
+        _draw_attention(params, backbone, legend, out, processes)
 
 
 def listed(rows: Sequence[dict], seeds: int) -> list[dict]:
@@ -73,24 +83,44 @@ def listed(rows: Sequence[dict], seeds: int) -> list[dict]:
     ]
 
 
-def _draw(params: Params, backbone: Backbone, model: str, index: Sequence[dict], out: Path) -> None:
-    for part in in_batches(index, params.samples.batch_size, f"samples of the {model} model"):
-        # Whole batches: in another batch an image may differ in its last bits.
-        if all((out / row["path"]).exists() for row in part):
-            continue
+def undrawn(index: Sequence[dict], folder: Path) -> list[dict]:
+    """The rows whose images are not there yet."""
+    return [row for row in index if not (folder / row["path"]).exists()]
+
+
+def _draw(
+    params: Params, backbone: Backbone, model: str, index: Sequence[dict], out: Path, processes: Processes
+) -> None:
+    size = params.samples.batch_size
+    batches = [index[at : at + size] for at in range(0, len(index), size)]
+    # Whole batches, wherever a run was interrupted: an image's rounding may depend on those that it is drawn with.
+    todo = processes.from_main(lambda: [batch for batch in batches if undrawn(batch, out)])
+    results = processes.in_order(_pictures(params, backbone, processes.share(todo)), len(todo))
+    title = f"samples of the {model} model"
+    for part, images in zip(tqdm(todo, desc=title, disable=not processes.main), results, strict=False):
+        for row, image in zip(part, images, strict=True):
+            write_bytes(out / row["path"], image)
+    if processes.main:
+        write_table(out / "index.parquet", [{**row, "model": model} for row in index], IMAGE_INDEX)
+
+
+def _pictures(params: Params, backbone: Backbone, batches: Sequence[Sequence[dict]]) -> Iterator[list[bytes]]:
+    """The PNG files of each batch."""
+    for part in batches:
         keys = [(row["prompt_id"], row["seed"]) for row in part]
         z = sample_latents(backbone, params, [row["text"] for row in part], keys, "sample", params.resolution)
-        for row, image in zip(part, backbone.decode(z), strict=True):
-            write_png(out / row["path"], image)
-    write_table(out / "index.parquet", [{**row, "model": model} for row in index], IMAGE_INDEX)
+        yield [png(Image.fromarray(to_bytes(image))) for image in backbone.decode(z)]
 
 
-def _draw_attention(params: Params, backbone: Backbone, base: Path, out: Path) -> None:
-    """Write prompt → (L, h, w) for the prompts of the legend in `base`."""
-    maps = {}
-    for row in read_legend(base):
-        maps[row["prompt_id"]], _ = attention_of(backbone, params, row["text"], (row["prompt_id"], 0), "sample")
-    write_safetensors(out / "attention.safetensors", maps)
+def _draw_attention(
+    params: Params, backbone: Backbone, legend: Sequence[dict], out: Path, processes: Processes
+) -> None:
+    """Write prompt → (L, h, w) for the prompts of the legend."""
+    keys = [(row["text"], (row["prompt_id"], 0)) for row in legend]
+    own = (attention_of(backbone, params, text, key, "sample")[0] for text, key in processes.share(keys))
+    maps = {key[0]: found for (_, key), found in zip(keys, processes.in_order(own, len(keys)), strict=False)}
+    if processes.main:
+        write_safetensors(out / "attention.safetensors", maps)
 
 
 def _legend(backbone: Backbone, rows: Sequence[dict], entities: Path) -> list[dict]:

@@ -49,7 +49,7 @@ class TrainingData:
         self.mixed = bool(params.image_batch and params.concept_activation)
         self.real_world = bool(params.lambda_adv) and params.discriminator_input == "real_world"
         self.images = TensorStore(images) if self.mixed or self.real_world else None
-        if self.images is not None and not self.images.ids:
+        if self.images is not None and not len(self.images):
             raise UserError(
                 f"{images}: no image latents; give image_latents.images a folder, or set image_batch to 0 and "
                 "discriminator_input to generated"
@@ -77,8 +77,7 @@ class TrainingData:
 
     def _draw_images(self, purpose: str, iteration: int, count: int) -> tuple[Tensor, list[str]]:
         """Latents (count, C, h, w) of real images and their captions."""
-        ids = sorted(self.images.ids)
-        rows = [ids[i] for i in self._epochs(purpose, iteration, count, len(ids))]
+        rows = [self.images.sorted_id(i) for i in self._epochs(purpose, iteration, count, len(self.images))]
         return torch.stack([self.images[id]["latents"] for id in rows]), [self.images.caption(id) for id in rows]
 
     def _epochs(self, purpose: str, iteration: int, size: int, total: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -27,10 +27,11 @@ from comat.segmenters import Segmenter
 
 @dataclass(frozen=True)
 class Batch:
-    """What one iteration trains on.
+    """What one iteration trains on, or a process's share of it.
 
     `reference` (B, C, h, w): what the discriminator is to call real, by default the original model's latents of
-    `prompts`. `real` (G, C, h, w) with `captions`: latents of real images.
+    `prompts`. `real` (G, C, h, w) with `captions`: latents of real images. A share knows the `whole` batch, over which
+    losses are averaged, and where in it its first prompt and real image stand, by which noise is drawn.
     """
 
     iteration: int
@@ -39,6 +40,39 @@ class Batch:
     reference: Tensor | None = None
     real: Tensor | None = None
     captions: Sequence[str] = ()
+    first: int = 0
+    first_real: int = 0
+    whole: Batch | None = None
+
+    @property
+    def size(self) -> int:
+        """Prompts of the whole batch."""
+        return len((self.whole or self).prompts)
+
+    @property
+    def size_real(self) -> int:
+        """Real images of the whole batch."""
+        return len((self.whole or self).captions)
+
+    def share(self, rank: int, count: int) -> Batch:
+        """The part of process `rank` of `count`; whoever has fewer prompts has more real images."""
+        rows, real = _block(len(self.prompts), rank, count), _block(len(self.captions), count - 1 - rank, count)
+        return replace(
+            self,
+            prompts=self.prompts[rows],
+            entities=self.entities[rows],
+            reference=None if self.reference is None else self.reference[rows],
+            real=None if self.real is None else self.real[real],
+            captions=self.captions[real],
+            first=rows.start,
+            first_real=real.start,
+            whole=self,
+        )
+
+
+def _block(total: int, place: int, count: int) -> slice:
+    """One of `count` blocks of nearly equal size."""
+    return slice(total * place // count, total * (place + 1) // count)
 
 
 @dataclass
@@ -76,20 +110,21 @@ class Step:
         self.layers = backbone.map_layers()
 
     def __call__(self, batch: Batch) -> dict[str, float]:
-        """Accumulate all gradients; returns the values of the losses."""
+        """Accumulate all gradients; returns the values of the losses. Over the shares of a batch both add up."""
         steps, map_steps = self.draw_steps(batch.iteration)
         with merged(self.backbone.unet):
-            generated = self.generate(batch, steps)
+            generated = self.generate(batch, steps) if batch.prompts else None
             denoised = self.denoise_real(batch) if self.uses_real(batch) else None
-        samples = len(batch.prompts) + (len(batch.captions) if denoised else 0)
-        image = self.image_gradient(generated.z0, batch.prompts, batch, samples, batch.iteration)
-        real = ImageGradient(None)
+        samples = batch.size + (batch.size_real if self.captioner else 0)
+        image = real = ImageGradient(None)
+        attribute = discriminator = ()
+        if generated:
+            image = self.image_gradient(generated.z0, batch.prompts, batch, samples, batch.iteration)
+            attribute = self.replay(generated, image, map_steps, batch)
+            discriminator = self.discriminate(generated.z0.detach(), batch)
         if denoised:
             real = self.image_gradient(denoised.z0, batch.captions, None, samples, batch.iteration)
-        attribute = self.replay(generated, image, map_steps, batch.entities)
-        if denoised:
             self.replay(denoised, real)
-        discriminator = self.discriminate(generated.z0.detach(), batch)
         i2t, adversarial = total(image.i2t) + total(real.i2t), total(image.adversarial)
         return {
             "loss": i2t + total(attribute) + self.p.lambda_adv * adversarial,
@@ -100,7 +135,7 @@ class Step:
         }
 
     def uses_real(self, batch: Batch) -> bool:
-        return batch.real is not None and self.captioner is not None
+        return bool(batch.captions) and self.captioner is not None
 
     def generator(self, purpose: str, *index: int) -> torch.Generator:
         return generator(self.p.seed, purpose, *index)
@@ -115,7 +150,8 @@ class Step:
     def generate(self, batch: Batch, steps: Sequence[int]) -> Rollout:
         """From pure noise: GenerateImage(eps_theta, x_T, P)."""
         scheduler = make_scheduler(self.p.scheduler, self.backbone.scheduler_config, self.p.sampling_steps)
-        own = [self.generator("noise", batch.iteration, row) for row in range(len(batch.prompts))]
+        rows = range(batch.first, batch.first + len(batch.prompts))
+        own = [self.generator("noise", batch.iteration, row) for row in rows]
         z = noise(self.backbone.latent_shape(self.p.resolution), own).to(self.backbone.device)
         return self._rollout(scheduler, z * scheduler.init_noise_sigma, batch.prompts, own, 0, steps)
 
@@ -124,7 +160,8 @@ class Step:
         scheduler = make_scheduler(self.p.scheduler, self.backbone.scheduler_config, self.p.sampling_steps)
         rng = self.generator("tau", batch.iteration)
         start = draw_start(scheduler.timesteps, self.p.mixed_latent_t1, self.p.mixed_latent_t2, rng)
-        own = [self.generator("real noise", batch.iteration, row) for row in range(len(batch.captions))]
+        rows = range(batch.first_real, batch.first_real + len(batch.captions))
+        own = [self.generator("real noise", batch.iteration, row) for row in rows]
         xi = noise(batch.real.shape[1:], own).to(self.backbone.device)
         z = noisy_latents(scheduler, batch.real.to(self.backbone.device), xi, start)
         steps = place_steps(start, self.p.sampling_steps, self.p.grad_steps, rng)
@@ -157,7 +194,7 @@ class Step:
                 loss = loss + i2t
                 result.i2t.append(i2t.detach())
             if batch and self.discriminator:
-                adversarial = generator_loss(self.discriminator(z)).sum() / len(z0)
+                adversarial = generator_loss(self.discriminator(z)).sum() / batch.size
                 loss = loss + self.p.lambda_adv * adversarial
                 result.adversarial.append(adversarial.detach())
             if batch and self.segmenter:
@@ -174,16 +211,19 @@ class Step:
         generated: Rollout,
         image: ImageGradient,
         map_steps: Sequence[int] = (),
-        entities: Sequence[Sequence[Entity]] = (),
+        batch: Batch | None = None,
     ) -> list[Tensor]:
-        """The gradients of the image's losses and of L_pos + L_neg (mean over the r steps) into the LoRA weights."""
+        """The gradients of the image's losses and of L_pos + L_neg (mean over the r steps) into the LoRA weights.
+
+        `batch` is that of the rollout, for `map_steps`.
+        """
 
         def map_loss(maps: AttentionMaps, span: slice) -> Tensor:
             squared = self.p.attribute_loss == "tokencompose"
             value = attribute_concentration_loss(
-                maps, entities[span], image.masks[span], self.p.alpha, self.p.beta, squared
+                maps, batch.entities[span], image.masks[span], self.p.alpha, self.p.beta, squared
             )
-            return value / (len(entities) * len(map_steps))
+            return value / (batch.size * len(map_steps))
 
         gradients = {} if image.z0 is None else leaf_gradients(generated, image.z0)
         return replay(
@@ -206,7 +246,7 @@ class Step:
         for at in range(0, len(fake), self.p.train.device_batch):
             span = slice(at, at + self.p.train.device_batch)
             logits = self.discriminator(torch.cat([real[span], fake[span]])).chunk(2)
-            loss = discriminator_loss(*logits).sum() / len(fake)
+            loss = discriminator_loss(*logits).sum() / batch.size
             (self.loss_scale * loss).backward()
             values.append(loss.detach())
         return values

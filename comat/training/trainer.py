@@ -19,6 +19,7 @@ from comat.checkpoint import read_state, write_state
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import add_lora, export_lora, lora_state, set_lora_state
 from comat.discriminators import load_discriminator
+from comat.distributed import ALONE, Processes
 from comat.errors import UserError
 from comat.params import Params
 from comat.randomness import generator
@@ -35,10 +36,16 @@ STATE = "state.safetensors"
 
 
 class Trainer:
-    """Fine-tunes the LoRA of `backbone` and the discriminator on `data`; keeps its state in `work`."""
+    """Fine-tunes the LoRA of `backbone` and the discriminator on `data`; keeps its state in `work`.
 
-    def __init__(self, params: Params, backbone: Backbone, data: TrainingData, work: Path) -> None:
+    All `processes` hold the same weights; each computes its share of every batch, the main one keeps the state.
+    """
+
+    def __init__(
+        self, params: Params, backbone: Backbone, data: TrainingData, work: Path, processes: Processes = ALONE
+    ) -> None:
         self.p, self.data, self.backbone, self.work = params, data, backbone, work
+        self.processes = processes
         device, dtype = backbone.device, backbone.dtype
         self.lora = add_lora(backbone.unet, params.lora_rank, generator(params.seed, "lora"))
         self.discriminator = None
@@ -70,7 +77,9 @@ class Trainer:
         )
         # In fp16 the gradients inside the frozen models would vanish; LoRA and its optimizer are float32 always.
         self.scaler = GradScaler(device.type, enabled=params.precision == "fp16")
-        self.guard = load_guard(params, backbone, data.guarded, data.reference, work / "guard")
+        self.guard = None
+        if processes.main:
+            self.guard = load_guard(params, backbone, data.guarded, data.reference, work / "guard")
         self.rows: list[dict[str, float]] = []
         self._restore()
 
@@ -80,14 +89,13 @@ class Trainer:
         Raises:
             UserError: after `train.max_skipped` non-finite steps in a row; the state is saved.
         """
-        for iteration in tqdm(
-            range(len(self.rows), self.p.train_steps), initial=len(self.rows), total=self.p.train_steps, desc="train"
-        ):
-            if self.guard and self.guard.stops(iteration):
+        first, last = len(self.rows), self.p.train_steps
+        quiet = not self.processes.main
+        for iteration in tqdm(range(first, last), initial=first, total=last, desc="train", disable=quiet):
+            if self.p.train.guard.every and self.processes.from_main(lambda at=iteration: self.guard.stops(at)):
                 break
             self.rows.append({"iteration": iteration, **self.iterate(iteration)})
-            last = iteration + 1 == self.p.train_steps
-            if (iteration + 1) % self.p.train.checkpoint_every == 0 or last:
+            if (iteration + 1) % self.p.train.checkpoint_every == 0 or iteration + 1 == last:
                 self._save()
             if (skipped := self._skipped_in_a_row()) >= self.p.train.max_skipped:
                 self._save()
@@ -100,7 +108,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.critic_optimizer.zero_grad(set_to_none=True)
         self.step.loss_scale = float(self.scaler.scale(torch.ones((), device=self.backbone.device)))
-        values = self.step(self.data.batch(iteration))
+        batch = self.data.batch(iteration).share(self.processes.rank, self.processes.count)
+        values = self.processes.sum_gradients([*self.lora, *self.critic], self.step(batch))
         self.scaler.unscale_(self.optimizer)
         self.scaler.unscale_(self.critic_optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.lora, self.p.max_grad_norm))
@@ -121,6 +130,8 @@ class Trainer:
         return count
 
     def _save(self) -> None:
+        if not self.processes.main:
+            return
         tensors = {f"lora.{k}": v for k, v in lora_state(self.backbone.unet).items()}
         tensors |= _moments("optimizer", self.optimizer)
         if self.discriminator:
@@ -133,9 +144,9 @@ class Trainer:
         write_state(self.work / STATE, tensors, notes)
 
     def _restore(self) -> None:
-        if not (self.work / STATE).exists():
+        tensors, notes = self.processes.from_main(self._saved)
+        if not notes:
             return
-        tensors, notes = read_state(self.work / STATE)
         self.rows = notes["rows"]
         self.scaler.load_state_dict(notes["scaler"])
         set_lora_state(self.backbone.unet, _below(tensors, "lora."))
@@ -145,6 +156,11 @@ class Trainer:
             _restore_moments(self.critic_optimizer, self.critic, _below(tensors, "critic."))
         if self.guard:
             self.guard.rows, self.guard.best = notes["guard"], _below(tensors, "guard.")
+
+    def _saved(self) -> tuple[dict[str, Tensor], dict]:
+        """What `_save` wrote, or nothing."""
+        path = self.work / STATE
+        return read_state(path) if path.exists() else ({}, {})
 
     def export(self, out: Path) -> None:
         """Write the LoRA, the discriminator's trained weights, `curves.csv`, `guard.csv` and `metrics.json`."""
