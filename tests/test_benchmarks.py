@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import re
@@ -9,7 +10,10 @@ import subprocess
 import sys
 
 import pytest
+from ruamel.yaml import YAML
 
+from benchmarks.miniature import ALWAYS, COLUMNS, ROWS, tables
+from comat.params import Params, load
 from tests.conftest import ROOT
 
 
@@ -17,6 +21,33 @@ from tests.conftest import ROOT
 def test_a_benchmark_finds_what_it_imports(name: str) -> None:
     """As `python -m benchmarks.<name>`; one that imported its neighbour as a script failed where another called it."""
     importlib.import_module(f"benchmarks.{name}")
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_of_the_miniature_tables_has_parameters_that_hold(row: str) -> None:
+    """As DVC sets them: YAML values under keys with dots."""
+    values = load(ROOT / "params.yaml").model_dump()
+    for key, text in {**ALWAYS, **ROWS[row]}.items():
+        *sections, last = key.split(".")
+        section = functools.reduce(dict.__getitem__, sections, values)
+        assert last in section
+        section[last] = YAML(typ="safe").load(text)
+    Params.model_validate(values)
+
+
+def test_miniature_tables_take_means_and_ranges_over_seeds() -> None:
+    """Total 50 and 60%: 55.0 (50.0 to 60.0); the base of each seed is counted once, whatever the rows."""
+
+    def metrics(tuned: float) -> dict:
+        score = {"base": 0.3, "tuned": tuned}
+        return {"oracle": dict.fromkeys(COLUMNS, score), "frechet": {"base": 4, "tuned": 2}}
+
+    found = {"ca-s0": metrics(0.5), "ca-s1": metrics(0.6), "all-s0": metrics(0.7), "strange": metrics(0)}
+    lines = tables(found).splitlines()
+    cells = " | ".join(["55.0 (50.0 to 60.0)"] * 5)
+    assert f"| ca | 2 | {cells} | 2.00 (2.00 to 2.00) |" in lines
+    assert f"| all | 1 | {' | '.join(['70.0'] * 5)} | 2.00 |" in lines
+    assert lines[-1].startswith("| base | 2 | 30.0 (30.0 to 30.0)")
 
 
 @pytest.mark.slow

@@ -1,0 +1,119 @@
+"""The paper's tables in miniature, as DVC experiments on the shapes world; docs/results.md shows what came out.
+
+`queue` queues rows, one experiment for each seed; `dvc exp run --run-all` runs them; `show` prints the tables of those
+that have run, as Markdown.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+# Twice the default's iterations, where what the parts are for shows; one image for each of the 270 held-out prompts.
+ALWAYS = {"train_steps": "140", "samples.seeds": "1"}
+NO_CONCENTRATION = {"alpha": "0", "beta": "0"}
+NO_FIDELITY = {"lambda_adv": "0"}
+NO_MIXED = {"image_batch": "0"}
+# Experiments run in copies of the project, which lack what git ignores: hence the absolute path.
+TRAINED = Path("data/shapes/trained").resolve()
+DINO = {"discriminator": "dino", "discriminator_model": "data/shapes/models/features"}
+TABLES: dict[str, dict[str, dict[str, str]]] = {
+    "parts": {
+        "ca": NO_CONCENTRATION | NO_FIDELITY | NO_MIXED,
+        "ca-ac": NO_FIDELITY | NO_MIXED,
+        "ca-ac-fp": NO_MIXED,
+        "all": {},
+        "ac": {"concept_activation": "false"} | NO_FIDELITY | NO_MIXED,
+    },
+    "fidelity": {
+        "real-world": {"discriminator_input": "real_world"} | NO_MIXED,
+        "dino": DINO | NO_MIXED,
+    },
+    "captioners": {
+        "medium": {"captioner_model": str(TRAINED / "captioner_medium")},
+        "weak": {"captioner_model": str(TRAINED / "captioner_weak")},
+    },
+    "sweeps": {
+        "k1": {"grad_steps": "1", "attribute_steps": "1"},
+        "k10": {"grad_steps": "10"},
+        "r5": {"attribute_steps": "5"},
+        "tokencompose": {"attribute_loss": "tokencompose"},
+        "t-low": {"mixed_latent_t1": "0", "mixed_latent_t2": "200"},
+        "t-high": {"mixed_latent_t1": "600", "mixed_latent_t2": "999"},
+    },
+}
+"""Table → row → parameters that differ from `params.yaml`."""
+ROWS = {row: values for rows in TABLES.values() for row, values in rows.items()}
+SEEDS = typer.Option([0], "--seed", help="Again for each further seed.")
+COLUMNS = ("color", "spatial", "numeracy", "complex", "total")
+
+
+@app.command()
+def queue(rows: list[str], seeds: list[int] = SEEDS) -> None:
+    """Queue ROWS, or whole tables by their names, once for each seed."""
+    names = [name for row in rows for name in TABLES.get(row, [row])]
+    unknown = [name for name in names if name not in ROWS]
+    if unknown:
+        raise typer.BadParameter(f"no row or table {unknown[0]!r}; there are {', '.join([*TABLES, *ROWS])}")
+    for seed in seeds:
+        for name in names:
+            values = {**ALWAYS, "seed": str(seed), **ROWS[name]}
+            sets = [part for key, value in values.items() for part in ("-S", f"{key}={value}")]
+            subprocess.run(["dvc", "exp", "run", "--queue", "-n", f"{name}-s{seed}", *sets], check=True)
+
+
+@app.command()
+def show() -> None:
+    """Print the tables of the experiments that have run: means over seeds, with the lowest and the highest."""
+    print(tables(experiments()))
+
+
+def tables(found: Mapping[str, dict]) -> str:
+    """Markdown from experiment name → metrics of its evaluation."""
+    lines = []
+    for table, rows in TABLES.items():
+        done = {row: [m for name, m in found.items() if name.rpartition("-s")[0] == row] for row in rows}
+        if not any(done.values()):
+            continue
+        lines += ["", table, "", f"| row | seeds | {' | '.join(COLUMNS)} | Fréchet distance |"]
+        lines += ["|---" * (len(COLUMNS) + 3) + "|"]
+        lines += [_line(row, runs, "tuned") for row, runs in done.items() if runs]
+    # The base is the same in all experiments of a seed.
+    by_seed = {name.rpartition("-s")[2]: metrics for name, metrics in found.items() if name.rpartition("-s")[0] in ROWS}
+    return "\n".join([*lines, "", _line("base", list(by_seed.values()), "base")]) if by_seed else "none has run"
+
+
+def _line(row: str, runs: Sequence[dict], model: str) -> str:
+    scores = [_span([100 * run["oracle"][column][model] for run in runs], 1) for column in COLUMNS]
+    return f"| {row} | {len(runs)} | {' | '.join(scores)} | {_span([run['frechet'][model] for run in runs], 2)} |"
+
+
+def _span(values: Sequence[float], digits: int) -> str:
+    """Mean, and the range where there are several."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def experiments() -> dict[str, dict]:
+    """Experiment name → metrics of its evaluation, of those that have ended well; the others show their commit's."""
+    text = subprocess.run(["dvc", "exp", "show", "--json", "-A"], check=True, capture_output=True, text=True).stdout
+    found = {}
+    for commit in json.loads(text):
+        for experiment in commit.get("experiments") or []:
+            state = (experiment.get("executor") or {}).get("state", "success")
+            data = experiment["revs"][0].get("data") or {}
+            metrics = (data.get("metrics") or {}).get("data/evaluate/metrics.json") or {}
+            if state == "success" and metrics.get("data"):
+                found[experiment["name"]] = metrics["data"]
+    return found
+
+
+if __name__ == "__main__":
+    app()
