@@ -265,7 +265,7 @@ def test_the_unchanged_command_starts_what_is_configured(project: Path, tmp_path
     run = launch(root, "reference_latents", COMAT_LAUNCHER=launcher)
     said = run.communicate(timeout=300)[1]
     assert run.returncode != 0
-    assert said.count("error: data/prompts/prompts.parquet: not a Parquet table") == 1
+    assert said.count("error: data/prompts/prompts.parquet: not a whole Parquet table") == 1
 
 
 @pytest.mark.slow
