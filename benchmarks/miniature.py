@@ -37,8 +37,8 @@ TABLES: dict[str, dict[str, dict[str, str]]] = {
         "dino": DINO | NO_MIXED,
     },
     "captioners": {
-        "medium": {"captioner_model": str(TRAINED / "captioner_medium")},
-        "weak": {"captioner_model": str(TRAINED / "captioner_weak")},
+        "captioner-medium": {"captioner_model": str(TRAINED / "captioner_medium")},
+        "captioner-weak": {"captioner_model": str(TRAINED / "captioner_weak")},
     },
     "sweeps": {
         "k1": {"grad_steps": "1", "attribute_steps": "1"},
