@@ -14,7 +14,7 @@ from comat.shapes.recipe.autoencoder import standardise
 from comat.shapes.recipe.base import areas_and_words, binding_loss, interpolate
 from comat.shapes.recipe.data import Example
 from comat.shapes.recipe.fit import fit
-from comat.shapes.recipe.tokenizers import clip_tokenizer
+from comat.shapes.recipe.tokenizers import clip_tokenizer, merges_of, words
 from comat.shapes.scenes import Group, Object, Scene, Spec
 
 
@@ -107,3 +107,16 @@ def test_interpolation_by_hand() -> None:
         model.bias.fill_(3.0)
     interpolate(model, {"weight": torch.tensor([[1.0]]), "bias": torch.tensor([1.0])}, 0.25)
     assert model.weight.item() == model.bias.item() == 1.5
+
+
+def test_merges_by_hand() -> None:
+    """a|a|b and a|b: (a, b) is there twice, then (a, ab) is left. Of equals the first: (b, a), (c, a)."""
+    assert merges_of(["aab", "ab"]) == [("a", "b</w>"), ("a", "ab</w>")]
+    assert merges_of(["ca", "ba"]) == [("b", "a</w>"), ("c", "a</w>")]
+
+
+def test_the_clip_tokenizer_is_the_same_each_time_and_knows_every_word() -> None:
+    """The library's trainer broke ties at random: of four calls three gave other vocabularies than the first."""
+    tokenizer = clip_tokenizer()
+    assert all(clip_tokenizer().get_vocab() == tokenizer.get_vocab() for _ in range(3))
+    assert all(len(tokenizer.tokenize(word)) == 1 for word in words())

@@ -5,10 +5,11 @@ CLIP's covers every byte, so any prompt can be encoded; the words of the world a
 
 from __future__ import annotations
 
-import json
 from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import BertTokenizerFast, CLIPTokenizer
 
 from comat.shapes.captions import NUMBERS, plural
@@ -26,13 +27,32 @@ def words() -> list[str]:
     return list(dict.fromkeys(["a", "an", "and", ",", *NUMBERS, *sized, *COLOURS, *NOUNS, *plurals, *related]))
 
 
+def merges_of(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Merges of a byte-level BPE, in their order, that make each of the words one token (Sennrich et al. 2016).
+
+    The commonest pair is merged first, of equals the first by its letters: the library's own trainer takes any of them.
+    """
+    pieces = [[*word[:-1], word[-1] + "</w>"] for word in words]
+    merges = []
+    while pairs := Counter(pair for word in pieces for pair in pairwise(word)):
+        merges.append(min(pairs, key=lambda pair: (-pairs[pair], pair)))
+        pieces = [_merged(word, merges[-1]) for word in pieces]
+    return merges
+
+
+def _merged(word: Sequence[str], pair: tuple[str, str]) -> list[str]:
+    out: list[str] = []
+    for piece in word:
+        if out and (out[-1], piece) == pair:
+            out[-1] += piece
+        else:
+            out.append(piece)
+    return out
+
+
 def clip_tokenizer() -> CLIPTokenizer:
     """CLIP's tokenizer whose merges build exactly the words of the world."""
-    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    bpe.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.BpeTrainer(vocab_size=10_000, end_of_word_suffix="</w>", show_progress=False, min_frequency=1)
-    bpe.train_from_iterator([" ".join(words())] * 2, trainer)
-    merges = [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
+    merges = merges_of(words())
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     symbols = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges), START, END]
     vocab = {symbol: index for index, symbol in enumerate(dict.fromkeys(symbols))}
