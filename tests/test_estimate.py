@@ -9,15 +9,37 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
+from transformers import GroundingDinoImageProcessor
 from typer.testing import CliRunner
 
+from comat.architectures import build_captioner
+from comat.architectures import meta as meta_architecture
 from comat.cli import app
 from comat.diffusion.backbone import Backbone
 from comat.errors import UserError
 from comat.estimate.calls import Calls, measure
 from comat.estimate.cost import Cost, cost, matmul_rate
-from comat.estimate.plan import Counts, disk, iteration, memory, work
-from comat.params import Params, load
+from comat.estimate.plan import Counts, disk, guard, iteration, memory, work
+from comat.estimate.seeing import captioned, segmented
+from comat.params import GuardParams, Params, load
+from comat.segmenters.grounding_dino import build
+from tests import tiny_segmenters
+from tests.tiny_segmenters import grounded_sam_params
+
+
+@pytest.fixture(scope="module")
+def grounded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Grounded-SAM in both forms: dino, sam, dino_hf, sam_hf."""
+    root = tmp_path_factory.mktemp("grounded")
+    tiny_segmenters.save_grounding_dino(root / "dino")
+    with (root / "dino/config.py").open("a") as file:
+        file.write("dec_layers = 2\n")  # transformers' detector has at least two
+    tiny_segmenters.save_sam(root / "sam")
+    tiny_segmenters.save_grounding_dino_hf(root / "dino_hf")
+    # Of 64 px the coarsest features are one pixel, which its normalisation refuses for a single image.
+    GroundingDinoImageProcessor(size={"shortest_edge": 128, "longest_edge": 192}).save_pretrained(root / "dino_hf")
+    tiny_segmenters.save_sam_hf(root / "sam_hf")
+    return root
 
 
 def meta(*shape: int, grad: bool = False) -> torch.Tensor:
@@ -66,6 +88,83 @@ def test_weights_are_those_of_the_real_models(make_params, tiny: Path) -> None:
     assert calls.latent == 4 * 4 * 8 * 8
     assert calls.decode_native.flops == pytest.approx(4 * calls.decode.flops)
     assert calls.replay.flops > 2 * calls.denoise.flops * 0.9 and calls.replay_maps.kept > calls.replay.kept > 0
+
+
+def test_llava_costs_what_its_layers_say(make_params, tmp_path: Path) -> None:
+    """Vicuna's 32 layers hold 4 * 4096^2 + 3 * 4096 * 11008 weights each, and read 24^2 patches and 16 + 32 tokens.
+
+    Every weight costs two operations a token, and as much for the gradient into its input; attention has two products
+    of 2 * 624^2 * 4096 forward and five backward. CLIP's 303 M weights see 577 patches.
+    """
+    model = meta_architecture(build_captioner, "llava")
+    model.config.architectures = ["LlavaForConditionalGeneration"]
+    model.config.save_pretrained(tmp_path)
+    seen = captioned(make_params(captioner="llava", captioner_model=str(tmp_path), precision="bf16"))
+    tokens, weights = 24**2 + 16 + 32, 32 * (4 * 4096**2 + 3 * 4096 * 11008)
+    flops = 4 * weights * tokens + 32 * 7 * 2 * tokens**2 * 4096 + 4 * 303e6 * 577
+    assert seen.cost.flops == pytest.approx(flops, rel=0.02)
+    assert seen.weights == 2 * sum(w.numel() for w in model.parameters())
+
+
+@pytest.mark.parametrize("kind", ["blip", "git", "llava"])
+def test_every_captioner_is_counted(make_params, tiny: Path, kind: str) -> None:
+    """Of four bytes each, every weight takes two operations on the way there and two back, for more than one token."""
+    seen = captioned(make_params(captioner=kind, captioner_model=str(tiny / kind)))
+    held = sum(w.nbytes for w in load_file(tiny / kind / "model.safetensors").values())
+    assert seen.weights == pytest.approx(held, rel=0.05)
+    assert seen.cost.flops > held and seen.cost.kept > 0 and seen.uncounted == ()
+
+
+@pytest.mark.parametrize("kind", ["grounded_sam", "grounded_sam_hf"])
+def test_grounded_sam_is_counted_in_both_forms(make_params, grounded: Path, kind: str) -> None:
+    """As many bytes as the real models hold; of the original detector, counted as transformers' one, nearly as many."""
+    seen = segmented(make_params(**grounded_sam_params(grounded, kind)))
+    if kind == "grounded_sam_hf":
+        files = [load_file(grounded / name / "model.safetensors") for name in ("dino_hf", "sam_hf")]
+    else:
+        detector = build(str(grounded / "dino/config.py"), str(grounded / "dino/bert"), None)
+        files = [dict(detector.named_parameters()), torch.load(grounded / "sam/sam.pth", weights_only=True)]
+    assert seen.weights == pytest.approx(sum(w.nbytes for file in files for w in file.values()), rel=0.02)
+    assert seen.cost.flops > 0 and seen.uncounted == ()
+
+
+def test_a_file_that_is_not_at_hand_is_named(make_params, grounded: Path, tmp_path: Path) -> None:
+    values = grounded_sam_params(grounded, "grounded_sam")
+    values["grounded_sam"]["sam_model"] = str(tmp_path)
+    p = make_params(**values)
+    assert segmented(p).uncounted == ("Segment Anything (sam.pth is not downloaded yet)",)
+    assert 0 < segmented(p).weights < segmented(make_params(**grounded_sam_params(grounded, "grounded_sam"))).weights
+
+
+def test_a_detector_of_another_backbone_is_named(make_params, grounded: Path, tmp_path: Path) -> None:
+    values = grounded_sam_params(grounded, "grounded_sam")
+    config = tmp_path / "config.py"
+    config.write_text((grounded / "dino/config.py").read_text() + 'backbone = "swin_L_384_22k"\n')
+    values["grounded_sam"]["files"]["detector_config"] = str(config)
+    assert segmented(make_params(**values)).uncounted == ("Grounding DINO on swin_L_384_22k",)
+
+
+def test_the_dino_discriminator_trains_its_head(make_params, tiny: Path) -> None:
+    """Of width 16: a norm of 2 * 16, layers of 16 * 16 + 16 and of 16 + 1. Its gradients pass through the decoder."""
+    calls = measure(make_params(discriminator="dino", discriminator_model=str(tiny / "dino"), lambda_adv=0.5))
+    assert calls.trained["discriminator"] == 32 + 272 + 17
+    assert calls.adversary.flops > calls.discriminate.flops > calls.decode.flops and calls.uncounted == []
+
+
+def test_the_guard_adds_its_looks(make_params, tiny: Path) -> None:
+    """5 steps with a look every 2: before steps 0, 2 and 4 and at the end, at 3 images of 6 steps each."""
+    p = make_params(train_steps=5)
+    own = {"every": 2, "prompts": 3, "metric": "clip_score", "clip_model": str(tiny / "clip"), "clip_revision": None}
+    own |= {"feature_model": str(tiny / "dino"), "feature_revision": None}
+    section = GuardParams.model_validate(p.train.guard.model_dump() | own)
+    calls = Calls(denoise=Cost(1), decode=Cost(10), guard=Cost(100))
+    guarded = p.model_copy(update={"train": p.train.model_copy(update={"guard": section})})
+    assert guard(guarded, calls) == 4 * 3 * (6 + 10 + 100)
+    assert guard(p, calls) == 0
+    measured = measure(guarded)
+    clip, dino = (load_file(tiny / name / "model.safetensors") for name in ("clip", "dino"))
+    held = sum(w.nbytes for file in (clip, dino) for w in file.values())
+    assert measured.weights["guard"] == pytest.approx(held, rel=0.05) and measured.guard.flops > 0
 
 
 def test_a_part_that_is_switched_off_costs_nothing(make_params) -> None:

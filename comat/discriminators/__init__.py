@@ -34,7 +34,7 @@ def load_discriminator(params: Params, backbone: Backbone, generator: torch.Gene
 
     model, revision = params.discriminator_model, params.discriminator_revision
     if params.discriminator == "dino":
-        return DinoDiscriminator(model, revision, backbone, generator)
+        return DinoDiscriminator.load(model, revision, backbone, generator)
     source = Backbone.load(model, revision, precision=params.precision, device=backbone.device)
     ours, theirs = (model.unet.config.in_channels for model in (backbone, source))
     if ours != theirs:

@@ -18,19 +18,27 @@ class DinoDiscriminator(nn.Module):
     The paper does not say how its DINO judges. Here each patch is judged by itself, as the UNet judges each pixel.
     """
 
-    def __init__(self, model: str, revision: str | None, backbone: Backbone, generator: torch.Generator) -> None:
+    def __init__(
+        self, features: nn.Module, preprocess: Preprocess, backbone: Backbone, generator: torch.Generator
+    ) -> None:
         super().__init__()
-        self._backbone = backbone
-        self.features = _load(model, revision, backbone.dtype).to(backbone.device)
-        config = self.features.config
-        self._preprocess = Preprocess(model, revision, config.image_size)
-        width = config.hidden_size
+        self._backbone, self._preprocess = backbone, preprocess
+        self.features = features.to(backbone.device)
+        width = features.config.hidden_size
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
         with torch.no_grad():
             for layer in (self.head[1], self.head[3]):
                 layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) / width**0.5)
                 layer.bias.zero_()
         self.head.to(backbone.device)
+
+    @classmethod
+    def load(
+        cls, model: str, revision: str | None, backbone: Backbone, generator: torch.Generator
+    ) -> DinoDiscriminator:
+        """Features of a hub id or folder `model`."""
+        features = _load(model, revision, backbone.dtype)
+        return cls(features, Preprocess(model, revision, features.config.image_size), backbone, generator)
 
     def forward(self, z: Tensor) -> Tensor:
         """Logits (B, patches) that latents z (B, C, h, w) are the original model's."""

@@ -6,20 +6,18 @@ from dataclasses import dataclass, field
 
 import torch
 from peft.tuners.lora import LoraLayer
-from torch import Tensor, nn
+from torch import Tensor
 
+from comat.captioners.preprocess import Preprocess
 from comat.diffusion.attention import MapRecording, recorded_maps
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import add_lora
+from comat.discriminators.dino import DinoDiscriminator
 from comat.discriminators.unet import UNetDiscriminator
 from comat.estimate.cost import NOTHING, Cost, cost
 from comat.estimate.meta import meta_backbone, meta_model
+from comat.estimate.seeing import Seen, captioned, guarded, segmented, size
 from comat.params import Params
-
-TOKENS, NOUNS = 16, 2
-"""Of a prompt, taken as typical: tokens that a captioner reads, and nouns that a segmenter looks for."""
-PIXELS_AND_TOKENS = ("blip", "clipseg")
-"""Kinds of captioners and segmenters whose `forward` takes pixels and tokens; the others are not counted."""
 
 
 @dataclass
@@ -38,6 +36,7 @@ class Calls:
     segment: Cost = NOTHING
     adversary: Cost = NOTHING  # the discriminator with gradients into the latents
     discriminate: Cost = NOTHING  # with gradients into its own weights, for one latent
+    guard: Cost = NOTHING  # the guard's judge and features
     weights: dict[str, int] = field(default_factory=dict)  # part → bytes of frozen weights
     trained: dict[str, int] = field(default_factory=dict)  # part → numbers that receive gradients
     merged: int = 0  # bytes of the weights that LoRA is merged into
@@ -57,19 +56,21 @@ def measure(p: Params) -> Calls:
     if p.concept_activation:
         latent = z.clone().requires_grad_()
         calls.image = cost(lambda: backbone.decode(latent), modules=[backbone.vae], inputs=[latent])
-        calls.image += _seen(calls, p, "captioner", 1, gradients=True)
+        calls.image += _take(calls, "captioner", captioned(p))
     if p.attribute_concentration:
-        calls.segment = _seen(calls, p, "segmenter", NOUNS, gradients=False)
+        calls.segment = _take(calls, "segmenter", segmented(p))
     if p.lambda_adv:
-        _discriminator(calls, p, z)
+        _discriminator(calls, p, backbone, z)
+    if p.train.guard.every:
+        calls.guard = _take(calls, "guard", guarded(p.train.guard, p.resolution))
     return calls
 
 
 def _sampling(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
     native = _meta(*backbone.latent_shape(p.native_resolution))
     calls.unet = sum(w.numel() for w in backbone.unet.parameters())
-    calls.weights["UNet"] = _bytes(backbone.unet)
-    calls.weights["autoencoder and text encoders"] = _bytes(backbone.vae, *backbone.text_encoders)
+    calls.weights["UNet"] = size(backbone.unet)
+    calls.weights["autoencoder and text encoders"] = size(backbone.vae, *backbone.text_encoders)
     calls.denoise, calls.denoise_native = _guided(backbone, z), _guided(backbone, native)
     calls.decode, calls.decode_native = cost(lambda: backbone.decode(z)), cost(lambda: backbone.decode(native))
     calls.encode = cost(lambda: backbone.encode_images(_meta(3, p.resolution, p.resolution)))
@@ -89,40 +90,30 @@ def _training(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
         calls.replay_maps = _guided(backbone, z, train=True, maps=maps)
 
 
-def _discriminator(calls: Calls, p: Params, z: Tensor) -> None:
-    if p.discriminator != "unet":
-        calls.uncounted.append(f"discriminator {p.discriminator}")
-        return
-    source = meta_backbone(p.discriminator_model, p.discriminator_revision, None, None, p.precision)
-    calls.weights["discriminator"] = _bytes(source.unet, source.vae, *source.text_encoders)
-    critic = UNetDiscriminator(source, p.lora_rank, torch.Generator())
+def _discriminator(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
+    name, revision, generator = p.discriminator_model, p.discriminator_revision, torch.Generator()
+    if p.discriminator == "dino":
+        features = meta_model("discriminator_model", name, revision, p.precision, base=True)
+        preprocess = Preprocess(name, revision, features.config.image_size)
+        critic, parts = DinoDiscriminator(features, preprocess, backbone, generator), [backbone.vae]
+        calls.weights["discriminator"] = size(features)
+    else:
+        source = meta_backbone(name, revision, None, None, p.precision)
+        critic, parts = UNetDiscriminator(source, p.lora_rank, generator), [source.unet]
+        calls.weights["discriminator"] = size(source.unet, source.vae, *source.text_encoders)
     calls.trained["discriminator"] = sum(w.numel() for w in critic.trainable_parameters())
-    modules = [critic, source.unet]
+    modules = [critic, *parts]
     calls.discriminate = cost(lambda: critic(z), modules=modules)
     latent = z.clone().requires_grad_()
     frozen = [module.requires_grad_(False) for module in modules]
     calls.adversary = cost(lambda: critic(latent), modules=frozen, inputs=[latent])
 
 
-def _seen(calls: Calls, p: Params, role: str, questions: int, gradients: bool) -> Cost:
-    """One image through the captioner or segmenter; every question comes with the image of its own."""
-    kind, name = getattr(p, role), f"{role}_model"
-    if kind == "grounded_sam":  # its packages' files say nothing before they are read
-        calls.uncounted.append(f"{role} {kind}")
-        return NOTHING
-    model = meta_model(name, getattr(p, name), getattr(p, f"{role}_revision"), p.precision)
-    calls.weights[role] = _bytes(model)
-    if kind == "grounded_sam_hf":
-        sam = meta_model("sam_model", p.grounded_sam.sam_model, p.grounded_sam.sam_revision, p.precision)
-        calls.weights[role] += _bytes(sam)
-    if kind not in PIXELS_AND_TOKENS:
-        calls.uncounted.append(f"{role} {kind}")
-        return NOTHING
-    side = model.config.vision_config.image_size
-    pixels = torch.empty(questions, 3, side, side, device="meta", dtype=model.dtype, requires_grad=gradients)
-    tokens = torch.empty(questions, TOKENS, dtype=torch.long, device="meta")
-    into = {"modules": [model], "inputs": [pixels]} if gradients else {}
-    return cost(lambda: model(pixel_values=pixels, input_ids=tokens).logits, **into)
+def _take(calls: Calls, part: str, seen: Seen) -> Cost:
+    """Note the weights of a part and what of it could not be counted; its cost."""
+    calls.weights[part] = seen.weights
+    calls.uncounted += seen.uncounted
+    return seen.cost
 
 
 def _guided(backbone: Backbone, z: Tensor, train: bool = False, maps: MapRecording | None = None) -> Cost:
@@ -135,7 +126,3 @@ def _guided(backbone: Backbone, z: Tensor, train: bool = False, maps: MapRecordi
 
 def _meta(*shape: int) -> Tensor:
     return torch.empty(1, *shape, device="meta")
-
-
-def _bytes(*modules: nn.Module) -> int:
-    return sum(w.nbytes for module in modules for w in module.parameters())

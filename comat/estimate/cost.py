@@ -31,11 +31,17 @@ class Cost:
 NOTHING = Cost()
 
 
-class _FusedAttention(TorchFunctionMode):
-    """Attention as on a device: fused. On the meta device it would be spelled out, its probabilities kept."""
+class _AsOnDevice(TorchFunctionMode):
+    """What the meta device cannot do, or does differently.
+
+    Attention is fused; it would be spelled out, its probabilities kept. Models ask about values to see that their
+    inputs fit or need no mask; there are no values, and the answer is yes.
+    """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if func in (Tensor.item, Tensor.__bool__) and args[0].is_meta and args[0].dtype == torch.bool:
+            return True
         if func is not F.scaled_dot_product_attention:
             return func(*args, **kwargs)
         q, k, v = args[:3] if len(args) >= 3 else (kwargs[name] for name in ("query", "key", "value"))
@@ -61,7 +67,7 @@ def cost(call: Callable[[], Tensor], *, modules: Iterable[nn.Module] = (), input
         return tensor
 
     with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(bool(receivers)):
-        with saved_tensors_hooks(keep, lambda tensor: tensor), _FusedAttention():
+        with saved_tensors_hooks(keep, lambda tensor: tensor), _AsOnDevice():
             result = call().float().sum()
         if receivers:
             result.backward(inputs=receivers)

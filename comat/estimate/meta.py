@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import transformers
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
-from transformers import AutoConfig, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import AutoConfig, AutoModel, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from comat.diffusion.backbone import DTYPES, Backbone
 from comat.diffusion.tokenizers import load_tokenizers
@@ -40,16 +42,25 @@ def meta_backbone(model: str, revision: str | None, vae: str | None, vae_revisio
     return Backbone(modules[0], modules[1], modules[2:], tokenizers, {}, zero)
 
 
-def meta_model(key: str, model: str, revision: str | None, dtype: str) -> nn.Module:
+def meta_model(key: str, model: str, revision: str | None, dtype: str, base: bool = False) -> nn.Module:
     """A model of transformers on the meta device, of the class that its configuration names.
+
+    base: without the head for its task, as `AutoModel` loads it.
 
     Raises:
         UserError: if its configuration cannot be had.
     """
     try:
         config = AutoConfig.from_pretrained(model, revision=revision)
-        kind = getattr(transformers, config.architectures[0])
+        kind = AutoModel.from_config if base else getattr(transformers, config.architectures[0])
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{key} {model!r}: cannot read its configuration: {first_line(error)}") from None
+    return emptied(lambda: kind(config), dtype)
+
+
+def emptied(build: Callable[[], nn.Module], dtype: str) -> nn.Module:
+    """The module that `build` makes, frozen, without storage."""
     with torch.device("meta"):
-        return nn.Module.to(kind(config), DTYPES[dtype]).requires_grad_(False).eval()
+        module = build()
+    # To the device once more: some weights are made by `torch.Tensor(size)`, which no device's context reaches.
+    return nn.Module.to(module, "meta", DTYPES[dtype]).requires_grad_(False).eval()

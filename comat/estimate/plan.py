@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 from comat.estimate.calls import Calls
 from comat.estimate.cost import Cost
@@ -36,6 +37,16 @@ def iteration(p: Params, c: Calls) -> dict[str, Cost]:
     }
 
 
+def guard(p: Params, c: Calls) -> float:
+    """Operations of the guard's looks at its prompts, one at the end among them, if patience never ends the run."""
+    own = p.train.guard
+    if not own.every:
+        return 0.0
+    looks = ceil(p.train_steps / own.every) + 1
+    image = c.denoise.flops * p.sampling_steps + c.decode.flops + c.guard.flops
+    return looks * own.prompts * image
+
+
 def memory(p: Params, c: Calls) -> dict[str, float]:
     """Bytes on the device while `train` runs, by part; activations are those of the phase that keeps the most."""
     chunk = min(p.train.device_batch, max(p.global_batch, p.image_batch))
@@ -63,7 +74,7 @@ def work(p: Params, c: Calls, n: Counts) -> dict[str, float | None]:
         "reference_latents": _times(_used(p.reference_latents.count, n.train), sample),
         "image_latents": _times(_used(p.image_latents.count, n.images), c.encode.flops),
         "base_samples": samples,
-        "train": p.train_steps * sum(part.flops for part in iteration(p, c).values()),
+        "train": p.train_steps * sum(part.flops for part in iteration(p, c).values()) + guard(p, c),
         "samples": samples,
     }
 

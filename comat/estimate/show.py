@@ -13,7 +13,8 @@ from comat.coco import captions_by_file
 from comat.diffusion.backbone import DTYPES, choose_device
 from comat.estimate.calls import measure
 from comat.estimate.cost import matmul_rate
-from comat.estimate.plan import Counts, disk, iteration, memory, warmup_memory, work
+from comat.estimate.plan import Counts, disk, guard, iteration, memory, warmup_memory, work
+from comat.models.names import judges
 from comat.params import Params
 from comat.store import PROMPTS, read_table
 
@@ -47,6 +48,8 @@ def show_estimate(params: Params, data: Path, console: Console) -> None:
     console.print(_table("memory of train", [*rows, ("total", decimal(int(sum(held.values()))))]))
     parts = {part: cost.flops for part, cost in iteration(params, calls).items()}
     parts["total"] = sum(parts.values())
+    looks = guard(params, calls)
+    parts |= {"the guard, in the whole run": looks} if looks else {}
     rows = [(part, f"{flops / 1e9:,.0f} GFLOP", _time(flops / rate)) for part, flops in parts.items()]
     console.print(_table("one iteration of train", rows))
     left = disk(params, calls, known)
@@ -55,15 +58,18 @@ def show_estimate(params: Params, data: Path, console: Console) -> None:
         for stage, flops in work(params, calls, known).items()
     ]
     console.print(_table("time and disk of every stage", rows))
-    console.print(_limits(calls.uncounted, warmup_memory(params, calls), None in left.values()), highlight=False)
+    judging = list(dict.fromkeys(model.name for model in judges(params) if model.name))
+    limits = _limits(calls.uncounted, judging, warmup_memory(params, calls), None in left.values())
+    console.print(limits, highlight=False)
 
 
-def _limits(uncounted: list[str], warmup: float, unknown: bool) -> str:
+def _limits(uncounted: list[str], judging: list[str], warmup: float, unknown: bool) -> str:
     lines = [
         f"The stage warmup trains in float32 and needs {decimal(int(warmup))}." if warmup else "",
         "Not in it: the program and its libraries (0.5 to 1 GB on a CPU), the allocator's reserve, loading, reading "
         "and writing, the stages prompts, entities and evaluate, downloads, and what DVC's cache holds besides.",
-        f"Not counted: the operations and activations of {' and '.join(uncounted)}." if uncounted else "",
+        f"Not counted: weights, operations and activations of {' and '.join(uncounted)}." if uncounted else "",
+        f"Nor are the models that judge, in the stage evaluate: {', '.join(judging)}." if judging else "",
         "Unknown: how many prompts or images there are; `dvc repro prompts` tells, or the stage's count."
         if unknown
         else "",

@@ -76,6 +76,19 @@ def _text_encoder(tokenizer: PreTrainedTokenizerBase, bert: BertModel) -> Iterat
             setattr(module, name, value)
 
 
+def configuration(config: str) -> Path:
+    """The file of a configuration: one of groundingdino-py's own by name, or a path.
+
+    Raises:
+        UserError: if there is neither.
+    """
+    path = CONFIGS / config if (CONFIGS / config).is_file() else Path(config)
+    if not path.is_file():
+        known = ", ".join(sorted(p.name for p in CONFIGS.glob("GroundingDINO*.py")))
+        raise UserError(f"segmenter: no Grounding DINO configuration {config!r}; expected a path or one of {known}")
+    return path
+
+
 def build(config: str, text_encoder: str, revision: str | None) -> nn.Module:
     """The detector without weights.
 
@@ -85,10 +98,7 @@ def build(config: str, text_encoder: str, revision: str | None) -> nn.Module:
     Raises:
         UserError: if either is missing.
     """
-    path = CONFIGS / config if (CONFIGS / config).is_file() else Path(config)
-    if not path.is_file():
-        known = ", ".join(sorted(p.name for p in CONFIGS.glob("GroundingDINO*.py")))
-        raise UserError(f"segmenter: no Grounding DINO configuration {config!r}; expected a path or one of {known}")
+    path = configuration(config)
     tokenizer = loaded(
         text_encoder,
         "the text encoder's tokenizer",

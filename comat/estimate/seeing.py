@@ -1,0 +1,190 @@
+"""The models that look at one image, on the meta device: captioners, segmenters, the guard's judge and features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from groundingdino.util.slconfig import SLConfig
+from torch import Tensor, nn
+from transformers import (
+    BaseImageProcessor,
+    BertConfig,
+    GroundingDinoConfig,
+    GroundingDinoForObjectDetection,
+    SwinConfig,
+)
+from transformers.utils import cached_file
+
+from comat.diffusion.backbone import DTYPES
+from comat.estimate.cost import NOTHING, Cost, cost
+from comat.estimate.meta import emptied, meta_model
+from comat.hub import loaded
+from comat.params import GuardParams, Params
+
+TOKENS, NOUNS = 16, 2
+"""Of a prompt, taken as typical: tokens that a captioner reads, and nouns that a segmenter looks for."""
+QUESTION = 32
+"""Tokens of LLaVA's question, besides those of the image."""
+SWINS = {
+    "swin_T_224_1k": (96, [2, 2, 6, 2], [3, 6, 12, 24], 7),
+    "swin_B_384_22k": (128, [2, 2, 18, 2], [4, 8, 16, 32], 12),
+}
+"""Backbones of groundingdino-py's two configurations: width, depths, heads and window (Liu et al. 2021)."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found: the cost of one image, bytes of the weights, and the names of what could not be counted."""
+
+    cost: Cost = NOTHING
+    weights: int = 0
+    uncounted: tuple[str, ...] = ()
+
+    def __add__(self, other: Seen) -> Seen:
+        return Seen(self.cost + other.cost, self.weights + other.weights, self.uncounted + other.uncounted)
+
+
+def captioned(p: Params) -> Seen:
+    """One image and its prompt through the captioner, with gradients into the pixels."""
+    model = meta_model("captioner_model", p.captioner_model, p.captioner_revision, p.precision)
+    vision = model.config.vision_config
+    pixels, tokens, scored = _pixels(model, vision.image_size).requires_grad_(), TOKENS, {}
+    if p.captioner == "llava":  # every patch is a token; only the answer is scored
+        tokens += QUESTION + (vision.image_size // vision.patch_size) ** 2
+        scored = {"use_cache": False, "logits_to_keep": TOKENS + 1}
+    ids = _ids(1, tokens)
+    return Seen(
+        cost(lambda: model(pixel_values=pixels, input_ids=ids, **scored).logits, modules=[model], inputs=[pixels]),
+        size(model),
+    )
+
+
+def segmented(p: Params) -> Seen:
+    """One image and its nouns through the segmenter."""
+    if p.segmenter == "clipseg":  # every noun comes with an image of its own
+        model = meta_model("segmenter_model", p.segmenter_model, p.segmenter_revision, p.precision)
+        pixels = _pixels(model, model.config.vision_config.image_size, NOUNS)
+        return Seen(cost(lambda: model(pixel_values=pixels, input_ids=_ids(NOUNS, TOKENS)).logits), size(model))
+    return _packages(p) if p.segmenter == "grounded_sam" else _transformers(p)
+
+
+def guarded(own: GuardParams, resolution: int) -> Seen:
+    """One image of the guard through its judge and its features; the shapes world's oracle is no model."""
+    features = meta_model("train.guard.feature_model", own.feature_model, own.feature_revision, "fp32", base=True)
+    seen = Seen(cost(lambda: features(pixel_values=_pixels(features, resolution)).pooler_output), size(features))
+    if own.metric == "clip_score":
+        clip = meta_model("train.guard.clip_model", own.clip_model, own.clip_revision, "fp32")
+        pixels, text = _pixels(clip, clip.config.vision_config.image_size), _ids(1, TOKENS)
+        seen += Seen(cost(lambda: clip.get_image_features(pixel_values=pixels).pooler_output), size(clip))
+        seen += Seen(cost(lambda: clip.get_text_features(input_ids=text).pooler_output))
+    return seen
+
+
+def _transformers(p: Params) -> Seen:
+    source, own = (p.segmenter_model, p.segmenter_revision), p.grounded_sam
+    settings, _ = loaded(
+        source[0],
+        "image processor",
+        lambda: BaseImageProcessor.get_image_processor_dict(source[0], revision=source[1]),
+    )
+    detector = meta_model("segmenter_model", *source, "fp32")
+    sam = meta_model("grounded_sam.sam_model", own.sam_model, own.sam_revision, "fp32")
+    sam.vision_encoder.to(DTYPES[p.precision])
+    pixels = _pixels(sam, sam.config.vision_config.image_size)
+
+    def masks() -> Tensor:
+        seen = sam.get_image_embeddings(pixels.to(DTYPES[p.precision])).float()
+        boxes = torch.empty(1, NOUNS, 4, device="meta")
+        return sam(image_embeddings=seen, input_boxes=boxes, multimask_output=False).pred_masks
+
+    found = _detected(detector, settings["size"]["shortest_edge"])
+    return found + Seen(_on_meta(masks), size(sam))
+
+
+def _packages(p: Params) -> Seen:
+    """The original packages. Detectors are counted as transformers', the same model; SAM's size stands in its file."""
+    from comat.segmenters.grounding_dino import SHORTEST, configuration
+
+    own, files = p.grounded_sam, p.grounded_sam.files
+    seen = _original_sam(own.sam_model, own.sam_revision, files.sam, p.precision)
+    settings = SLConfig.fromfile(str(configuration(files.detector_config)))
+    if settings.backbone not in SWINS:
+        return seen + Seen(uncounted=(f"Grounding DINO on {settings.backbone}",))
+    text = loaded(
+        files.text_encoder,
+        "the text encoder's configuration",
+        lambda: BertConfig.from_pretrained(files.text_encoder, revision=files.text_encoder_revision),
+    )
+    return seen + _detected(emptied(lambda: _detector(settings, text), "fp32"), SHORTEST)
+
+
+def _detector(settings: SLConfig, text: BertConfig) -> GroundingDinoForObjectDetection:
+    width, depths, heads, window = SWINS[settings.backbone]
+    swin = SwinConfig(embed_dim=width, depths=depths, num_heads=heads, window_size=window, out_indices=[2, 3, 4])
+    config = GroundingDinoConfig(
+        backbone_config=swin,
+        text_config=text,
+        num_queries=settings.num_queries,
+        encoder_layers=settings.enc_layers,
+        decoder_layers=settings.dec_layers,
+        encoder_ffn_dim=settings.dim_feedforward,
+        decoder_ffn_dim=settings.dim_feedforward,
+        d_model=settings.hidden_dim,
+    )
+    return GroundingDinoForObjectDetection(config)
+
+
+def _original_sam(model: str, revision: str | None, file: str, dtype: str) -> Seen:
+    """Segment Anything of its package, if its file is at hand: it is not downloaded for an estimate."""
+    from comat.segmenters.sam import build
+
+    try:
+        path = cached_file(model, file, revision=revision, local_files_only=True)
+    except OSError:
+        return Seen(uncounted=(f"Segment Anything ({file} is not downloaded yet)",))
+    weights = torch.load(path, map_location="meta", weights_only=True, mmap=True)
+    sam = emptied(lambda: build(weights), "fp32")
+    sam.image_encoder.to(DTYPES[dtype])
+    side = sam.image_encoder.img_size
+    pixels = torch.empty(1, 3, side, side, device="meta", dtype=DTYPES[dtype])
+
+    def masks() -> Tensor:
+        seen, boxes = sam.image_encoder(pixels).float(), torch.empty(NOUNS, 4, device="meta")
+        sparse, dense = sam.prompt_encoder(points=None, boxes=boxes, masks=None)
+        return sam.mask_decoder(
+            image_embeddings=seen,
+            image_pe=sam.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+        )[0]
+
+    return Seen(_on_meta(masks), size(sam))
+
+
+def _detected(detector: nn.Module, side: int) -> Seen:
+    pixels, ids = _pixels(detector, side), _ids(1, TOKENS)
+    mask = torch.ones(1, side, side, device="meta", dtype=torch.long)
+    read = {"attention_mask": torch.ones_like(ids), "pixel_mask": mask}
+    return Seen(_on_meta(lambda: detector(pixel_values=pixels, input_ids=ids, **read).logits), size(detector))
+
+
+def _on_meta(call: Callable[[], Tensor]) -> Cost:
+    """For models that make tensors of their own while they run."""
+    with torch.device("meta"):
+        return cost(call)
+
+
+def _pixels(model: nn.Module, side: int, count: int = 1) -> Tensor:
+    return torch.empty(count, 3, side, side, device="meta", dtype=model.dtype)
+
+
+def _ids(count: int, length: int) -> Tensor:
+    return torch.empty(count, length, device="meta", dtype=torch.long)
+
+
+def size(*modules: nn.Module) -> int:
+    """Bytes of their weights."""
+    return sum(w.nbytes for module in modules for w in module.parameters())
