@@ -89,6 +89,24 @@ def test_means_of_one_model_by_hand(make_params) -> None:
     assert means(make_params(), scores)["total"] == pytest.approx(expected)
 
 
+def test_the_total_of_geneval_is_the_mean_over_its_tags(make_params) -> None:
+    """Counting (1, 0) and colour (1 in all of 4): 1/2 and 1, so 3/4; over the 6 images it would be 5/6.
+
+    Of counting's prompts both are right, one is, or none: 1, 1/2, 0. Colour's are always right, so the
+    total lies between 1/2 and 1. The base is wrong in all of counting: 1/2, whatever is drawn. The gain is 1/4.
+    """
+    tuned = [("a", 1.0, "counting"), ("b", 0.0, "counting"), *((name, 1.0, "colors") for name in "cdef")]
+    base = [("a", 0.0, "counting"), *tuned[1:]]
+    scores = [row("base", *own) for own in base] + [row("tuned", *own) for own in tuned]
+    total = comparison(make_params(), [own | {"benchmark": "geneval"} for own in scores])["total"]
+    assert (total["tuned"], total["tuned_low"], total["tuned_high"], total["n"]) == (0.75, 0.5, 1.0, 6)
+    assert (total["base"], total["base_low"], total["base_high"]) == (0.5, 0.5, 0.5)
+    assert (total["gain"], total["gain_low"], total["gain_high"]) == (0.25, 0.0, 0.5)
+    assert comparison(make_params(), scores)["total"]["tuned"] == pytest.approx(5 / 6)
+    peer = means(make_params(), [row("peer", *own) | {"benchmark": "geneval"} for own in tuned])
+    assert (peer["total"]["value"], peer["total"]["value_low"], peer["counting"]["value"]) == (0.75, 0.5, 0.5)
+
+
 class Brightness(nn.Module):
     """One feature: the sum of an image's values."""
 

@@ -21,13 +21,28 @@ def mean_interval(
     Raises:
         ValueError: if there are no values, or the lengths differ.
     """
+    return mean_of_means_interval([(values, groups)], resamples, seed)
+
+
+def mean_of_means_interval(
+    parts: Sequence[tuple[Sequence[float], Sequence[str]]], resamples: int, seed: int
+) -> tuple[float, float, float]:
+    """The mean of the means of several parts, (values, groups) each as above; the prompts of each are drawn apart.
+
+    Raises:
+        ValueError: if a part has no values, or its lengths differ.
+    """
+    rng = generator(seed, "bootstrap")
+    means = np.mean([_resampled(values, groups, resamples, rng) for values, groups in parts], axis=0)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(np.mean([np.asarray(values, float).mean() for values, _ in parts])), float(low), float(high)
+
+
+def _resampled(values: Sequence[float], groups: Sequence[str], resamples: int, rng: torch.Generator) -> np.ndarray:
+    """(resamples,) means of values whose groups are drawn with replacement."""
     if len(values) != len(groups) or not len(values):
         raise ValueError(f"expected equally many values and groups, at least one: {len(values)}, {len(groups)}")
-    own = np.asarray(values, float)
     names, member = np.unique(np.asarray(groups), return_inverse=True)
-    sums, sizes = np.bincount(member, own), np.bincount(member)
-    rng = generator(seed, "bootstrap")
+    sums, sizes = np.bincount(member, np.asarray(values, float)), np.bincount(member)
     drawn = torch.randint(len(names), (resamples, len(names)), generator=rng).numpy()
-    means = sums[drawn].sum(1) / sizes[drawn].sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(own.mean()), float(low), float(high)
+    return sums[drawn].sum(1) / sizes[drawn].sum(1)

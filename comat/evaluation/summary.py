@@ -7,8 +7,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from comat.errors import UserError
-from comat.evaluation.statistics import mean_interval
+from comat.evaluation.statistics import mean_of_means_interval
 from comat.params import Params
+
+CATEGORY_MEANS = ("geneval",)
+"""Benchmarks whose overall score is published as the mean over their categories; of the others it is that of images."""
 
 
 def by_benchmark(scores: Sequence[dict]) -> dict[str, list[dict]]:
@@ -40,7 +43,7 @@ def paired(scores: Sequence[dict]) -> list[tuple[dict, dict]]:
 def comparison(params: Params, scores: Sequence[dict]) -> dict[str, dict[str, float]]:
     """Category → base, tuned and gain of one benchmark, each with its 95% interval; the last is `total`.
 
-    Details that are a number in every row are averaged as well, to `base_<detail>` and `tuned_<detail>`.
+    Details that are a number in every row are averaged as well, over images, to `base_<detail>` and `tuned_<detail>`.
 
     Raises:
         UserError: if base and tuned samples are not pairs.
@@ -48,10 +51,10 @@ def comparison(params: Params, scores: Sequence[dict]) -> dict[str, dict[str, fl
     details = _numbers(scores)
 
     def row(pairs: Sequence[tuple[dict, dict]]) -> dict[str, float]:
-        groups = [base["prompt_id"] for base, _ in pairs]
+        rows = [base for base, _ in pairs]
         base, tuned = ([pair[side]["value"] for pair in pairs] for side in (0, 1))
-        found = _interval(params, "base", base, groups) | _interval(params, "tuned", tuned, groups)
-        found |= _interval(params, "gain", [t - b for b, t in zip(base, tuned, strict=True)], groups)
+        found = _interval(params, "base", base, rows) | _interval(params, "tuned", tuned, rows)
+        found |= _interval(params, "gain", [t - b for b, t in zip(base, tuned, strict=True)], rows)
         found["n"] = len(pairs)
         for side, model in enumerate(("base", "tuned")):
             found |= {
@@ -67,8 +70,7 @@ def means(params: Params, scores: Sequence[dict]) -> dict[str, dict[str, float]]
     details = _numbers(scores)
 
     def row(own: Sequence[dict]) -> dict[str, float]:
-        groups = [entry["prompt_id"] for entry in own]
-        found = _interval(params, "value", [entry["value"] for entry in own], groups)
+        found = _interval(params, "value", [entry["value"] for entry in own], own)
         means = {name: _mean([values[_key(entry)] for entry in own]) for name, values in details.items()}
         return {**found, "n": len(own), **means}
 
@@ -80,8 +82,14 @@ def _by_category(entries: Sequence, category: Callable, row: Callable[[Sequence]
     return {**{name: row([e for e in entries if category(e) == name]) for name in names}, "total": row(entries)}
 
 
-def _interval(params: Params, name: str, values: Sequence[float], groups: Sequence[str]) -> dict[str, float]:
-    mean, low, high = mean_interval(values, groups, params.evaluate.bootstrap, params.seed)
+def _interval(params: Params, name: str, values: Sequence[float], rows: Sequence[dict]) -> dict[str, float]:
+    """Of values that belong to `rows`: their mean, or the mean of their categories' means."""
+    parts: dict[str, tuple[list[float], list[str]]] = defaultdict(lambda: ([], []))
+    for value, row in zip(values, rows, strict=True):
+        own, groups = parts[row["category"] if row["benchmark"] in CATEGORY_MEANS else ""]
+        own.append(value)
+        groups.append(row["prompt_id"])
+    mean, low, high = mean_of_means_interval(list(parts.values()), params.evaluate.bootstrap, params.seed)
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
