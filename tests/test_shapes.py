@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import pre_tokenizers
 
 from comat.shapes.captions import describe, parse_prompt
 from comat.shapes.oracle import judge, read_image
@@ -97,6 +101,24 @@ def test_the_tokenizer_knows_every_word_as_one_token() -> None:
     for word in words():
         assert len(tokenizer(word).input_ids) == 3, word
     assert tokenizer.decode(tokenizer("a façade!").input_ids, skip_special_tokens=True).startswith("a fa")
+
+
+def test_the_tokenizer_encodes_every_byte() -> None:
+    """Each of the 256 bytes has a symbol within a word and one at its end."""
+    symbols = set(pre_tokenizers.ByteLevel.alphabet())
+    assert len(symbols) == 256
+    assert symbols | {f"{symbol}</w>" for symbol in symbols} <= clip_tokenizer().get_vocab().keys()
+
+
+def test_the_tokenizer_is_the_same_in_every_call_and_process() -> None:
+    """Its merges tie often; the library once broke ties by a hash table of its own, other in every call."""
+    here = {clip_tokenizer().backend_tokenizer.to_str() for _ in range(8)}
+    code = "from comat.shapes.recipe.tokenizers import clip_tokenizer as t; print(t().backend_tokenizer.to_str())"
+    for seed in ("1", "2"):
+        own = os.environ | {"PYTHONHASHSEED": seed}
+        made = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, env=own)
+        here.add(made.stdout.strip())
+    assert len(here) == 1
 
 
 def test_the_diseases_are_as_strong_as_their_parameters() -> None:
