@@ -93,12 +93,12 @@ class Processes:
         return dict(zip(values, found[len(weights) :], strict=True))
 
     @contextlib.contextmanager
-    def directory(self, stage: str, params: Params, inputs: Iterable[Path]) -> Iterator[Path]:
+    def directory(self, stage: str, params: Params, models: Path, inputs: Iterable[Path]) -> Iterator[Path]:
         """`stage_directory` for all, held by the main process; the others only learn its name."""
         if not self.main:
             yield self.from_main(lambda: None)
             return
-        with stage_directory(stage, params, inputs) as work:
+        with stage_directory(stage, params, models, inputs) as work:
             yield self.from_main(lambda: work)
 
     def wait(self) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from comat.errors import UserError
-from comat.models.names import local_models
+from comat.models.lock import FILE
 from comat.params import Params
 from comat.store import remove_parts, write_bytes
 
@@ -64,6 +64,11 @@ def work_directory(stage: str, print_: str) -> Iterator[Path]:
         lock.release()
 
 
-def stage_directory(stage: str, params: Params, inputs: Iterable[Path]) -> contextlib.AbstractContextManager[Path]:
-    """The working folder of a stage of the pipeline: of its parameters, inputs, local models and code."""
-    return work_directory(stage, fingerprint(params.model_dump(), [*inputs, *local_models(params)]))
+def stage_directory(
+    stage: str, params: Params, models: Path, inputs: Iterable[Path]
+) -> contextlib.AbstractContextManager[Path]:
+    """The working folder of a stage of the pipeline: of its parameters, models, inputs and code.
+
+    Of the models the lock in the folder `models` stands for their files, which `pinned` has compared with it.
+    """
+    return work_directory(stage, fingerprint(params.model_dump(), [models / FILE, *inputs]))

@@ -20,7 +20,7 @@ def main() -> None:
     from comat.evaluation.sampling import draw_base
 
     inputs = [args.prompts, args.entities, args.warmup]
-    with join(params.device) as processes, processes.directory("base_samples", params, inputs) as work:
+    with join(params.device) as processes, processes.directory("base_samples", params, args.models, inputs) as work:
         draw_base(params, args.prompts, args.entities, args.warmup / "unet", work / "out", processes)
         if processes.main:
             publish(work / "out", args.out)

@@ -32,7 +32,7 @@ def main() -> None:
 
     section = params.image_latents
     inputs = [Path(section.captions)] if section.captions else []
-    with join(params.device) as processes, processes.directory("image_latents", params, inputs) as work:
+    with join(params.device) as processes, processes.directory("image_latents", params, args.models, inputs) as work:
         captions = choose(section, params.seed)
         counts = encode(params, captions.pairs, work, processes)
         if not processes.main:

@@ -35,7 +35,10 @@ def main() -> None:
             latents = sample_latents(backbone, params, texts, keys, "reference", params.resolution)
             yield [Row(row["id"], z, row["text"]) for row, z in zip(part, latents, strict=True)]
 
-    with join(params.device) as processes, processes.directory("reference_latents", params, inputs) as work:
+    with (
+        join(params.device) as processes,
+        processes.directory("reference_latents", params, args.models, inputs) as work,
+    ):
         rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
         python_random(params.seed, "reference prompts").shuffle(rows)
         rows = rows[: section.count or len(rows)]

@@ -48,7 +48,10 @@ def main() -> None:
             encoded = zip(part, backbone.encode_images(small), strict=True)
             yield [Row(row["id"], latents, row["text"]) for row, latents in encoded]
 
-    with join(params.device) as processes, processes.directory("warmup_images", params, [args.prompts]) as work:
+    with (
+        join(params.device) as processes,
+        processes.directory("warmup_images", params, args.models, [args.prompts]) as work,
+    ):
         rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
         python_random(params.seed, "warmup prompts").shuffle(rows)
         rows = rows[: params.warmup_images.count] if params.warmup.steps else []

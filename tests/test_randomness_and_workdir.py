@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from comat.models.record import write_lock
 from comat.randomness import generator, noise, python_random
 from comat.workdir import fingerprint, stage_directory, work_directory
 
@@ -73,10 +74,11 @@ def test_another_local_model_is_another_run(make_params, tiny: Path, tmp_path: P
     params = make_params(base_model=str(tmp_path / "model"))
 
     def folder() -> str:
-        with stage_directory("s", params, []) as work:
+        write_lock(params, tmp_path / "models")
+        with stage_directory("s", params, tmp_path / "models", []) as work:
             return work.name
 
     before = folder()
     assert folder() == before
-    (tmp_path / "model" / "unet" / "config.json").write_text("{}")
+    (tmp_path / "model" / "unet" / "config.json").open("a").write(" ")
     assert folder() != before

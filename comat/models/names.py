@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from comat.params import Params
 
@@ -102,8 +101,3 @@ def with_revisions(params: Params, revisions: Mapping[str, str | None]) -> Param
             place = place[section]
         place[f"{name.removesuffix('_model')}_revision"] = revision
     return Params.model_validate(values)
-
-
-def local_models(params: Params) -> list[Path]:
-    """The models that are folders of the user's; the others are hub ids, which their revisions tell apart."""
-    return sorted({Path(model.name) for model in named_models(params) if model.name and Path(model.name).is_dir()})
