@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from comat.distributed import Processes
-from comat.store import TensorStoreWriter
+from comat.tensor_store import TensorStoreWriter
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ def main() -> None:
     from safetensors import SafetensorError
 
     from comat.diffusion.backbone import Backbone, choose_device
-    from comat.store import TensorStore
+    from comat.tensor_store import TensorStore
     from comat.training.warmup import warm_up
     from comat.workdir import stage_directory
 

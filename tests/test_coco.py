@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from comat.coco import Photo, Tally, captions_by_file, choose, fit, read_photo, read_photos
 from comat.errors import UserError
 from comat.params import ImageLatentsParams
-from comat.store import TensorStore, TensorStoreWriter
+from comat.tensor_store import TensorStore, TensorStoreWriter
 from tests.conftest import ROOT, run
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)

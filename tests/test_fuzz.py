@@ -23,7 +23,8 @@ from comat.models.files import check_complete
 from comat.models.lock import FILE, pinned
 from comat.models.names import ModelName
 from comat.params import PromptSource, load
-from comat.store import PROMPTS, TensorStore, TensorStoreWriter, read_safetensors, read_table, write_table
+from comat.store import PROMPTS, read_safetensors, read_table, write_table
+from comat.tensor_store import TensorStore, TensorStoreWriter
 from tests.imports import ROOT
 
 FUZZ = settings(

@@ -22,7 +22,8 @@ from comat.diffusion.load import load_backbone
 from comat.images import to_bytes
 from comat.params import Params
 from comat.randomness import generator, noise
-from comat.store import IMAGE_INDEX, TensorStore, read_safetensors, read_table
+from comat.store import IMAGE_INDEX, read_safetensors, read_table
+from comat.tensor_store import TensorStore
 from comat.training.data import TrainingData
 from comat.training.trainer import Trainer
 from tests.conftest import ROOT, run

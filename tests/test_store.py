@@ -9,7 +9,8 @@ import torch
 
 from comat import store
 from comat.errors import UserError
-from comat.store import PROMPTS, TensorStore, TensorStoreWriter, read_table, write_json, write_safetensors, write_table
+from comat.store import PROMPTS, read_table, write_json, write_safetensors, write_table
+from comat.tensor_store import TensorStore, TensorStoreWriter
 
 ROW = {"id": "a", "text": "a red ball", "source": "s", "category": "c", "split": "train"}
 

@@ -11,7 +11,8 @@ from comat.attribute_concentration import Entity
 from comat.errors import UserError
 from comat.params import Params
 from comat.randomness import generator
-from comat.store import ENTITIES, PROMPTS, TensorStore, read_table
+from comat.store import ENTITIES, PROMPTS, read_table
+from comat.tensor_store import TensorStore
 from comat.training.guard import set_apart
 from comat.training.step import Batch
 

@@ -22,7 +22,7 @@ from comat.images import read_rgb, to_bytes, write_png
 from comat.params import GuardParams, Params
 from comat.randomness import python_random
 from comat.sampling import sample_latents
-from comat.store import TensorStore
+from comat.tensor_store import TensorStore
 
 COLUMNS = ["iteration", "score", "frechet"]
 ORIGINALS = 256
