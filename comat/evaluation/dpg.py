@@ -12,8 +12,8 @@ from pathlib import Path
 
 from comat.evaluation.benchmark import Drawn, Score
 from comat.evaluation.formats.dpg import Question, read
+from comat.evaluation.questions import asked
 from comat.evaluation.vqa import BlipVqa
-from comat.images import read_rgb
 
 
 class Dpg:
@@ -35,12 +35,9 @@ class Dpg:
         Raises:
             UserError: if an image is missing or unreadable.
         """
-        for at in range(0, len(images), self.batch_size):
-            part = images[at : at + self.batch_size]
-            asked = [self.questions[image.text] for image in part]
-            pixels = [read_rgb(folder / image.path) for image in part]
-            found = self.vqa.yes(pixels, [[question.question for question in own] for own in asked])
-            for questions, probabilities in zip(asked, found, strict=True):
+        for groups, pixels in asked(self.questions, images, folder, self.batch_size):
+            found = self.vqa.yes(pixels, [[question.question for question in own] for own in groups])
+            for questions, probabilities in zip(groups, found, strict=True):
                 yield dpg_score(questions, [p > 0.5 for p in probabilities])
 
 

@@ -14,10 +14,10 @@ from huggingface_hub import hf_hub_download
 
 from comat.diffusion.backbone import DTYPES, choose_device
 from comat.errors import UserError
-from comat.evaluation.distances import distances
+from comat.evaluation.run import judge
 from comat.evaluation.sampling import undrawn
-from comat.evaluation.scores import SCORES, drawn, score
-from comat.evaluation.summary import by_benchmark, means
+from comat.evaluation.scores import drawn
+from comat.evaluation.summary import means
 from comat.hub import load_model, loaded
 from comat.images import write_image
 from comat.params import Params
@@ -60,7 +60,7 @@ def evaluate_peer(params: Params, peer: Peer, base: Path, out: Path) -> dict:
     if pipeline:
         _draw(params, pipeline, peer.name, todo, out)
     write_table(out / "index.parquet", index, IMAGE_INDEX)
-    return _judge(params, out)
+    return judge(params, drawn(out), means, lambda found: {"value": found[peer.name]}, out)
 
 
 def commit_of(peer: Peer) -> str | None:
@@ -123,16 +123,3 @@ def load_pipeline(peer: Peer, precision: str) -> DiffusionPipeline:
         lora = peer.lora
         loaded(lora, "LoRA", lambda: pipeline.load_lora_weights(lora, use_safetensors=True))
     return pipeline
-
-
-def _judge(params: Params, out: Path) -> dict:
-    images = drawn(out)
-    scores, evaluators = score(params, images)
-    metrics = {name: means(params, rows) for name, rows in by_benchmark(scores).items()}
-    for name, (found, models) in distances(params, images).items():
-        metrics[name] = {"value": found[images[0].model]}
-        evaluators[name] = models
-    write_table(out / "scores.parquet", scores, SCORES)
-    write_json(out / "evaluators.json", evaluators)
-    write_json(out / "metrics.json", metrics)
-    return metrics

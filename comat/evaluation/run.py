@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from comat.evaluation.benchmark import Drawn
 from comat.evaluation.distances import distances
 from comat.evaluation.scores import SCORES, drawn, score
 from comat.evaluation.summary import by_benchmark, comparison
@@ -18,16 +20,36 @@ def evaluate(params: Params, base: Path, tuned: Path, out: Path) -> dict:
         UserError: if base and tuned samples are not pairs, or a benchmark covers none of them.
     """
     images = drawn(base) + drawn(tuned)
-    scores, evaluators = score(params, images)
-    metrics = {name: comparison(params, rows) for name, rows in by_benchmark(scores).items()}
-    for name, (found, models) in distances(params, images).items():
-        metrics[name] = {**found, "ratio": found["tuned"] / found["base"]}
-        evaluators[name] = models
-    write_table(out / "scores.parquet", scores, SCORES)
-    write_json(out / "evaluators.json", evaluators)
-    write_json(out / "metrics.json", metrics)
+    metrics = judge(params, images, comparison, lambda found: {**found, "ratio": found["tuned"] / found["base"]}, out)
     main = next(iter(metrics.values()))
     # One label a bar: bars of equal labels would be stacked.
     lines = [f"{name} ({model}),{row[model]:.4f}" for name, row in main.items() for model in ("base", "tuned")]
     write_bytes(out / "categories.csv", "\n".join(["category,score", *lines, ""]).encode())
+    return metrics
+
+
+def judge(
+    params: Params,
+    images: Sequence[Drawn],
+    summary: Callable[[Params, Sequence[dict]], dict],
+    distance: Callable[[dict[str, float]], dict[str, float]],
+    out: Path,
+) -> dict:
+    """Write `scores.parquet`, `evaluators.json` and `metrics.json` of images; returns the metrics.
+
+    Args:
+        summary: from the rows of one benchmark to its metrics.
+        distance: from model → distance to the metrics of one distance.
+
+    Raises:
+        UserError: if a benchmark covers none of the images.
+    """
+    scores, evaluators = score(params, images)
+    metrics = {name: summary(params, rows) for name, rows in by_benchmark(scores).items()}
+    for name, (found, models) in distances(params, images).items():
+        metrics[name] = distance(found)
+        evaluators[name] = models
+    write_table(out / "scores.parquet", scores, SCORES)
+    write_json(out / "evaluators.json", evaluators)
+    write_json(out / "metrics.json", metrics)
     return metrics

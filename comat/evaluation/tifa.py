@@ -8,8 +8,8 @@ from pathlib import Path
 
 from comat.evaluation.benchmark import Drawn, Score
 from comat.evaluation.formats.tifa import Question, read
+from comat.evaluation.questions import asked
 from comat.evaluation.vqa import BlipVqa
-from comat.images import read_rgb
 
 
 class Tifa:
@@ -31,12 +31,9 @@ class Tifa:
         Raises:
             UserError: if an image is missing or unreadable.
         """
-        for at in range(0, len(images), self.batch_size):
-            part = images[at : at + self.batch_size]
-            asked = [self.questions[image.text] for image in part]
-            pixels = [read_rgb(folder / image.path) for image in part]
-            found = self.vqa.log_likelihoods(pixels, [[(q.question, q.choices) for q in own] for own in asked])
-            for questions, values in zip(asked, found, strict=True):
+        for groups, pixels in asked(self.questions, images, folder, self.batch_size):
+            found = self.vqa.log_likelihoods(pixels, [[(q.question, q.choices) for q in own] for own in groups])
+            for questions, values in zip(groups, found, strict=True):
                 yield tifa_score(questions, values)
 
 
