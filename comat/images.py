@@ -45,7 +45,7 @@ def read_rgb(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
     except FileNotFoundError:
-        raise UserError(f"{path}: this image is missing; run the samples stage again (dvc repro)") from None
+        raise UserError(f"{path}: this image is missing; run its stage again (dvc repro)") from None
     except (UnidentifiedImageError, OSError) as error:
         raise UserError(f"{path}: not readable as an image ({error}); run its stage again") from None
 

@@ -35,8 +35,9 @@ def main() -> None:
     from comat.reporting.table import result_table
 
     metrics = evaluate(params, args.base_samples, args.samples, args.out)
-    draw_pictures(params, args.base_samples, args.samples, args.out)
-    shown = read_shown(args.out / "scores.parquet", params.evaluate.grid_pairs)
+    count = params.evaluate.grid_pairs
+    shown = read_shown(args.out / "scores.parquet", count)
+    draw_pictures(shown, count, args.base_samples, args.samples, args.out)
     write_likelihood(params, shown, args.out)
     write_report(params, shown, Inputs(args.prompts, args.train / "curves.csv", args.base_samples), args.out)
     write_card(params, metrics, args.out)

@@ -21,6 +21,7 @@ from comat.evaluation.statistics import mean_interval
 from comat.evaluation.summary import comparison, means, paired
 from comat.images import read_rgb
 from comat.reporting.grid import pair_grid
+from comat.reporting.pairs import Pair, Shot
 from comat.reporting.table import result_table
 from comat.shapes.render import render
 from comat.shapes.scenes import Object, Scene
@@ -183,10 +184,8 @@ def test_the_table_reads_well() -> None:
 
 
 def test_the_grid_frames_the_better_image_green(tmp_path: Path) -> None:
-    path = str(tmp_path / save(tmp_path, "a", [Object("ball", "red", 0.5, 0.5, 0.2)]))
-    pair = tuple(
-        {**row(model, "a red ball", value), "path": path} for model, value in (("base", 20.0), ("tuned", 30.0))
-    )
+    path = tmp_path / save(tmp_path, "a", [Object("ball", "red", 0.5, 0.5, 0.2)])
+    pair = Pair("p", "a red ball", "color", 0, Shot(path, 20.0, {}), Shot(path, 30.0, {}))
     sheet = np.asarray(pair_grid([pair], (20.0, 30.0)))
     red, green = (np.argwhere((sheet == colour).all(2)) for colour in ((200, 50, 50), (30, 140, 60)))
     assert len(red) == pytest.approx(len(green), rel=0.01)

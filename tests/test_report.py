@@ -105,7 +105,7 @@ def test_wins_and_losses_are_of_the_main_benchmark(tmp_path: Path) -> None:
     write_table(tmp_path / "scores.parquet", rows, SCORES)
     shown = read_shown(tmp_path / "scores.parquet", 5)
     assert ([pair.text for pair in shown.gains], [pair.text for pair in shown.losses]) == (["a"], ["b"])
-    assert (shown.benchmark, shown.won, shown.lost, shown.total) == ("oracle", 1, 1, 3)
+    assert (shown.benchmark, shown.won, shown.lost, len(shown.every)) == ("oracle", 1, 1, 3)
     assert shown.gains[0].tuned == Shot(Path("tuned/a.png"), 1.0, {"missing": 1})
 
 

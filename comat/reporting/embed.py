@@ -6,9 +6,9 @@ import base64
 import io
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from comat.errors import UserError
+from comat.images import read_rgb
 
 EXACT = 128
 """Pixels of the longer side up to which an image is embedded without loss."""
@@ -22,13 +22,7 @@ def data_uri(path: Path, longest: int) -> str:
     Raises:
         UserError: if it is missing or not an image.
     """
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except FileNotFoundError:
-        raise UserError(f"{path}: this image is missing; run its stage again (dvc repro)") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise UserError(f"{path}: not readable as an image ({error}); run its stage again") from None
+    image = Image.fromarray(read_rgb(path))
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     data = io.BytesIO()
     image.save(data, "WEBP", lossless=max(image.size) <= EXACT, quality=QUALITY)

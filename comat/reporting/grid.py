@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from comat.images import read_rgb
+from comat.reporting.pairs import Pair
 
 GREEN, RED, INK, PAPER = (30, 140, 60), (200, 50, 50), (40, 40, 40), (255, 255, 255)
 GAP, TEXT, LABEL = 10, 46, 60
@@ -36,12 +36,12 @@ def comparison_grid(prompts: Sequence[str], images: Mapping[str, Sequence[np.nda
     return sheet
 
 
-def pair_grid(pairs: Sequence[tuple[dict, dict]], scale: tuple[float, float], columns: int = 4) -> Image.Image:
-    """Each pair of rows of `SCORES` side by side, base on the left, the prompt below.
+def pair_grid(pairs: Sequence[Pair], scale: tuple[float, float], columns: int = 4) -> Image.Image:
+    """The images of each pair side by side, base on the left, the prompt below.
 
     Frames are green at the upper end of `scale`, red at the lower one, and mixed between.
     """
-    size = read_rgb(Path(pairs[0][0]["path"])).shape[0]
+    size = read_rgb(pairs[0].base.path).shape[0]
     shown = max(size, 128 // size * size, size)
     width, height = 2 * shown + GAP, shown + TEXT
     rows = -(-len(pairs) // columns)
@@ -50,12 +50,12 @@ def pair_grid(pairs: Sequence[tuple[dict, dict]], scale: tuple[float, float], co
     draw.text((GAP, 6), "left: base, right: tuned, same noise; frame: from red to green the score", INK, font)
     for number, pair in enumerate(pairs):
         x, y = (number % columns) * (width + 2 * GAP) + GAP, (number // columns) * (height + GAP) + TEXT // 2
-        for offset, row in zip((0, shown + GAP), pair, strict=True):
-            picture = Image.fromarray(np.asarray(read_rgb(Path(row["path"]))))
+        for offset, shot in zip((0, shown + GAP), (pair.base, pair.tuned), strict=True):
+            picture = Image.fromarray(read_rgb(shot.path))
             sheet.paste(picture.resize((shown, shown), Image.Resampling.NEAREST), (x + offset, y))
             frame = [x + offset - 2, y - 2, x + offset + shown + 1, y + shown + 1]
-            draw.rectangle(frame, outline=_frame(row["value"], *scale), width=2)
-        lines = textwrap.wrap(pair[0]["text"], max(10, width // 6))[:3]
+            draw.rectangle(frame, outline=_frame(shot.score, *scale), width=2)
+        lines = textwrap.wrap(pair.text, max(10, width // 6))[:3]
         draw.text((x, y + shown + 4), "\n".join(lines), INK, font, spacing=1)
     return sheet
 

@@ -44,14 +44,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Shown:
-    """The pairs of a benchmark that are shown, and how many there are of each kind."""
+    """All pairs of a benchmark, those of them that are shown, and how many either model wins."""
 
     benchmark: str
+    every: Sequence[Pair]
     gains: Sequence[Pair]
     losses: Sequence[Pair]
     won: int
     lost: int
-    total: int
 
     @property
     def pairs(self) -> list[Pair]:
@@ -67,7 +67,7 @@ def read_shown(table: Path, count: int) -> Shown:
     benchmark, rows = next(iter(by_benchmark(read_table(table, SCORES)).items()))
     pairs = [_pair(base, tuned) for base, tuned in paired(rows)]
     won, lost = (in_turns(p for p in pairs if sign * p.gain > 0) for sign in (1, -1))
-    return Shown(benchmark, won[:count], lost[:count], len(won), len(lost), len(pairs))
+    return Shown(benchmark, pairs, won[:count], lost[:count], len(won), len(lost))
 
 
 def _pair(*rows: dict) -> Pair:

@@ -4,40 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from comat.evaluation.scores import SCORES
-from comat.evaluation.summary import by_benchmark, paired
 from comat.images import read_rgb
-from comat.params import Params
 from comat.reporting.grid import pair_grid
 from comat.reporting.overlays import attention_figure
-from comat.store import read_legend, read_safetensors, read_table
+from comat.reporting.pairs import Shown
+from comat.store import read_legend, read_safetensors
 
 
-def draw_pictures(params: Params, base: Path, tuned: Path, out: Path) -> None:
-    """Write `grid.png` (pairs as they come), `gains.png`, `losses.png`, `attention-<i>.png` into `out/pictures`.
+def draw_pictures(shown: Shown, count: int, base: Path, tuned: Path, out: Path) -> None:
+    """Write `grid.png` (`count` pairs as they come), `gains.png`, `losses.png`, `attention-<i>.png` to `out/pictures`.
 
-    Gains and losses of the first benchmark in `scores.parquet`, the largest first.
+    `base` and `tuned` are the folders of samples, with the attention maps.
     """
     pictures = out / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
-    scores = next(iter(by_benchmark(read_table(out / "scores.parquet", SCORES)).values()))
-    values = [row["value"] for row in scores]
-    pairs = paired(scores)
-    ordered = sorted(pairs, key=_gain)
-    chosen = {
-        "grid": pairs[:: max(1, len(pairs) // params.evaluate.grid_pairs)],
-        "gains": [pair for pair in reversed(ordered) if _gain(pair) > 0],
-        "losses": [pair for pair in ordered if _gain(pair) < 0],
-    }
-    for name, some in chosen.items():
-        if some:
-            sheet = pair_grid(some[: params.evaluate.grid_pairs], (min(values), max(values)))
-            sheet.save(pictures / f"{name}.png")
+    scores = [shot.score for pair in shown.every for shot in pair.shots.values()]
+    some = shown.every[:: max(1, len(shown.every) // count)][:count]
+    for name, pairs in {"grid": some, "gains": shown.gains, "losses": shown.losses}.items():
+        if pairs:
+            pair_grid(pairs, (min(scores), max(scores))).save(pictures / f"{name}.png")
     _draw_attention(base, tuned, pictures)
-
-
-def _gain(pair: tuple[dict, dict]) -> float:
-    return pair[1]["value"] - pair[0]["value"]
 
 
 def _draw_attention(base: Path, tuned: Path, pictures: Path) -> None:

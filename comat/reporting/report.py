@@ -18,7 +18,7 @@ from comat.reporting.environment import environment
 from comat.reporting.html import render, unit_of
 from comat.reporting.pairs import Shown
 from comat.reporting.table import DISTANCES, NAMES, TITLES
-from comat.store import write_bytes, write_json
+from comat.store import read_legend, write_bytes, write_json
 
 MEANINGS = {"oracle": "Images that show everything their prompt asks for, by the oracle"}
 """What a score is, where its title does not say it."""
@@ -62,7 +62,7 @@ def write_report(params: Params, shown: Shown, inputs: Inputs, out: Path) -> Non
     benchmarks = {name: rows for name, rows in metrics.items() if name not in DISTANCES}
     overlays = [
         {"text": entry["text"], "uri": data_uri(out / f"pictures/attention-{number}.png", OVERLAY)}
-        for number, entry in enumerate(_read_json(inputs.base_samples / "attention.json"))
+        for number, entry in enumerate(read_legend(inputs.base_samples))
     ]
     values = {
         "benchmarks": benchmarks,
