@@ -24,7 +24,7 @@ def main() -> None:
 
     import torch.nn.functional as F
 
-    from comat.diffusion.backbone import Backbone, choose_device
+    from comat.diffusion.load import load_backbone
     from comat.distributed import join
     from comat.randomness import python_random
     from comat.sampling import sample_latents
@@ -32,14 +32,7 @@ def main() -> None:
     from comat.store import PROMPTS, read_table
 
     def compute(batches: Sequence[Sequence[dict]]) -> Iterator[list[Row]]:
-        backbone = batches and Backbone.load(
-            params.base_model,
-            params.base_revision,
-            vae=params.vae,
-            vae_revision=params.vae_revision,
-            precision=params.precision,
-            device=choose_device(params.device),
-        )
+        backbone = batches and load_backbone(params)
         for part in batches:
             texts, keys = [row["text"] for row in part], [(row["id"], 0) for row in part]
             z = sample_latents(backbone, params, texts, keys, "warmup image", params.native_resolution)

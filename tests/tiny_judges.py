@@ -9,7 +9,7 @@ import torch
 from transformers import BertTokenizerFast, BlipConfig, BlipForQuestionAnswering
 
 from comat.shapes.recipe.tokenizers import bert_tokenizer
-from tests.tiny_models import PIXELS, VISION
+from tests.tiny_models import PIXELS, VISION, blip_text
 from tests.tiny_segmenters import shake
 
 SIZE = {"size": {"height": 16, "width": 16}}
@@ -25,19 +25,8 @@ def vqa_tokenizer() -> BertTokenizerFast:
 def save_blip_vqa(folder: Path, tokenizer: BertTokenizerFast | None = None) -> Path:
     torch.manual_seed(11)
     tokenizer = tokenizer or vqa_tokenizer()
-    text = {
-        "vocab_size": len(tokenizer) + 1,
-        "hidden_size": 16,
-        "encoder_hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 32,
-        "bos_token_id": len(tokenizer),  # as BLIP's: a token that its tokenizer does not know
-        "eos_token_id": tokenizer.sep_token_id,
-        "sep_token_id": tokenizer.sep_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    # It begins with a token that its tokenizer does not know, as BLIP's does.
+    text = blip_text(tokenizer, len(tokenizer) + 1, len(tokenizer))
     config = BlipConfig(text_config=text, vision_config=VISION | {"num_hidden_layers": 1})
     shake(BlipForQuestionAnswering(config)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -16,6 +16,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from transformers import (
+    BertTokenizerFast,
     BlipConfig,
     BlipForConditionalGeneration,
     CLIPConfig,
@@ -171,22 +172,27 @@ VISION = {
 }
 
 
-def save_blip(folder: Path) -> Path:
-    torch.manual_seed(1)
-    tokenizer = bert_tokenizer()
-    text = {
-        "vocab_size": len(tokenizer),
+def blip_text(tokenizer: BertTokenizerFast, words: int, start: int) -> dict[str, int]:
+    """The sizes of BLIP's text models; `start` is the token that a text begins with."""
+    return {
+        "vocab_size": words,
         "hidden_size": 16,
         "encoder_hidden_size": 16,
         "intermediate_size": 16,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
         "max_position_embeddings": 32,
-        "bos_token_id": tokenizer.cls_token_id,
+        "bos_token_id": start,
         "eos_token_id": tokenizer.sep_token_id,
         "sep_token_id": tokenizer.sep_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
+
+
+def save_blip(folder: Path) -> Path:
+    torch.manual_seed(1)
+    tokenizer = bert_tokenizer()
+    text = blip_text(tokenizer, len(tokenizer), tokenizer.cls_token_id)
     vision = VISION | {"num_hidden_layers": 1}
     BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

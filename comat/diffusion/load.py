@@ -8,12 +8,12 @@ from comat.diffusion.backbone import Backbone, choose_device
 from comat.params import Params
 
 
-def load_backbone(params: Params, unet: Path) -> Backbone:
-    """The base model with the warmed-up UNet."""
+def load_backbone(params: Params, unet: Path | None = None) -> Backbone:
+    """The base model, with the warmed-up UNet where one is given."""
     return Backbone.load(
         params.base_model,
         params.base_revision,
-        unet=str(unet),
+        unet=str(unet) if unet else None,
         vae=params.vae,
         vae_revision=params.vae_revision,
         precision=params.precision,

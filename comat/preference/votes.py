@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
 from comat.errors import UserError
+from comat.json_files import read_json
 from comat.preference.study import CRITERIA, Key
 
 Choice = Literal["left", "right", "tie"]
@@ -79,14 +80,9 @@ def read_votes(paths: Sequence[Path], key: Key) -> list[Votes]:
 
 
 def _read(path: Path, kind: type[Checked], what: str) -> Checked:
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; expected {what}") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: not {what}: {where + ': ' if where else ''}{first['msg']}") from None
+    if not path.exists():
+        raise UserError(f"{path}: no such file; expected {what}")
+    return read_json(path, kind, what, "give the file as it was saved")
 
 
 def preferred(votes: Votes, key: Key, criterion: str) -> dict[int, str]:
