@@ -5,21 +5,23 @@
 The UNet is SD1.5's with an eighth (or a quarter: `--divisor 4`) of its channels and heads, which stay as wide as
 SD1.5's, with random weights, at 64x64 latents; the discriminator is another one. The autoencoder has an eighth of the
 channels; captioner and segmenter are the shapes world's. One prompt, all losses but mixed latents, LoRA of rank 16.
-Full graph: autograd through all recorded steps with gradient checkpointing of the UNet's blocks. The gradients of the
-three must agree before anything is timed; then they take turns, and the medians of the rounds' ratios are printed.
-Seconds are the process's CPU time, user and system, all threads. Memory is the peak of resident memory above the loaded
-models, each in a process of its own.
+Full graph: autograd through all recorded steps with gradient checkpointing of both UNets' blocks. Replay runs without
+and with it (`train.gradient_checkpointing`). The gradients of the four must agree before anything is timed; then they
+take turns, and the medians of the rounds' ratios are printed, of CPU time and of the clock. Memory is the peak of
+resident memory above the loaded models, each in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -40,9 +42,16 @@ from comat.randomness import generator
 from comat.segmenters.load import load_segmenter
 from comat.training.step import Batch, Step
 
-VARIANTS = ("replay", "full graph, explicit attention", "full graph, fused attention")
+VARIANTS = ("replay", "replay, checkpointed", "full graph, explicit attention", "full graph, fused attention")
 RANK = 16
 TOLERANCE = 1e-4
+
+
+class Seconds(NamedTuple):
+    """Of one iteration: the process's CPU time, user and system, all threads; and the clock's."""
+
+    cpu: float
+    wall: float
 
 
 def build_backbone(divisor: int) -> Backbone:
@@ -75,7 +84,10 @@ def build(params: Params, divisor: int) -> tuple[Step, list[Tensor], Batch]:
             weight.add_(0.02 * torch.randn(weight.shape, generator=generator(1, "shake")))
     captioner = load_captioner(params.captioner, params.captioner_model, None, "", device, torch.float32)
     segmenter = load_segmenter(params, device, torch.float32)
-    critic = UNetDiscriminator(build_backbone(divisor), RANK, generator(0, "critic"))
+    judge = build_backbone(divisor)
+    if params.train.gradient_checkpointing:
+        judge.unet.enable_gradient_checkpointing()
+    critic = UNetDiscriminator(judge, RANK, generator(0, "critic"))
     shape = backbone.latent_shape(params.resolution)
     reference = torch.randn(1, *shape, generator=generator(0, "reference"))
     step = Step(params, backbone, captioner, segmenter, critic)
@@ -84,18 +96,17 @@ def build(params: Params, divisor: int) -> tuple[Step, list[Tensor], Batch]:
 
 def iteration(variant: str, step: Step, lora: list[Tensor], batch: Batch) -> Callable[[], Tensor]:
     """A call that computes one iteration's gradients and returns that of the LoRA, flat."""
-    if variant == "replay":
+    if variant.startswith("replay"):
 
         def run() -> Tensor:
             step(batch)
             return torch.cat([weight.grad.flatten() for weight in lora])
 
         return run
-    unet = step.backbone.unet
-    checkpoint_blocks(unet)
-    if "explicit" in variant:
-        materialise_attention(unet)
-        materialise_attention(step.discriminator._backbone.unet)
+    for unet in (step.backbone.unet, step.discriminator._backbone.unet):
+        checkpoint_blocks(unet)
+        if "explicit" in variant:
+            materialise_attention(unet)
 
     def run() -> Tensor:
         gradients = torch.autograd.grad(full_graph_loss(step, batch), lora)
@@ -109,6 +120,8 @@ def prepared(variant: str, options: argparse.Namespace) -> Callable[[], Tensor]:
     params = load("presets/shapes.yaml")
     changes = {"resolution": 8 * options.side, "sampling_steps": options.steps, "grad_steps": options.k}
     changes |= {"attribute_steps": 1, "global_batch": 1, "image_batch": 0, "crop_jitter": False}
+    checkpointed = variant == "replay, checkpointed"
+    changes["train"] = params.train.model_copy(update={"gradient_checkpointing": checkpointed})
     step, lora, batch = build(params.model_copy(update=changes), options.divisor)
     run = iteration(variant, step, lora, batch)
     weights = [*lora, *step.discriminator.trainable_parameters()]
@@ -129,19 +142,29 @@ def compare(options: argparse.Namespace) -> None:
         difference = float((gradient.double() - ours).norm() / ours.norm())
         print(f"gradient against replay's, relative: {difference:.1e}  {variant}", flush=True)
         assert ours.norm() > 0 and difference < TOLERANCE
-    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    seconds: dict[str, list[Seconds]] = {variant: [] for variant in VARIANTS}
     for _ in range(options.repeats):
         for variant, run in runs.items():
-            start = time.process_time()
+            cpu, wall = time.process_time(), time.perf_counter()
             run()
-            seconds[variant].append(time.process_time() - start)
+            seconds[variant].append(Seconds(time.process_time() - cpu, time.perf_counter() - wall))
     del runs
-    peaks = {variant: measured_peak(variant) for variant in VARIANTS}
-    print(f"\n{'':<32}{'seconds':>9}{'replay /':>10}{'lowest':>8}{'highest':>9}{'peak MB':>9}{'replay /':>10}")
-    for variant in VARIANTS:
-        ratios = [a / b for a, b in zip(seconds["replay"], seconds[variant], strict=True)]
-        print(f"{variant:<32}{statistics.median(seconds[variant]):>9.2f}{statistics.median(ratios):>10.2f}", end="")
-        print(f"{min(ratios):>8.2f}{max(ratios):>9.2f}{peaks[variant]:>9.0f}{peaks['replay'] / peaks[variant]:>10.2f}")
+    show(seconds, {variant: measured_peak(variant) for variant in VARIANTS})
+
+
+def show(seconds: dict[str, list[Seconds]], peaks: dict[str, float]) -> None:
+    """Medians by variant; then the ratios of each form of replay to each reference."""
+    print(f"\n{'':<44}{'CPU s':>9}{'wall s':>9}{'peak MB':>9}")
+    for variant, rounds in seconds.items():
+        cpu, wall = (statistics.median(column) for column in zip(*rounds, strict=True))
+        print(f"{variant:<44}{cpu:>9.2f}{wall:>9.2f}{peaks[variant]:>9.0f}")
+    print(f"\n{'ratio':<44}{'CPU':>6} (lowest, highest){'wall':>7} (lowest, highest){'peak':>7}")
+    for ours, theirs in itertools.product(VARIANTS[:2], VARIANTS[2:]):
+        print(f"{ours + ' / ' + theirs.removeprefix('full graph, '):<44}", end="")
+        pairs = list(zip(seconds[ours], seconds[theirs], strict=True))
+        for ratios in ([a.cpu / b.cpu for a, b in pairs], [a.wall / b.wall for a, b in pairs]):
+            print(f"{statistics.median(ratios):>6.2f} {f'({min(ratios):.2f}, {max(ratios):.2f})':<18}", end="")
+        print(f"{peaks[ours] / peaks[theirs]:>7.2f}")
 
 
 def measured_peak(variant: str) -> float:

@@ -212,3 +212,14 @@ def test_a_model_without_a_configuration_is_named(make_params, tmp_path: Path) -
     p: Params = make_params(captioner_model=str(tmp_path))
     with pytest.raises(UserError, match=r"captioner_model .*: cannot read its configuration"):
         measure(p)
+
+
+def test_checkpointing_keeps_less_and_computes_more(make_params) -> None:
+    """The blocks' second run costs at most what their first did, so less than forward and backward pass together."""
+    p = make_params(lambda_adv=0.5)
+    plain = measure(p)
+    again = measure(p.model_copy(update={"train": p.train.model_copy(update={"gradient_checkpointing": True})}))
+    for name in ("replay", "replay_maps", "discriminate", "adversary", "image"):
+        before, after = getattr(plain, name), getattr(again, name)
+        assert after.kept < before.kept and before.flops < after.flops < 2 * before.flops
+    assert again.denoise == plain.denoise and again.warmup == plain.warmup and again.decode == plain.decode

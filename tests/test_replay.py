@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.full_graph import full_graph_loss
 from comat.attribute_concentration import Entity
 from comat.captioners import load_captioner
+from comat.diffusion.attention import recorded_maps
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import add_lora, merged
 from comat.discriminators import load_discriminator
@@ -166,3 +167,56 @@ def test_the_crop_of_real_images_differs_from_iteration_to_iteration(make_params
     z0 = torch.randn(1, *step.backbone.latent_shape(448), generator=generator(0, "z0"))
     found = [step.image_gradient(z0, batch.captions[:1], None, 1, iteration).z0 for iteration in range(5)]
     assert any(not torch.equal(found[0], other) for other in found[1:])
+
+
+def with_checkpointing(params, on: bool):
+    return params.model_copy(update={"train": params.train.model_copy(update={"gradient_checkpointing": on})})
+
+
+@pytest.mark.parametrize("model", ["sdxl", "sd15"])
+@pytest.mark.parametrize("term", TERMS)
+def test_checkpointing_changes_no_gradient(make_params, tiny, term: str, model: str) -> None:
+    """Of LoRA and of the discriminator; the attribute term reads maps that leave their block beside its output."""
+    results = []
+    for on in (False, True):
+        where = {"base_model": str(tiny / model), "discriminator_model": str(tiny / model)}
+        step, lora, batch = build(with_checkpointing(make_params(**TERMS[term], **where), on))
+        step(batch)
+        found = [lora, step.discriminator.trainable_parameters()] if step.discriminator else [lora]
+        results.append([gradient(weights) for weights in found])
+    for plain, again in zip(*results, strict=True):
+        assert plain.norm() > 0 and relative(again, plain) < 1e-5
+
+
+def kept_bytes(call) -> int:
+    """Bytes of the storages that autograd keeps while `call` runs, weights too; of a checkpointed block its inputs."""
+    storages = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storages[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        call()
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+@pytest.mark.parametrize("model", ["sdxl", "sd15"])
+def test_checkpointing_keeps_less(make_params, tiny, model: str) -> None:
+    """Between a forward and a backward pass of the online UNet, with and without maps, of the discriminator's, and of
+    the decoder.
+    """
+    where = {"base_model": str(tiny / model), "discriminator_model": str(tiny / model)}
+    plain, checkpointed = (kept_by_parts(with_checkpointing(make_params(**where), on)) for on in (False, True))
+    assert all(fewer < more for fewer, more in zip(checkpointed, plain, strict=True))
+
+
+def kept_by_parts(params) -> list[int]:
+    step, _, batch = build(params)
+    z = torch.randn(3, *step.backbone.latent_shape(64), generator=generator(0, "z"))
+    prompts, t = step.backbone.encode_prompts(batch.prompts), torch.tensor(500)
+    found = [kept_bytes(lambda: step.discriminator(z)), kept_bytes(lambda: step.backbone.decode(z.requires_grad_()))]
+    for layers in ((), step.layers):
+        with recorded_maps(step.backbone.unet, layers):
+            found.append(kept_bytes(lambda: step.backbone.guided(z, t, prompts, 5.0)))
+    return found

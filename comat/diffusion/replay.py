@@ -58,6 +58,7 @@ def replay(
                     attention = map_loss(maps.collect(x.shape[-2:]), span)
                     loss = loss + loss_scale * attention
                     values.append(attention.detach())
-            if loss.requires_grad:  # of a span without entities the map loss is a constant
-                loss.backward()
+                # Inside, for a checkpointed block runs again as it ran at first: with its recorders.
+                if loss.requires_grad:  # of a span without entities the map loss is a constant
+                    loss.backward()
     return values

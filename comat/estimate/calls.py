@@ -14,7 +14,7 @@ from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import add_lora
 from comat.discriminators.dino import DinoDiscriminator
 from comat.discriminators.unet import UNetDiscriminator
-from comat.estimate.cost import NOTHING, Cost, cost
+from comat.estimate.cost import NOTHING, Cost, checkpoint_as_on_device, cost
 from comat.estimate.meta import meta_backbone, meta_model
 from comat.estimate.seeing import Seen, captioned, guarded, segmented, size
 from comat.params import Params
@@ -55,6 +55,8 @@ def measure(p: Params) -> Calls:
     _training(calls, p, backbone, z)
     if p.concept_activation:
         latent = z.clone().requires_grad_()
+        if p.train.gradient_checkpointing:
+            backbone.vae.enable_gradient_checkpointing(checkpoint_as_on_device)
         calls.image = cost(lambda: backbone.decode(latent), modules=[backbone.vae], inputs=[latent])
         calls.image += _take(calls, "captioner", captioned(p))
     if p.attribute_concentration:
@@ -83,6 +85,8 @@ def _training(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
     calls.warmup = cost(lambda: backbone.denoise(z, t, backbone.null), modules=[backbone.unet])
     backbone.unet.requires_grad_(False)
     calls.trained["LoRA"] = sum(w.numel() for w in add_lora(backbone.unet, p.lora_rank, torch.Generator()))
+    if p.train.gradient_checkpointing:
+        backbone.unet.enable_gradient_checkpointing(checkpoint_as_on_device)
     layers = [module for module in backbone.unet.modules() if isinstance(module, LoraLayer)]
     calls.merged = sum(layer.get_base_layer().weight.nbytes for layer in layers)
     calls.replay = _guided(backbone, z, train=True)
@@ -99,6 +103,8 @@ def _discriminator(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> No
         calls.weights["discriminator"] = size(features)
     else:
         source = meta_backbone(name, revision, None, None, p.precision)
+        if p.train.gradient_checkpointing:
+            source.unet.enable_gradient_checkpointing(checkpoint_as_on_device)
         critic, parts = UNetDiscriminator(source, p.lora_rank, generator), [source.unet]
         calls.weights["discriminator"] = size(source.unet, source.vae, *source.text_encoders)
     calls.trained["discriminator"] = sum(w.numel() for w in critic.trainable_parameters())
