@@ -23,7 +23,7 @@ NO_FIDELITY = {"lambda_adv": "0"}
 NO_MIXED = {"image_batch": "0"}
 # Experiments run in copies of the project, which lack what git ignores: hence the absolute path.
 TRAINED = Path("data/shapes/trained").resolve()
-DINO = {"discriminator": "dino", "discriminator_model": "data/shapes/models/features"}
+DINO = {"discriminator": "dino", "discriminator_model": str(TRAINED / "dino")}
 TABLES: dict[str, dict[str, dict[str, str]]] = {
     "parts": {
         "ca": NO_CONCENTRATION | NO_FIDELITY | NO_MIXED,

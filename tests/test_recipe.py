@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,12 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
+from comat.randomness import generator
 from comat.shapes.captions import describe
 from comat.shapes.recipe.autoencoder import standardise
 from comat.shapes.recipe.base import areas_and_words, binding_loss, interpolate
 from comat.shapes.recipe.data import Example
+from comat.shapes.recipe.dino import Distillation, view
 from comat.shapes.recipe.fit import fit
 from comat.shapes.recipe.tokenizers import clip_tokenizer, merges_of, words
 from comat.shapes.scenes import Group, Object, Scene, Spec
@@ -120,3 +123,46 @@ def test_the_clip_tokenizer_is_the_same_each_time_and_knows_every_word() -> None
     tokenizer = clip_tokenizer()
     assert all(clip_tokenizer().get_vocab() == tokenizer.get_vocab() for _ in range(3))
     assert all(len(tokenizer.tokenize(word)) == 1 for word in words())
+
+
+class Constant(nn.Module):
+    """Answers every image with the same two cosines."""
+
+    def __init__(self, *cosines: float) -> None:
+        super().__init__()
+        self.cosines = nn.Parameter(torch.tensor(cosines))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.cosines.expand(len(x), -1)
+
+
+def test_distillation_by_hand() -> None:
+    """The teacher first goes a hundredth of the way to the student, 0.1 ln 3, and is then at 0.04 ln 3: both say
+    (3/4, 1/4) at their temperatures. The centre goes a tenth of the way to the teacher's answer.
+    """
+    model, ln3 = Distillation(), math.log(3)
+    model.student, model.teacher = Constant(0.1 * ln3, 0), Constant((0.04 - 0.001) / 0.99 * ln3, 0)
+    model.centre = torch.zeros(2)
+    x = torch.zeros(4, 3, 64, 64)
+    expected = -(3 / 4 * math.log(3 / 4) + 1 / 4 * math.log(1 / 4))
+    assert model.loss(x, x).item() == pytest.approx(expected, abs=1e-5)
+    assert model.teacher.cosines.tolist() == pytest.approx([0.04 * ln3, 0])
+    assert model.centre.tolist() == pytest.approx([0.004 * ln3, 0])
+
+
+def test_views_keep_the_colours_and_differ() -> None:
+    """Cut-outs of a plain image lie inside it: there is nothing but its colour in them, and some noise around it."""
+    x = torch.tensor([1.0, 0.5, -1.0]).view(1, 3, 1, 1).expand(8, 3, 64, 64)
+    seen = view(x, generator(0, "view"))
+    assert torch.allclose(seen.mean((2, 3)), x.mean((2, 3)), atol=0.01)
+    ramp = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64)
+    first, second = (view(ramp, generator(0, "view", i)) for i in range(2))
+    assert (first - second).abs().mean() > 0.1 and first.abs().max() < 1.6
+
+
+def test_the_students_gradient_does_not_reach_the_teacher() -> None:
+    torch.manual_seed(0)
+    model = Distillation()
+    model.loss(torch.randn(2, 3, 64, 64), torch.randn(2, 3, 64, 64)).backward()
+    assert all(w.grad is None for w in model.teacher.parameters())
+    assert all(w.grad is not None for w in model.student.head.parameters())

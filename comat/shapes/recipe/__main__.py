@@ -43,6 +43,13 @@ def run_features(section: dict, models: Path, work: Path) -> None:
     save(model, models / "features", processor="ConvNextImageProcessor")
 
 
+def run_dino(section: dict, models: Path, work: Path) -> None:
+    from comat.shapes.recipe import dino
+
+    model = dino.train(section["steps"], work, section["precision"])
+    save(model, models / "dino", processor="ViTImageProcessor")
+
+
 def run_painter(section: dict, models: Path, work: Path) -> None:
     from comat.shapes.recipe import base
 
@@ -88,6 +95,7 @@ RUN = {
     "captioner_weak": partial(run_captioner, name="captioner_weak"),
     "segmenter": run_segmenter,
     "features": run_features,
+    "dino": run_dino,
     "painter": run_painter,
     "refined": run_refined,
     "base": run_base,
