@@ -1,10 +1,11 @@
 """Sampling with LoRA merged into the weights against the stock diffusers pipeline without LoRA, at the same settings.
 
-    python -m benchmarks.rollout [--model shapes] [--batch 4] [--steps 20] [--repeats 5]
+    python -m benchmarks.rollout [--model shapes] [--batch 4] [--steps 20] [--repeats 5] [--compile]
 
 `shapes` is the shapes world's base at 128 px, `sd15` an eighth of SD1.5 with random weights at 512 px. Both encode
 the prompts, sample with DDPM and guidance to the final latents, and take turns; merging and restoring are in our time.
-The LoRA is fresh, so that both must draw the same latents: that is checked first. Seconds are CPU time, all threads.
+The LoRA is fresh, so that both must draw the same latents: that is checked first, and with `--compile`, where our side
+goes through `torch.compile`, that is when the compiler runs. Seconds are CPU time, all threads.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ def sides(options: argparse.Namespace) -> tuple[Callable[[], Tensor], Callable[[
     """Calls that draw final latents: ours, and the stock pipeline's."""
     backbone, pipeline, px = {"shapes": shapes, "sd15": sd15}[options.model]()
     add_lora(backbone.unet, RANK, generator(0, "lora"))
+    if options.compile:
+        backbone.compile()
     pipeline.scheduler = make_scheduler("ddpm", backbone.scheduler_config, options.steps)
     pipeline.set_progress_bar_config(disable=True)
     prompts = [PROMPT] * options.batch
@@ -91,6 +94,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
     ours, stock = sides(options)
     torch.testing.assert_close(ours(), stock(), rtol=1e-3, atol=1e-3)

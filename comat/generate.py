@@ -68,7 +68,7 @@ def _load(params: Params, data: Path, prompts: Sequence[str]) -> tuple[Params, B
     tokenizers = load_tokenizers(params.base_model, params.base_revision)
     for prompt in prompts:
         check_length(tokenizers, prompt)
-    return params, load_backbone(params, unet)
+    return params, load_backbone(params.model_copy(update={"compile": False}), unet)  # too few images to pay for it
 
 
 @torch.no_grad()

@@ -251,6 +251,7 @@ class Params(Section):
     seed: CountOrNone
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
     precision: Literal["fp32", "bf16", "fp16"]  # arithmetic of the frozen models; LoRA weights stay in float32
+    compile: bool  # sampling through torch.compile
 
     base_model: Name  # diffusers layout
     base_revision: str | None

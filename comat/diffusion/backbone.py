@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from comat.errors import UserError
 from comat.hub import load_model, loaded, pipeline_index
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -83,6 +87,7 @@ class Backbone:
         zero_null: bool,
     ) -> None:
         self.unet, self.vae = unet, vae
+        self._sampler: Callable[..., UNet2DConditionOutput] = unet
         self.text_encoders, self.tokenizers = list(text_encoders), list(tokenizers)
         self.scheduler_config = scheduler_config
         self.is_xl = unet.config.addition_embed_type == "text_time"
@@ -161,12 +166,25 @@ class Backbone:
             pooled = out.text_embeds if self.is_xl and hasattr(out, "text_embeds") else None
         return PromptEmbeddings(torch.cat(hidden, -1), pooled)
 
-    def denoise(self, z: Tensor, t: Tensor, prompts: PromptEmbeddings) -> Tensor:
+    def compile(self) -> None:
+        """From now on sampling (`guided` with `sampling`) goes through `torch.compile`; nothing else does.
+
+        The first batch of each shape waits for the compiler, minutes for a large UNet. Results differ by rounding.
+
+        Raises:
+            UserError: where there is no compiler to turn its code into a program.
+        """
+        if self.device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
+            raise UserError("compile: true needs a C++ compiler on a CPU, found none; install g++, or set it to false")
+        self._sampler = torch.compile(self.unet)
+
+    def denoise(self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, *, sampling: bool = False) -> Tensor:
         """What the UNet says of z (B, C, h, w), already scaled by the scheduler, at timestep t: (B, C, h, w)."""
         added = None
         if self.is_xl:
             added = {"text_embeds": prompts.pooled, "time_ids": self._sizes(z).expand(len(z), 6)}
-        return self.unet(z.to(prompts.tokens.dtype), t, prompts.tokens, added_cond_kwargs=added).sample.float()
+        unet = self._sampler if sampling else self.unet
+        return unet(z.to(prompts.tokens.dtype), t, prompts.tokens, added_cond_kwargs=added).sample.float()
 
     def _sizes(self, z: Tensor) -> Tensor:
         """SDXL's micro-conditioning of uncropped latents (B, C, h, w): (6,), in px; one copy a size."""
@@ -176,10 +194,12 @@ class Backbone:
             self._time_ids[height, width] = sizes.to(z.device)
         return self._time_ids[height, width]
 
-    def guided(self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance_scale: float) -> Tensor:
-        """Classifier-free guidance in one call, unconditional half first."""
+    def guided(
+        self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance_scale: float, *, sampling: bool = False
+    ) -> Tensor:
+        """Classifier-free guidance in one call, unconditional half first; `sampling` without gradients or maps."""
         both = PromptEmbeddings.cat([self.null.repeat(len(z)), prompts])
-        unconditional, conditional = self.denoise(torch.cat([z, z]), t, both).chunk(2)
+        unconditional, conditional = self.denoise(torch.cat([z, z]), t, both, sampling=sampling).chunk(2)
         return unconditional + guidance_scale * (conditional - unconditional)
 
     def decode(self, z: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from comat.params import Params
 
 
 def load_backbone(params: Params, unet: Path | None = None) -> Backbone:
-    """The base model, with the warmed-up UNet where one is given."""
-    return Backbone.load(
+    """The base model, with the warmed-up UNet where one is given; compiled where the parameters say so."""
+    backbone = Backbone.load(
         params.base_model,
         params.base_revision,
         unet=str(unet) if unet else None,
@@ -19,3 +19,6 @@ def load_backbone(params: Params, unet: Path | None = None) -> Backbone:
         precision=params.precision,
         device=choose_device(params.device),
     )
+    if params.compile:
+        backbone.compile()
+    return backbone

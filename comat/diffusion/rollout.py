@@ -68,6 +68,6 @@ def rollout(
 def guided_in_chunks(
     backbone: Backbone, x: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance_scale: float, chunk: int
 ) -> Tensor:
-    """`Backbone.guided`, at most `chunk` samples at once."""
+    """`Backbone.guided` while sampling, at most `chunk` samples at once."""
     spans = [slice(at, at + chunk) for at in range(0, len(x), chunk)]
-    return torch.cat([backbone.guided(x[span], t, prompts[span], guidance_scale) for span in spans])
+    return torch.cat([backbone.guided(x[span], t, prompts[span], guidance_scale, sampling=True) for span in spans])
