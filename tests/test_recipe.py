@@ -150,14 +150,18 @@ def test_distillation_by_hand() -> None:
     assert model.centre.tolist() == pytest.approx([0.004 * ln3, 0])
 
 
-def test_views_keep_the_colours_and_differ() -> None:
-    """Cut-outs of a plain image lie inside it: there is nothing but its colour in them, and some noise around it."""
-    x = torch.tensor([1.0, 0.5, -1.0]).view(1, 3, 1, 1).expand(8, 3, 64, 64)
+def test_views_lie_inside_the_image_and_differ() -> None:
+    """Views of a plain image are plain up to the noise, of between half and one and a half of its channels, or grey."""
+    x = torch.tensor([1.0, 0.5, -1.0]).view(1, 3, 1, 1).expand(64, 3, 64, 64)
     seen = view(x, generator(0, "view"))
-    assert torch.allclose(seen.mean((2, 3)), x.mean((2, 3)), atol=0.01)
+    means = seen.mean((2, 3))
+    grey = (means.amax(1) - means.amin(1)) < 0.02
+    assert 2 <= grey.sum() <= 26 and (seen - means[:, :, None, None]).std((2, 3)).max() < 0.11
+    factors = means[~grey] / x[0, :, 0, 0]
+    assert factors.min() > 0.48 and factors.max() < 1.52
     ramp = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64)
     first, second = (view(ramp, generator(0, "view", i)) for i in range(2))
-    assert (first - second).abs().mean() > 0.1 and first.abs().max() < 1.6
+    assert (first - second).abs().mean() > 0.1
 
 
 def test_the_students_gradient_does_not_reach_the_teacher() -> None:

@@ -77,7 +77,11 @@ class Distillation(nn.Module):
 
 
 def view(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Each of (B, 3, H, W) cut out at 60% to 100% of its width, perhaps mirrored, with some noise. Colours stay."""
+    """Each of (B, 3, H, W) cut out at 60% to 100% of its width, perhaps mirrored, in other colours, with some noise.
+
+    The colours are those of the image, stronger or weaker in each channel, in a fifth of the views without hue: as
+    there, lest colours alone tell one image from another.
+    """
     count = len(x)
     scale = 0.6 + 0.4 * torch.rand(count, generator=generator)
     shift = (1 - scale)[:, None] * (2 * torch.rand(count, 2, generator=generator) - 1)
@@ -85,6 +89,9 @@ def view(x: Tensor, generator: torch.Generator) -> Tensor:
     affine = torch.zeros(count, 2, 3)
     affine[:, 0, 0], affine[:, 1, 1], affine[:, :, 2] = mirror * scale, scale, shift
     seen = F.grid_sample(x, F.affine_grid(affine, list(x.shape), align_corners=False), align_corners=False)
+    seen = seen * (0.5 + torch.rand(count, 3, 1, 1, generator=generator))
+    grey = torch.rand(count, 1, 1, 1, generator=generator) < 0.2
+    seen = torch.where(grey, seen.mean(1, keepdim=True), seen)
     spread = 0.1 * torch.rand(count, 1, 1, 1, generator=generator)
     return seen + spread * torch.randn(x.shape, generator=generator)
 
