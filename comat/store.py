@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -133,14 +133,27 @@ def read_table(path: Path, schema: pa.Schema) -> list[dict]:
         UserError: if the file is no Parquet file or its columns are not those of `schema`.
         FileNotFoundError: if there is no such file.
     """
-    return read_columns(path, schema).to_pylist()
+    return [row for group in read_row_groups(path, schema) for row in group.to_pylist()]
 
 
-def read_columns(path: Path, schema: pa.Schema) -> pa.Table:
-    """A table as Arrow's columns, for those of many rows; raises what `read_table` does."""
+def read_row_groups(path: Path, schema: pa.Schema, groups: Iterable[int] | None = None) -> Iterator[pa.Table]:
+    """The row groups of a table one by one, all or those asked for; raises what `read_table` does."""
+    with _parquet_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        for field in schema:
+            place = file.schema_arrow.get_field_index(field.name)
+            found = file.schema_arrow.field(place).type if place >= 0 else "no such column"
+            if found != field.type:
+                raise UserError(f"{path}: column {field.name!r}: expected {field.type}, found {found}")
+        for group in range(file.num_row_groups) if groups is None else groups:
+            table = file.read_row_group(group, columns=schema.names).select(schema.names)
+            table.validate(full=True)  # text that is no UTF-8 would raise only where it is read
+            yield table
+
+
+@contextlib.contextmanager
+def _parquet_errors(path: Path) -> Iterator[None]:
     try:
-        table = pq.read_table(path, page_checksum_verification=True)
-        table.validate(full=True)  # text that is no UTF-8 would raise only where it is read
+        yield
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such table; run the stage that writes it (dvc repro)") from None
     except (pa.ArrowException, OSError) as error:
@@ -148,11 +161,6 @@ def read_columns(path: Path, schema: pa.Schema) -> pa.Table:
         if getattr(error, "errno", None) is not None:
             raise
         raise UserError(f"{path}: not a whole Parquet table ({first_line(error)}); run its stage again") from None
-    for field in schema:
-        found = table.schema.field(field.name).type if field.name in table.column_names else "no such column"
-        if found != field.type:
-            raise UserError(f"{path}: column {field.name!r}: expected {field.type}, found {found}")
-    return table.select(schema.names)
 
 
 def sha256(path: Path) -> str:

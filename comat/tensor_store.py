@@ -6,6 +6,7 @@ import bisect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,8 +17,9 @@ from typing_extensions import TypedDict
 
 from comat.errors import UserError
 from comat.json_files import read_json
-from comat.store import atomic_path, read_columns, sha256, write_json, write_safetensors
+from comat.store import atomic_path, read_row_groups, sha256, write_json, write_safetensors
 
+CAPTION = pa.schema({"caption": pa.string()})
 LATENT_INDEX = pa.schema({"id": pa.string(), "shard": pa.string(), "row": pa.int32(), "caption": pa.string()})
 
 
@@ -105,15 +107,22 @@ def _note_path(shard: Path) -> Path:
 class TensorStore:
     """Random access to the rows of a finished store; a shard is verified when a row of it is first read.
 
-    Memory holds the index as columns and no shard.
+    Memory holds the ids and where their rows are, but no shard, and of the captions those of one row group.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        index = read_columns(folder / "index.parquet", LATENT_INDEX)
-        self._ids, self._captions = index["id"].combine_chunks(), index["caption"]
-        self._shards, self._rows = index["shard"].dictionary_encode(), index["row"].to_numpy()
-        self._order = pc.sort_indices(self._ids).to_numpy()
+        self.folder, self._index = folder, folder / "index.parquet"
+        ids, shards, rows, self._starts = [], [], [], [0]
+        for group in read_row_groups(self._index, LATENT_INDEX):
+            ids += group["id"].chunks
+            shards += group["shard"].dictionary_encode().chunks
+            rows += group["row"].chunks
+            self._starts.append(self._starts[-1] + len(group))
+        self._ids = pa.chunked_array(ids, pa.string())
+        self._shards = pa.chunked_array(shards, pa.dictionary(pa.int32(), pa.string()))
+        self._rows = pa.chunked_array(rows, pa.int32())
+        self._order = pc.sort_indices(self._ids).to_numpy().astype(np.int32)
+        self._captions: tuple[int | None, pa.ChunkedArray | None] = None, None
         self._verified: set[str] = set()
 
     def __len__(self) -> int:
@@ -142,7 +151,12 @@ class TensorStore:
         return self._find(id) is not None
 
     def caption(self, id: str) -> str:
-        return self._captions[self._at(id)].as_py()
+        at = self._at(id)
+        group = bisect.bisect_right(self._starts, at) - 1
+        if self._captions[0] != group:
+            (table,) = read_row_groups(self._index, CAPTION, [group])
+            self._captions = group, table["caption"]
+        return self._captions[1][at - self._starts[group]].as_py()
 
     def __getitem__(self, id: str) -> dict[str, Tensor]:
         """The tensors of a row.
@@ -152,7 +166,7 @@ class TensorStore:
             UserError: if the shard is missing, truncated or changed.
         """
         at = self._at(id)
-        path, row = self.folder / self._shards[at].as_py(), int(self._rows[at])
+        path, row = self.folder / self._shards[at].as_py(), self._rows[at].as_py()
         self._verify(path)
         # Opened for this row alone: a mapped shard would count towards memory as its rows are touched.
         with safe_open(path, "pt") as file:
