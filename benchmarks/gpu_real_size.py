@@ -207,7 +207,7 @@ def real_segmenter(device: torch.device, dtype: torch.dtype) -> Segmenter:
 def real_models(preset: str, params: Params, device: torch.device, dtype: torch.dtype) -> tuple:
     """Backbone, captioner, segmenter, discriminator at their published sizes."""
     judge = real_backbone("sd15", device, dtype)
-    if params.train.gradient_checkpointing:
+    if params.train.gradient_checkpointing == "all":
         judge.unet.enable_gradient_checkpointing()
     critic = UNetDiscriminator(judge, params.lora_rank, generator(0, "discriminator"))
     models = real_captioner(params, device, dtype), real_segmenter(device, dtype), critic

@@ -6,9 +6,9 @@ The UNet is SD1.5's with an eighth (or a quarter: `--divisor 4`) of its channels
 SD1.5's, with random weights, at 64x64 latents; the discriminator is another one. The autoencoder has an eighth of the
 channels; captioner and segmenter are the shapes world's. One prompt, all losses but mixed latents, LoRA of rank 16.
 Full graph: autograd through all recorded steps with gradient checkpointing of both UNets' blocks. Replay runs without
-and with it (`train.gradient_checkpointing`). The gradients of the four must agree before anything is timed; then they
-take turns, and the medians of the rounds' ratios are printed, of CPU time and of the clock. Memory is the peak of
-resident memory above the loaded models, each in a process of its own.
+and with it (`train.gradient_checkpointing`). The gradients of all must agree before anything is timed; then they take
+turns, and the medians of the rounds' ratios are printed, of CPU time and of the clock. Memory is the peak of resident
+memory above the loaded models, each in a process of its own, whose allocator gives back what is freed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -42,7 +43,10 @@ from comat.randomness import generator
 from comat.segmenters.load import load_segmenter
 from comat.training.step import Batch, Step
 
-VARIANTS = ("replay", "replay, checkpointed", "full graph, explicit attention", "full graph, fused attention")
+CHECKPOINTED = {"replay": "none", "replay, decoder checkpointed": "decoder", "replay, all checkpointed": "all"}
+VARIANTS = (*CHECKPOINTED, "full graph, explicit attention", "full graph, fused attention")
+# Of glibc: what is freed goes back to the system, so that resident memory is what is held, not what once was.
+RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
 RANK = 16
 TOLERANCE = 1e-4
 
@@ -85,7 +89,7 @@ def build(params: Params, divisor: int) -> tuple[Step, list[Tensor], Batch]:
     captioner = load_captioner(params.captioner, params.captioner_model, None, "", device, torch.float32)
     segmenter = load_segmenter(params, device, torch.float32)
     judge = build_backbone(divisor)
-    if params.train.gradient_checkpointing:
+    if params.train.gradient_checkpointing == "all":
         judge.unet.enable_gradient_checkpointing()
     critic = UNetDiscriminator(judge, RANK, generator(0, "critic"))
     shape = backbone.latent_shape(params.resolution)
@@ -120,7 +124,7 @@ def prepared(variant: str, options: argparse.Namespace) -> Callable[[], Tensor]:
     params = load("presets/shapes.yaml")
     changes = {"resolution": 8 * options.side, "sampling_steps": options.steps, "grad_steps": options.k}
     changes |= {"attribute_steps": 1, "global_batch": 1, "image_batch": 0, "crop_jitter": False}
-    checkpointed = variant == "replay, checkpointed"
+    checkpointed = CHECKPOINTED.get(variant, "none")
     changes["train"] = params.train.model_copy(update={"gradient_checkpointing": checkpointed})
     step, lora, batch = build(params.model_copy(update=changes), options.divisor)
     run = iteration(variant, step, lora, batch)
@@ -135,21 +139,21 @@ def prepared(variant: str, options: argparse.Namespace) -> Callable[[], Tensor]:
 
 
 def compare(options: argparse.Namespace) -> None:
-    runs = {variant: prepared(variant, options) for variant in VARIANTS}
+    runs = {variant: prepared(variant, options) for variant in options.variants}
     gradients = {variant: run() for variant, run in runs.items()}
-    ours = gradients["replay"].double()
+    ours = next(iter(gradients.values())).double()
     for variant, gradient in gradients.items():
         difference = float((gradient.double() - ours).norm() / ours.norm())
         print(f"gradient against replay's, relative: {difference:.1e}  {variant}", flush=True)
         assert ours.norm() > 0 and difference < TOLERANCE
-    seconds: dict[str, list[Seconds]] = {variant: [] for variant in VARIANTS}
+    seconds: dict[str, list[Seconds]] = {variant: [] for variant in options.variants}
     for _ in range(options.repeats):
         for variant, run in runs.items():
             cpu, wall = time.process_time(), time.perf_counter()
             run()
             seconds[variant].append(Seconds(time.process_time() - cpu, time.perf_counter() - wall))
     del runs
-    show(seconds, {variant: measured_peak(variant) for variant in VARIANTS})
+    show(seconds, {variant: measured_peak(variant) for variant in options.variants})
 
 
 def show(seconds: dict[str, list[Seconds]], peaks: dict[str, float]) -> None:
@@ -159,7 +163,8 @@ def show(seconds: dict[str, list[Seconds]], peaks: dict[str, float]) -> None:
         cpu, wall = (statistics.median(column) for column in zip(*rounds, strict=True))
         print(f"{variant:<44}{cpu:>9.2f}{wall:>9.2f}{peaks[variant]:>9.0f}")
     print(f"\n{'ratio':<44}{'CPU':>6} (lowest, highest){'wall':>7} (lowest, highest){'peak':>7}")
-    for ours, theirs in itertools.product(VARIANTS[:2], VARIANTS[2:]):
+    replays, references = ([v for v in seconds if (v in CHECKPOINTED) == own] for own in (True, False))
+    for ours, theirs in itertools.product(replays, references):
         print(f"{ours + ' / ' + theirs.removeprefix('full graph, '):<44}", end="")
         pairs = list(zip(seconds[ours], seconds[theirs], strict=True))
         for ratios in ([a.cpu / b.cpu for a, b in pairs], [a.wall / b.wall for a, b in pairs]):
@@ -170,7 +175,8 @@ def show(seconds: dict[str, list[Seconds]], peaks: dict[str, float]) -> None:
 def measured_peak(variant: str) -> float:
     """MB of one iteration above the loaded models, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.iteration", *sys.argv[1:], "--variant", variant]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    env = os.environ | RETURN_MEMORY
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -181,6 +187,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="T")
     parser.add_argument("--k", type=int, default=2, help="K")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=VARIANTS)
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.variant:

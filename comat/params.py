@@ -137,7 +137,7 @@ class GuardParams(Section):
 
 class TrainParams(Section):
     device_batch: Count  # samples that go through the UNet at once; changes no result
-    gradient_checkpointing: bool  # UNets and decoder run blocks again, not keeping activations; changes no result
+    gradient_checkpointing: Literal["none", "decoder", "all"]  # what runs blocks again, not keeping activations
     checkpoint_every: Count  # iterations
     max_skipped: Count  # non-finite steps in a row after which the run stops
     guard: GuardParams

@@ -169,8 +169,8 @@ def test_the_crop_of_real_images_differs_from_iteration_to_iteration(make_params
     assert any(not torch.equal(found[0], other) for other in found[1:])
 
 
-def with_checkpointing(params, on: bool):
-    return params.model_copy(update={"train": params.train.model_copy(update={"gradient_checkpointing": on})})
+def with_checkpointing(params, of: str):
+    return params.model_copy(update={"train": params.train.model_copy(update={"gradient_checkpointing": of})})
 
 
 @pytest.mark.parametrize("model", ["sdxl", "sd15"])
@@ -178,14 +178,14 @@ def with_checkpointing(params, on: bool):
 def test_checkpointing_changes_no_gradient(make_params, tiny, term: str, model: str) -> None:
     """Of LoRA and of the discriminator; the attribute term reads maps that leave their block beside its output."""
     results = []
-    for on in (False, True):
+    for of in ("none", "decoder", "all"):
         where = {"base_model": str(tiny / model), "discriminator_model": str(tiny / model)}
-        step, lora, batch = build(with_checkpointing(make_params(**TERMS[term], **where), on))
+        step, lora, batch = build(with_checkpointing(make_params(**TERMS[term], **where), of))
         step(batch)
         found = [lora, step.discriminator.trainable_parameters()] if step.discriminator else [lora]
         results.append([gradient(weights) for weights in found])
-    for plain, again in zip(*results, strict=True):
-        assert plain.norm() > 0 and relative(again, plain) < 1e-5
+    for plain, *checkpointed in zip(*results, strict=True):
+        assert plain.norm() > 0 and all(relative(again, plain) < 1e-5 for again in checkpointed)
 
 
 def kept_bytes(call) -> int:
@@ -207,16 +207,22 @@ def test_checkpointing_keeps_less(make_params, tiny, model: str) -> None:
     the decoder.
     """
     where = {"base_model": str(tiny / model), "discriminator_model": str(tiny / model)}
-    plain, checkpointed = (kept_by_parts(with_checkpointing(make_params(**where), on)) for on in (False, True))
-    assert all(fewer < more for fewer, more in zip(checkpointed, plain, strict=True))
+    of = ("none", "decoder", "all")
+    plain, decoder, whole = (kept_by_parts(with_checkpointing(make_params(**where), one)) for one in of)
+    assert all(whole[part] < plain[part] for part in plain)
+    assert decoder == {**plain, "decoder": whole["decoder"]}
 
 
-def kept_by_parts(params) -> list[int]:
+def kept_by_parts(params) -> dict[str, int]:
     step, _, batch = build(params)
     z = torch.randn(3, *step.backbone.latent_shape(64), generator=generator(0, "z"))
     prompts, t = step.backbone.encode_prompts(batch.prompts), torch.tensor(500)
-    found = [kept_bytes(lambda: step.discriminator(z)), kept_bytes(lambda: step.backbone.decode(z.requires_grad_()))]
-    for layers in ((), step.layers):
+    latent = z.clone().requires_grad_()
+    found = {
+        "discriminator": kept_bytes(lambda: step.discriminator(z)),
+        "decoder": kept_bytes(lambda: step.backbone.decode(latent)),
+    }
+    for name, layers in (("replay", ()), ("replay with maps", step.layers)):
         with recorded_maps(step.backbone.unet, layers):
-            found.append(kept_bytes(lambda: step.backbone.guided(z, t, prompts, 5.0)))
+            found[name] = kept_bytes(lambda: step.backbone.guided(z, t, prompts, 5.0))
     return found

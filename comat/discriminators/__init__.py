@@ -39,6 +39,6 @@ def load_discriminator(params: Params, backbone: Backbone, generator: torch.Gene
     ours, theirs = (model.unet.config.in_channels for model in (backbone, source))
     if ours != theirs:
         raise UserError(f"discriminator_model {model!r}: expected latents of {ours} channels, its UNet takes {theirs}")
-    if params.train.gradient_checkpointing:
+    if params.train.gradient_checkpointing == "all":
         source.unet.enable_gradient_checkpointing()
     return UNetDiscriminator(source, params.lora_rank, generator)

@@ -55,7 +55,7 @@ def measure(p: Params) -> Calls:
     _training(calls, p, backbone, z)
     if p.concept_activation:
         latent = z.clone().requires_grad_()
-        if p.train.gradient_checkpointing:
+        if p.train.gradient_checkpointing != "none":
             backbone.vae.enable_gradient_checkpointing(checkpoint_as_on_device)
         calls.image = cost(lambda: backbone.decode(latent), modules=[backbone.vae], inputs=[latent])
         calls.image += _take(calls, "captioner", captioned(p))
@@ -85,7 +85,7 @@ def _training(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
     calls.warmup = cost(lambda: backbone.denoise(z, t, backbone.null), modules=[backbone.unet])
     backbone.unet.requires_grad_(False)
     calls.trained["LoRA"] = sum(w.numel() for w in add_lora(backbone.unet, p.lora_rank, torch.Generator()))
-    if p.train.gradient_checkpointing:
+    if p.train.gradient_checkpointing == "all":
         backbone.unet.enable_gradient_checkpointing(checkpoint_as_on_device)
     layers = [module for module in backbone.unet.modules() if isinstance(module, LoraLayer)]
     calls.merged = sum(layer.get_base_layer().weight.nbytes for layer in layers)
@@ -103,7 +103,7 @@ def _discriminator(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> No
         calls.weights["discriminator"] = size(features)
     else:
         source = meta_backbone(name, revision, None, None, p.precision)
-        if p.train.gradient_checkpointing:
+        if p.train.gradient_checkpointing == "all":
             source.unet.enable_gradient_checkpointing(checkpoint_as_on_device)
         critic, parts = UNetDiscriminator(source, p.lora_rank, generator), [source.unet]
         calls.weights["discriminator"] = size(source.unet, source.vae, *source.text_encoders)

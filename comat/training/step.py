@@ -108,9 +108,11 @@ class Step:
         self.segmenter = segmenter if params.attribute_concentration else None
         self.discriminator = discriminator if params.lambda_adv else None
         self.layers = backbone.map_layers()
-        if params.train.gradient_checkpointing:  # by diffusers, where gradients are on: never in a rollout
-            backbone.unet.enable_gradient_checkpointing()
+        # By diffusers, where gradients are on: never in a rollout.
+        if params.train.gradient_checkpointing != "none":
             backbone.vae.enable_gradient_checkpointing()
+        if params.train.gradient_checkpointing == "all":
+            backbone.unet.enable_gradient_checkpointing()
 
     def __call__(self, batch: Batch) -> dict[str, float]:
         """Accumulate all gradients; returns the values of the losses. Over the shares of a batch both add up."""
