@@ -1,4 +1,8 @@
-"""Several processes of one stage without their start-up: forks of the test's own, in a gloo group."""
+"""Several processes of one stage without their start-up: forks of a server that has the imports, in a gloo group.
+
+Forks of the test's own process would not do: once its autograd has threads, which a GPU or a compiler gives it, a fork
+of it cannot run a backward pass.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-FORK = multiprocessing.get_context("fork")
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["tests.test_distributed"])
 
 
 def free_port() -> int:
@@ -20,19 +25,20 @@ def free_port() -> int:
 
 def start(count: int, function: Callable[..., None], *args: object, errors: Path | None = None) -> list:
     """Start `function(*args)` in `count` processes as a launcher would; what they print to stderr goes to `errors`."""
-    port = free_port()
-
-    def body(rank: int) -> None:
-        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-        if errors:
-            sys.stderr = errors.open("a", buffering=1)
-        function(*args)
-
-    started = [FORK.Process(target=body, args=(rank,)) for rank in range(count)]
-    for process in started:
-        process.start()
+    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    started = []
+    for rank in range(count):
+        environment = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
+        started.append(SERVER.Process(target=_body, args=(environment, errors, function, args)))
+        started[-1].start()
     return started
+
+
+def _body(environment: dict[str, str], errors: Path | None, function: Callable[..., None], args: tuple) -> None:
+    os.environ |= environment
+    if errors:
+        sys.stderr = errors.open("a", buffering=1)
+    function(*args)
 
 
 def finish(started: list, seconds: float = 60) -> list[int]:

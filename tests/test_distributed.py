@@ -121,11 +121,12 @@ def test_killed_training_of_two_processes_ends_with_the_same_bytes(project: Path
         torch.testing.assert_close(ours[name], value, rtol=1e-2, atol=1e-5)
 
 
-def follow(project: Path, work: Path, out: Path, path: list[list[torch.Tensor]] | None) -> None:
+def follow(project: Path, work: Path, out: Path, other: Path | None) -> None:
     """Train for as long as the parameters say; writes weights, gradients before clipping, and curves.
 
-    With `path`, the weights of another run, every iteration starts from these instead of the own ones.
+    With what `other` run has written every iteration starts from its weights instead of the own ones.
     """
+    path = torch.load(other)["before"] if other else None
     with join("cpu") as processes:
         own = trainer(project, work)
         own.processes, weights, gradients, before = processes, [*own.lora, *own.critic], [], []
@@ -149,7 +150,7 @@ def test_twenty_iterations_of_two_processes_follow_those_of_one(project: Path, t
     """Every iteration's gradient at the same weights; and the curves of runs that are left to themselves."""
     follow(project, tmp_path / "alone", tmp_path / "1", None)
     alone = torch.load(tmp_path / "1")
-    assert finish(start(2, follow, project, tmp_path / "two", tmp_path / "2", alone["before"]), 600) == [0, 0]
+    assert finish(start(2, follow, project, tmp_path / "two", tmp_path / "2", tmp_path / "1"), 600) == [0, 0]
     for ours, theirs in zip(torch.load(tmp_path / "2")["gradients"], alone["gradients"], strict=True):
         assert all(relative(a, b) < 1e-5 for a, b in zip(ours, theirs, strict=True))
     assert finish(start(2, follow, project, tmp_path / "free", tmp_path / "3", None), 600) == [0, 0]
