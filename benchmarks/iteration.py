@@ -141,10 +141,10 @@ def prepared(variant: str, options: argparse.Namespace) -> Callable[[], Tensor]:
 def compare(options: argparse.Namespace) -> None:
     runs = {variant: prepared(variant, options) for variant in options.variants}
     gradients = {variant: run() for variant, run in runs.items()}
-    ours = next(iter(gradients.values())).double()
+    first, ours = options.variants[0], gradients[options.variants[0]].double()
     for variant, gradient in gradients.items():
         difference = float((gradient.double() - ours).norm() / ours.norm())
-        print(f"gradient against replay's, relative: {difference:.1e}  {variant}", flush=True)
+        print(f"gradient against that of {first}, relative: {difference:.1e}  {variant}", flush=True)
         assert ours.norm() > 0 and difference < TOLERANCE
     seconds: dict[str, list[Seconds]] = {variant: [] for variant in options.variants}
     for _ in range(options.repeats):
