@@ -157,5 +157,5 @@ def _is_first(board: dist.Store) -> bool:
     """Whether no other process has failed before this one."""
     try:
         return board.add("comat/failed", 1) == 1
-    except RuntimeError:  # the process that kept the board is gone
-        return True
+    except RuntimeError:  # its keeper is gone: it failed, and one before it or itself said why; or the launcher does
+        return False

@@ -14,17 +14,18 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from comat.distributed import Processes, join
+from comat.distributed import Processes, _is_first, join
 from comat.errors import UserError, main_guard
 from comat.launch import launch_where_asked
 from comat.store import read_safetensors
 from comat.training.step import Batch
 from tests.conftest import ROOT, run
-from tests.processes import finish, start
+from tests.processes import finish, free_port, start
 from tests.test_replay import TERMS, build, gradient, relative
 from tests.test_stages import trainer
 
@@ -175,6 +176,15 @@ def test_an_error_on_one_process_is_said_once_and_ends_all(tmp_path: Path) -> No
     said = [line for line in (tmp_path / "stderr").read_text().splitlines() if line.startswith("error")]
     assert said == ["error: the disk is on fire"]
     assert "Traceback" not in (tmp_path / "stderr").read_text()
+
+
+def test_a_process_is_silent_where_the_board_has_gone_with_its_keeper() -> None:
+    """The keeper may end before the others look who failed first; each would say that it had lost another process."""
+    keeper = dist.TCPStore("127.0.0.1", free_port(), is_master=True)
+    board = dist.TCPStore("127.0.0.1", keeper.port, is_master=False)
+    assert [_is_first(board), _is_first(board)] == [True, False]
+    del keeper
+    assert not _is_first(board)
 
 
 def test_a_process_that_is_killed_ends_the_others(tmp_path: Path) -> None:
