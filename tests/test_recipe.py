@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,13 @@ from comat.shapes.recipe.base import areas_and_words, binding_loss, interpolate
 from comat.shapes.recipe.data import Example
 from comat.shapes.recipe.dino import Distillation, view
 from comat.shapes.recipe.fit import fit
+from comat.shapes.recipe.promises import PROMISES, broken
+from comat.shapes.recipe.release import RELEASED
+from comat.shapes.recipe.release import main as release
+from comat.shapes.recipe.segmenter import naming_loss
 from comat.shapes.recipe.tokenizers import clip_tokenizer, merges_of, words
 from comat.shapes.scenes import Group, Object, Scene, Spec
+from tests.imports import ROOT
 
 
 def regression(model: nn.Module, stop_at: int | None = None):
@@ -170,3 +177,87 @@ def test_the_students_gradient_does_not_reach_the_teacher() -> None:
     model.loss(torch.randn(2, 3, 64, 64), torch.randn(2, 3, 64, 64)).backward()
     assert all(w.grad is None for w in model.teacher.parameters())
     assert all(w.grad is not None for w in model.student.head.parameters())
+
+
+def named(texts: torch.Tensor) -> torch.Tensor:
+    """Two patches, (2, 0) of the first noun and (0, 3) of the second, with a background like (-1, 0); scale ln 3."""
+    patches, labels = torch.tensor([[[2.0, 0], [0, 3]]]), torch.tensor([[0, 1]])
+    return naming_loss(patches, texts, torch.tensor([-1.0, 0]), labels, torch.tensor(math.log(3)))
+
+
+def test_naming_by_hand() -> None:
+    """Similarities (1, 0, -1) and (0, 1, 0) times ln 3: odds of 3 : 1 : 1/3 and 1 : 3 : 1, whatever the lengths."""
+    loss = named(torch.tensor([[5, 0], [0, 0.1]]))
+    assert loss.item() == pytest.approx(-math.log(9 / 13 * 3 / 5) / 2, abs=1e-6)
+
+
+def test_naming_parts_texts_that_look_alike() -> None:
+    """The decoder once learned to pass the text encoder over: all nouns had one embedding, and a mask of all objects.
+    One text for both nouns names none better than by a toss, and the gradient turns each to its own patch.
+    """
+    texts = torch.ones(2, 2, requires_grad=True)
+    loss = named(texts)
+    assert loss.item() > math.log(2)
+    loss.backward()
+    turn = -texts.grad @ torch.tensor([1.0, -1.0])
+    assert turn[0] > 0.1 and turn[1] < -0.1
+
+
+def measured(**values: float) -> dict:
+    """Measurements that keep every promise, but for some."""
+    result: dict = {}
+    for key, (low, _) in PROMISES.items():
+        *path, last = key.split(".")
+        part = result
+        for name in path:
+            part = part.setdefault(name, {})
+        part[last] = values.get(key, low)
+    return result
+
+
+def test_the_models_that_git_tracks_keep_what_the_world_promises() -> None:
+    assert broken(json.loads((ROOT / "data/shapes/measurements.json").read_text())) == []
+
+
+def test_a_promise_is_kept_from_its_lowest_to_its_highest_value() -> None:
+    assert broken(measured()) == []
+    assert broken(measured(**{"base_training_resolution.uniform.right": 0.61})) == [
+        "base_training_resolution.uniform.right is 0.610, expected 0.25 to 0.6"
+    ]
+    assert broken({**measured(), "segmenter": {"iou": 0.0}}) == [
+        "segmenter.iou is 0.000, expected 0.85 to 1",
+        "segmenter.absent_empty was not measured",
+    ]
+
+
+def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measurements: dict) -> list[str]:
+    """What stands in the folder of models after a release that should replace "old" by "new"."""
+    for name in RELEASED:
+        for folder, text in ("trained", "new"), ("models", "old"):
+            (tmp_path / folder / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / name / "config.json").write_text(text)
+    (tmp_path / "measurements.json").write_text(json.dumps(measurements))
+    options = [f"--{name}={tmp_path / name}" for name in ("trained", "models")]
+    monkeypatch.setattr(sys, "argv", ["release", *options, f"--measurements={tmp_path / 'measurements.json'}"])
+    try:
+        release()
+    finally:
+        found = sorted(tmp_path.glob("models/*"))
+        assert [path.name for path in found] == sorted(RELEASED)
+        texts = [(path / "config.json").read_text() for path in found]
+    return texts
+
+
+def test_models_that_keep_the_promises_are_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert released(tmp_path, monkeypatch, measured()) == ["new"] * len(RELEASED)
+
+
+@pytest.mark.parametrize("measurements", [measured(**{"segmenter.iou": 0.33}), {}, []])
+def test_models_that_break_a_promise_are_not_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, measurements: object
+) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        released(tmp_path, monkeypatch, measurements)
+    line = capsys.readouterr().err
+    assert line.startswith("error: ") and line.count("\n") == 1 and "measurements.json" in line
+    assert {path.read_text() for path in tmp_path.glob("models/*/config.json")} == {"old"}

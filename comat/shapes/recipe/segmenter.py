@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPTokenizer
 
 from comat.segmenters.clipseg import decode
@@ -52,14 +53,30 @@ def build(tokenizer: CLIPTokenizer, image_size: int = 64) -> CLIPSegForImageSegm
     )
 
 
+def naming_loss(patches: Tensor, texts: Tensor, nothing: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
+    """Name the noun in every patch by CLIP's similarity to the nouns' texts (Radford et al. 2021): mean cross-entropy.
+
+    Args:
+        patches: (B, N, P) projected patches.
+        texts: (C, P) embeddings of the nouns.
+        nothing: (P,) what a patch of the background is like.
+        labels: (B, N) the noun in each patch, C for none.
+        scale: CLIP's inverse temperature.
+    """
+    classes = F.normalize(torch.cat([texts, nothing[None]]), dim=-1)
+    similarity = scale * F.normalize(patches, dim=-1) @ classes.T
+    return F.cross_entropy(similarity.flatten(0, 1).float(), labels.flatten())
+
+
 def train(steps: int, tokenizer: CLIPTokenizer, work: Path, precision: str) -> CLIPSegForImageSegmentation:
     """Binary cross-entropy and Dice; two questions in five ask for a noun that is not in the image.
 
-    While it trains, a linear head on the vision encoder names the noun in every patch, which teaches it shapes early.
+    While it trains, `naming_loss` teaches the encoders what they share. Without it the text encoder, to which all
+    nouns look alike at first, may never be heard by the decoder, and any noun then asks for every object.
     """
     torch.manual_seed(0)
     model = build(tokenizer)
-    name = torch.nn.Linear(model.config.vision_config.hidden_size, len(NOUNS) + 1)
+    nothing = torch.nn.Parameter(torch.randn(model.config.projection_dim))
     examples = clean_examples(10_000, seed=4)
     pixels = images(examples, 64)
     masks = torch.from_numpy(np.stack([noun_masks(e, 64) for e in examples]))
@@ -71,18 +88,19 @@ def train(steps: int, tokenizer: CLIPTokenizer, work: Path, precision: str) -> C
     ids = tokenizer([form for f in forms for form in f], padding="max_length", return_tensors="pt")
     size = 48
 
-    def loss(generator: torch.Generator) -> torch.Tensor:
+    def loss(generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(pixels), (size,), generator=generator)
         odds = torch.where(torch.rand(size, 1, generator=generator) < 0.6, present[rows], 1 - present[rows])
         nouns = torch.multinomial(odds + 1e-6, 1, generator=generator).squeeze(1)
         questions = nouns * 4 + torch.randint(4, (size,), generator=generator)
         x = unit(pixels[rows])
         x = x + 0.1 * torch.rand(size, 1, 1, 1, generator=generator) * torch.randn(x.shape, generator=generator)
-        asked = {"input_ids": ids.input_ids[questions], "attention_mask": ids.attention_mask[questions]}
-        texts = model.clip.get_text_features(**asked).pooler_output
+        texts = model.clip.get_text_features(**ids).pooler_output
         seen = model.clip.vision_model(pixel_values=x, output_hidden_states=True).hidden_states
-        logits = decode(model, seen, texts, torch.arange(size), x.shape[-2:]).float()
-        named = F.cross_entropy(name(seen[-1][:, 1:]).float().transpose(1, 2), labels[rows])
+        logits = decode(model, seen, texts[questions], torch.arange(size), x.shape[-2:]).float()
+        form = int(torch.randint(4, (), generator=generator))
+        patches = model.clip.visual_projection(seen[-1][:, 1:])
+        named = naming_loss(patches, texts[form::4], nothing, labels[rows], model.clip.logit_scale.exp())
         target = masks[rows, nouns].float()
         p = logits.sigmoid()
         dice = 1 - (2 * (p * target).sum((1, 2)) + 1) / (p.sum((1, 2)) + target.sum((1, 2)) + 1)
@@ -90,7 +108,7 @@ def train(steps: int, tokenizer: CLIPTokenizer, work: Path, precision: str) -> C
 
     fit(
         "segmenter",
-        torch.nn.ModuleList([model, name]),
+        torch.nn.ModuleDict({"model": model, "nothing": torch.nn.ParameterList([nothing])}),
         loss,
         steps=steps,
         learning_rate=1e-3,

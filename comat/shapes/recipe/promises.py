@@ -1,0 +1,55 @@
+"""What the world promises of its models, and whether measurements keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from comat.errors import UserError
+from comat.json_files import read_json
+
+PROMISES: Mapping[str, tuple[float, float]] = {
+    "oracle.renders": (0.99, 1),
+    "oracle.reconstructions": (0.97, 1),
+    "captioner.attribute": (0.95, 1),
+    "captioner.relation": (0.95, 1),
+    "captioner.quantity": (0.95, 1),
+    "segmenter.iou": (0.85, 1),
+    "segmenter.absent_empty": (0.95, 1),
+    "base_training_resolution.dominant.right": (0.80, 1),
+    "base_training_resolution.uniform.right": (0.25, 0.60),
+}
+"""Key of `measurements.json` → lowest and highest share; what each measures: `comat/shapes/recipe/measure.py`."""
+
+
+def broken(measurements: Mapping[str, object]) -> list[str]:
+    """A line for each promise that is not kept, or of which nothing was measured."""
+    lines = []
+    for key, (low, high) in PROMISES.items():
+        value = _at(measurements, key)
+        if value is None:
+            lines.append(f"{key} was not measured")
+        elif not low <= value <= high:
+            lines.append(f"{key} is {value:.3f}, expected {low} to {high}")
+    return lines
+
+
+def _at(measurements: object, key: str) -> float | None:
+    for name in key.split("."):
+        measurements = measurements.get(name) if isinstance(measurements, Mapping) else None
+    return measurements if isinstance(measurements, (int, float)) else None
+
+
+def check(path: Path) -> None:
+    """Read measurements.
+
+    Raises:
+        UserError: if they do not keep every promise.
+    """
+    remedy = "measure again (python -m comat.shapes.recipe.measure)"
+    lines = broken(read_json(path, dict[str, object], "measurements of the world", remedy))
+    if lines:
+        raise UserError(
+            f"{path}: {'; '.join(lines)}; nothing was released: change the recipe (data/shapes/params.yaml, "
+            "comat/shapes/recipe) and train again"
+        )
