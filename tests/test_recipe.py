@@ -5,25 +5,29 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, DDPMScheduler
 from torch import nn
+from transformers import CLIPSegPreTrainedModel
 
 from comat.randomness import generator
 from comat.shapes.captions import describe
+from comat.shapes.recipe import autoencoder, base, captioner, dino, features, segmenter, text
 from comat.shapes.recipe.autoencoder import standardise
 from comat.shapes.recipe.base import areas_and_words, binding_loss, interpolate
-from comat.shapes.recipe.data import Example
+from comat.shapes.recipe.data import Example, clean_examples
 from comat.shapes.recipe.dino import Distillation, view
 from comat.shapes.recipe.fit import fit
 from comat.shapes.recipe.promises import PROMISES, broken
 from comat.shapes.recipe.release import RELEASED
 from comat.shapes.recipe.release import main as release
 from comat.shapes.recipe.segmenter import naming_loss
-from comat.shapes.recipe.tokenizers import clip_tokenizer, merges_of, words
+from comat.shapes.recipe.tokenizers import bert_tokenizer, clip_tokenizer, merges_of, words
 from comat.shapes.scenes import Group, Object, Scene, Spec
 from tests.imports import ROOT
 
@@ -55,6 +59,53 @@ def test_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> None
     again = linear()
     fit("m", again, regression(again), steps=130, learning_rate=0.01, work=tmp_path / "b")
     assert torch.equal(again.weight, whole.weight) and torch.equal(again.bias, whole.bias)
+
+
+class ComputedElsewhere(Exception):
+    """What ends a recipe after the first step of `fit_elsewhere`."""
+
+
+def fit_elsewhere(name: str, model: nn.Module, loss: Callable, **options: object) -> None:
+    """One step of a recipe with its model on the meta device, where data that was left on the CPU is an error."""
+    for module in model.modules():
+        if isinstance(module, CLIPSegPreTrainedModel):  # the other kind of attention looks into its mask
+            module.set_attn_implementation("eager")
+    model.to("meta")
+    value = loss(generator(0, name))
+    assert value.device.type == "meta" and value.shape == ()
+    value.backward()
+    raise ComputedElsewhere
+
+
+RECIPES = {
+    autoencoder: lambda work: autoencoder.train(1, work, "fp32"),
+    captioner: lambda work: captioner.train(1, bert_tokenizer(), work, "fp32"),
+    segmenter: lambda work: segmenter.train(1, clip_tokenizer(), work, "fp32"),
+    features: lambda work: features.train(1, work, "fp32"),
+    dino: lambda work: dino.train(1, work, "fp32"),
+    text: lambda work: text.train(1, clip_tokenizer(), work),
+}
+
+
+@pytest.mark.parametrize("module", RECIPES, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_a_recipe_trains_where_its_model_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType
+) -> None:
+    monkeypatch.setattr(module, "fit", fit_elsewhere)
+    few = lambda count, *args, **options: clean_examples(min(count, 64), *args, **options)  # noqa: E731
+    monkeypatch.setattr(module, "clean_examples", few, raising=False)
+    with pytest.raises(ComputedElsewhere):
+        RECIPES[module](tmp_path)
+
+
+def test_the_painter_trains_where_its_model_is() -> None:
+    """Without the supervision of attention, which picks by value and so cannot run on the meta device."""
+    tokens, pooled = torch.zeros(4, 24, base.TOKEN_WIDTH), torch.zeros(4, base.POOLED_WIDTH)
+    areas, words_of = torch.zeros(4, 3, 8, 8), torch.zeros(4, 3, 24, dtype=torch.bool)
+    data = base.Captioned(torch.zeros(4, 4, 16, 16), tokens, pooled, 64, 2, areas, words_of)
+    unet = base.build_unet().to("meta")
+    loss = base.denoising_loss(unet, data, DDPMScheduler(**base.NOISE), 0.0, generator(0, "painter"))
+    assert loss.device.type == "meta" and loss.shape == ()
 
 
 def test_standard_latents_decode_to_the_same_image() -> None:
@@ -233,9 +284,9 @@ def test_a_promise_is_kept_from_its_lowest_to_its_highest_value() -> None:
 def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measurements: dict) -> list[str]:
     """What stands in the folder of models after a release that should replace "old" by "new"."""
     for name in RELEASED:
-        for folder, text in ("trained", "new"), ("models", "old"):
+        for folder, kind in ("trained", "new"), ("models", "old"):
             (tmp_path / folder / name).mkdir(parents=True, exist_ok=True)
-            (tmp_path / folder / name / "config.json").write_text(text)
+            (tmp_path / folder / name / "config.json").write_text(kind)
     (tmp_path / "measurements.json").write_text(json.dumps(measurements))
     options = [f"--{name}={tmp_path / name}" for name in ("trained", "models")]
     monkeypatch.setattr(sys, "argv", ["release", *options, f"--measurements={tmp_path / 'measurements.json'}"])

@@ -46,9 +46,10 @@ def train(steps: int, work: Path, precision: str) -> AutoencoderKL:
         rows = small[torch.randint(len(small), (24,), generator=generator)]
         y, x = torch.randint(0, 65, (2,), generator=generator).tolist()
         crops = large[torch.randint(len(large), (8,), generator=generator), :, y : y + 64, x : x + 64]
-        pixels = unit(torch.cat([rows, crops]))
+        pixels = unit(torch.cat([rows, crops])).to(model.device)
         posterior = model.encode(pixels).latent_dist
-        latents = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator)
+        eps = torch.randn(posterior.mean.shape, generator=generator).to(model.device)
+        latents = posterior.mean + posterior.std * eps
         return _reconstruction(model.decode(latents).sample, pixels) + 5e-7 * posterior.kl().mean()
 
     fit("autoencoder", model, loss, steps=steps, learning_rate=3e-3, work=work, precision=precision)

@@ -158,11 +158,16 @@ def captioned(
     )
 
 
+def min_snr(noiser: DDPMScheduler, t: Tensor) -> Tensor:
+    """Weight of each timestep, (B,), as with min-SNR weights (Hang et al. 2023, gamma = 5)."""
+    return (5 * (1 - noiser.alphas_cumprod[t])).clamp(max=1)
+
+
 def denoising_loss(
     unet: UNet2DConditionModel, data: Captioned, noiser: DDPMScheduler, binding: float, rng: torch.Generator
 ) -> Tensor:
-    """Eq. 1 for a model that predicts v, the least noisy timesteps weighing less, as with min-SNR weights (Hang et al.
-    2023, gamma = 5); one caption in ten is zeroed, for guidance.
+    """Eq. 1 for a model that predicts v, the least noisy timesteps weighing less; one caption in ten is zeroed, for
+    guidance.
 
     With `binding`, the cross-attention of half of the batch is also taught where the objects are: nothing else makes a
     small UNet tell two objects of a caption apart as quickly.
@@ -176,16 +181,18 @@ def denoising_loss(
     added = {"text_embeds": data.pooled[rows] * keep[:, None], "time_ids": sizes.expand(data.batch, 6)}
     tokens = data.tokens[rows] * keep[:, None, None]
     names = [name for name, _ in unet.named_modules() if name.endswith(".attn2") and not name.startswith("down")]
+    noisy, velocity, weight = noiser.add_noise(z, eps, t), noiser.get_velocity(z, eps, t), min_snr(noiser, t)
+    noisy, velocity, weight, t, tokens = (part.to(unet.device) for part in (noisy, velocity, weight, t, tokens))
+    added = {key: part.to(unet.device) for key, part in added.items()}
     with recorded_maps(unet, names if binding else ()) as recording:
-        prediction = unet(noiser.add_noise(z, eps, t), t, tokens, added_cond_kwargs=added).sample.float()
-    alpha = noiser.alphas_cumprod[t]
-    weight = (5 * (1 - alpha)).clamp(max=1)
-    loss = ((prediction - noiser.get_velocity(z, eps, t)).square().mean((1, 2, 3)) * weight).mean()
+        prediction = unet(noisy, t, tokens, added_cond_kwargs=added).sample.float()
+    loss = ((prediction - velocity).square().mean((1, 2, 3)) * weight).mean()
     if not binding:
         return loss
     half = data.batch // 2
-    told = data.words[rows[half:]] & (keep[half:, None, None] > 0)
-    return loss + binding * binding_loss(recording.collect(z.shape[-2:]), data.areas[rows[half:]], told)
+    told = (data.words[rows[half:]] & (keep[half:, None, None] > 0)).to(unet.device)
+    areas = data.areas[rows[half:]].to(unet.device)
+    return loss + binding * binding_loss(recording.collect(z.shape[-2:]), areas, told)
 
 
 def _train(

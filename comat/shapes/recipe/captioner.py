@@ -98,15 +98,16 @@ def train(steps: int, tokenizer: BertTokenizerFast, work: Path, precision: str) 
     weights = (ids != pad) + (DIRECTION_WEIGHT - 1) * torch.isin(ids, directions)
 
     def loss(generator: torch.Generator) -> torch.Tensor:
-        rows = torch.randint(len(ids), (64,), generator=generator)
+        rows, device = torch.randint(len(ids), (64,), generator=generator), model.device
         sigma = 0.15 * torch.rand(64, 1, 1, 1, generator=generator)
         x = unit(pixels[rows])
         x = x + sigma * torch.randn(x.shape, generator=generator)
-        seen = model.vision_model(x)[0]
-        nll = token_nll(model, seen, ids[rows], pad)
-        said = (nll * weights[rows][:, 1:]).sum() / weights[rows][:, 1:].sum()
-        covered = places[rows].isfinite()
-        missed = (where(seen[:, 1:]) - places[rows].nan_to_num()).square()
+        seen = model.vision_model(x.to(device))[0]
+        nll = token_nll(model, seen, ids[rows].to(device), pad)
+        weight, place = weights[rows][:, 1:].to(device), places[rows].to(device)
+        said = (nll * weight).sum() / weight.sum()
+        covered = place.isfinite()
+        missed = (where(seen[:, 1:]) - place.nan_to_num()).square()
         return said + (missed * covered).sum() / covered.sum()
 
     fit(

@@ -103,7 +103,8 @@ def train(steps: int, work: Path, precision: str) -> ViTModel:
 
     def loss(generator: torch.Generator) -> Tensor:
         x = unit(pixels[torch.randint(len(pixels), (64,), generator=generator)])
-        return model.loss(view(x, generator), view(x, generator))
+        first, second = (view(x, generator).to(model.centre.device) for _ in range(2))
+        return model.loss(first, second)
 
     fit("dino", model, loss, steps=steps, learning_rate=1e-3, work=work, precision=precision)
     return model.teacher.backbone

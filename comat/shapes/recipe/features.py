@@ -45,6 +45,7 @@ def train(steps: int, work: Path, precision: str) -> ResNetForImageClassificatio
         rows = torch.randint(len(pixels), (64,), generator=generator)
         x = unit(pixels[rows])
         x = x + 0.1 * torch.rand(64, 1, 1, 1, generator=generator) * torch.randn(x.shape, generator=generator)
-        return F.poisson_nll_loss(model(pixel_values=x).logits.float(), counts[rows]) * 10
+        logits = model(pixel_values=x.to(model.device)).logits.float()
+        return F.poisson_nll_loss(logits, counts[rows].to(model.device)) * 10
 
     return fit("features", model, loss, steps=steps, learning_rate=3e-3, work=work, precision=precision)

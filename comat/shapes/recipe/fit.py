@@ -29,13 +29,18 @@ def fit(
 ) -> nn.Module:
     """Minimise `loss(generator)` over `model`'s parameters; returns the model.
 
+    On a GPU where there is one, otherwise on the CPU, where the model is before and after; `loss` brings its data to
+    where the model is, and draws on the CPU.
+
     The generator of a step depends on (seed, name, step) alone, and the state is saved every 100 steps into `work`,
     so an interrupted run goes on to the weights of an undisturbed one.
     """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
     path, start = work / f"{name}.pt", 0
     if path.exists():
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
@@ -45,7 +50,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * _schedule(step, steps)
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             value = loss(generator(seed, name, step))
         value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -54,7 +59,7 @@ def fit(
             progress.set_postfix(loss=f"{value.item():.4f}", refresh=False)
         if (step + 1) % SAVE_EVERY == 0 and step + 1 < steps:
             _save(path, model, optimizer, step + 1)
-    return model.eval()
+    return model.cpu().eval()
 
 
 def _schedule(step: int, steps: int) -> float:

@@ -76,7 +76,7 @@ def train(steps: int, tokenizer: CLIPTokenizer, work: Path, precision: str) -> C
     """
     torch.manual_seed(0)
     model = build(tokenizer)
-    nothing = torch.nn.Parameter(torch.randn(model.config.projection_dim))
+    nothing = torch.nn.Embedding(1, model.config.projection_dim)
     examples = clean_examples(10_000, seed=4)
     pixels = images(examples, 64)
     masks = torch.from_numpy(np.stack([noun_masks(e, 64) for e in examples]))
@@ -89,26 +89,27 @@ def train(steps: int, tokenizer: CLIPTokenizer, work: Path, precision: str) -> C
     size = 48
 
     def loss(generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(pixels), (size,), generator=generator)
+        rows, device = torch.randint(len(pixels), (size,), generator=generator), model.device
         odds = torch.where(torch.rand(size, 1, generator=generator) < 0.6, present[rows], 1 - present[rows])
         nouns = torch.multinomial(odds + 1e-6, 1, generator=generator).squeeze(1)
         questions = nouns * 4 + torch.randint(4, (size,), generator=generator)
         x = unit(pixels[rows])
         x = x + 0.1 * torch.rand(size, 1, 1, 1, generator=generator) * torch.randn(x.shape, generator=generator)
-        texts = model.clip.get_text_features(**ids).pooler_output
-        seen = model.clip.vision_model(pixel_values=x, output_hidden_states=True).hidden_states
+        texts = model.clip.get_text_features(**ids.to(device)).pooler_output
+        seen = model.clip.vision_model(pixel_values=x.to(device), output_hidden_states=True).hidden_states
         logits = decode(model, seen, texts[questions], torch.arange(size), x.shape[-2:]).float()
         form = int(torch.randint(4, (), generator=generator))
         patches = model.clip.visual_projection(seen[-1][:, 1:])
-        named = naming_loss(patches, texts[form::4], nothing, labels[rows], model.clip.logit_scale.exp())
-        target = masks[rows, nouns].float()
+        scale = model.clip.logit_scale.exp()
+        named = naming_loss(patches, texts[form::4], nothing.weight[0], labels[rows].to(device), scale)
+        target = masks[rows, nouns].float().to(device)
         p = logits.sigmoid()
         dice = 1 - (2 * (p * target).sum((1, 2)) + 1) / (p.sum((1, 2)) + target.sum((1, 2)) + 1)
         return F.binary_cross_entropy_with_logits(logits, target) + 0.3 * dice.mean() + 0.3 * named
 
     fit(
         "segmenter",
-        torch.nn.ModuleDict({"model": model, "nothing": torch.nn.ParameterList([nothing])}),
+        torch.nn.ModuleList([model, nothing]),
         loss,
         steps=steps,
         learning_rate=1e-3,

@@ -90,11 +90,11 @@ def train(steps: int, tokenizer: CLIPTokenizer, work: Path) -> TextEncoders:
     heads["pooled"] = nn.Linear(POOLED_WIDTH, pooled.shape[1])
 
     def loss(generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(ids), (128,), generator=generator)
-        tokens, summary = encoders(ids[rows])
-        places = nouns[rows]
+        rows, device = torch.randint(len(ids), (128,), generator=generator), encoders.first.device
+        tokens, summary = encoders(ids[rows].to(device))
+        places = nouns[rows].to(device)
         at = tokens.gather(1, places[:, :, :1].clamp(min=0).expand(-1, -1, TOKEN_WIDTH))
-        total = F.mse_loss(heads["pooled"](summary), pooled[rows]) * 10
+        total = F.mse_loss(heads["pooled"](summary), pooled[rows].to(device)) * 10
         for column, name in enumerate(HEADS, start=1):
             total = total + F.cross_entropy(heads[name](at).flatten(0, 1), places[:, :, column].flatten())
         return total
