@@ -158,13 +158,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--prompts", type=int, default=200, help="that the base is asked, of each kind")
     options = parser.parse_args()
     result = {
         "oracle": measure_oracle(options.models),
         "captioner": measure_captioner(options.models),
         "segmenter": measure_segmenter(options.models),
-        "base_native": measure_base(options.models, 128),
-        "base_training_resolution": measure_base(options.models, 64),
+        "base_native": measure_base(options.models, 128, options.prompts),
+        "base_training_resolution": measure_base(options.models, 64, options.prompts),
     }
     options.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
