@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -23,13 +21,9 @@ from comat.shapes.recipe.base import areas_and_words, binding_loss, interpolate
 from comat.shapes.recipe.data import Example, clean_examples
 from comat.shapes.recipe.dino import Distillation, view
 from comat.shapes.recipe.fit import fit
-from comat.shapes.recipe.promises import PROMISES, broken
-from comat.shapes.recipe.release import RELEASED
-from comat.shapes.recipe.release import main as release
 from comat.shapes.recipe.segmenter import naming_loss
 from comat.shapes.recipe.tokenizers import bert_tokenizer, clip_tokenizer, merges_of, words
 from comat.shapes.scenes import Group, Object, Scene, Spec
-from tests.imports import ROOT
 
 
 def regression(model: nn.Module, stop_at: int | None = None):
@@ -252,63 +246,3 @@ def test_naming_parts_texts_that_look_alike() -> None:
     loss.backward()
     turn = -texts.grad @ torch.tensor([1.0, -1.0])
     assert turn[0] > 0.1 and turn[1] < -0.1
-
-
-def measured(**values: float) -> dict:
-    """Measurements that keep every promise, but for some."""
-    result: dict = {}
-    for key, (low, _) in PROMISES.items():
-        *path, last = key.split(".")
-        part = result
-        for name in path:
-            part = part.setdefault(name, {})
-        part[last] = values.get(key, low)
-    return result
-
-
-def test_the_models_that_git_tracks_keep_what_the_world_promises() -> None:
-    assert broken(json.loads((ROOT / "data/shapes/measurements.json").read_text())) == []
-
-
-def test_a_promise_is_kept_from_its_lowest_to_its_highest_value() -> None:
-    assert broken(measured()) == []
-    assert broken(measured(**{"base_training_resolution.uniform.right": 0.61})) == [
-        "base_training_resolution.uniform.right is 0.610, expected 0.25 to 0.6"
-    ]
-    assert broken({**measured(), "segmenter": {"iou": 0.0}}) == [
-        "segmenter.iou is 0.000, expected 0.85 to 1",
-        "segmenter.absent_empty was not measured",
-    ]
-
-
-def released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measurements: dict) -> list[str]:
-    """What stands in the folder of models after a release that should replace "old" by "new"."""
-    for name in RELEASED:
-        for folder, kind in ("trained", "new"), ("models", "old"):
-            (tmp_path / folder / name).mkdir(parents=True, exist_ok=True)
-            (tmp_path / folder / name / "config.json").write_text(kind)
-    (tmp_path / "measurements.json").write_text(json.dumps(measurements))
-    options = [f"--{name}={tmp_path / name}" for name in ("trained", "models")]
-    monkeypatch.setattr(sys, "argv", ["release", *options, f"--measurements={tmp_path / 'measurements.json'}"])
-    try:
-        release()
-    finally:
-        found = sorted(tmp_path.glob("models/*"))
-        assert [path.name for path in found] == sorted(RELEASED)
-        texts = [(path / "config.json").read_text() for path in found]
-    return texts
-
-
-def test_models_that_keep_the_promises_are_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert released(tmp_path, monkeypatch, measured()) == ["new"] * len(RELEASED)
-
-
-@pytest.mark.parametrize("measurements", [measured(**{"segmenter.iou": 0.33}), {}, []])
-def test_models_that_break_a_promise_are_not_released(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, measurements: object
-) -> None:
-    with pytest.raises(SystemExit, match="1"):
-        released(tmp_path, monkeypatch, measurements)
-    line = capsys.readouterr().err
-    assert line.startswith("error: ") and line.count("\n") == 1 and "measurements.json" in line
-    assert {path.read_text() for path in tmp_path.glob("models/*/config.json")} == {"old"}

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-
-from comat.errors import UserError
-from comat.json_files import read_json
 
 PROMISES: Mapping[str, tuple[float, float]] = {
     "oracle.renders": (0.99, 1),
@@ -38,18 +34,3 @@ def _at(measurements: object, key: str) -> float | None:
     for name in key.split("."):
         measurements = measurements.get(name) if isinstance(measurements, Mapping) else None
     return measurements if isinstance(measurements, (int, float)) else None
-
-
-def check(path: Path) -> None:
-    """Read measurements.
-
-    Raises:
-        UserError: if they do not keep every promise.
-    """
-    remedy = "measure again (python -m comat.shapes.recipe.measure)"
-    lines = broken(read_json(path, dict[str, object], "measurements of the world", remedy))
-    if lines:
-        raise UserError(
-            f"{path}: {'; '.join(lines)}; nothing was released: change the recipe (data/shapes/params.yaml, "
-            "comat/shapes/recipe) and train again"
-        )

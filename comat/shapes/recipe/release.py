@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
 from comat.errors import UserError, main_guard
-from comat.shapes.recipe.promises import check
+from comat.json_files import read_json
+from comat.shapes.recipe.promises import broken
+from comat.stage import publish
 
 RELEASED = ("base", "captioner", "features", "segmenter")
 MOST_MEGABYTES = 20
@@ -20,7 +21,13 @@ def main() -> None:
     parser.add_argument("--measurements", type=Path, required=True)
     parser.add_argument("--models", type=Path, required=True)
     options = parser.parse_args()
-    check(options.measurements)
+    remedy = "measure again (python -m comat.shapes.recipe.measure)"
+    lines = broken(read_json(options.measurements, dict[str, object], "measurements of the world", remedy))
+    if lines:
+        raise UserError(
+            f"{options.measurements}: {'; '.join(lines)}; nothing was released: change the recipe "
+            "(data/shapes/params.yaml, comat/shapes/recipe) and train again"
+        )
     folders = [options.trained / name for name in RELEASED]
     size = sum(file.stat().st_size for folder in folders for file in folder.rglob("*")) / 1e6
     if size > MOST_MEGABYTES:
@@ -28,11 +35,7 @@ def main() -> None:
             f"{options.trained}: the models take {size:.1f} MB, git may track {MOST_MEGABYTES} MB; make one smaller"
         )
     for folder in folders:
-        place, part = options.models / folder.name, options.models / f"{folder.name}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(folder, part)
-        shutil.rmtree(place, ignore_errors=True)
-        part.rename(place)
+        publish(folder, options.models / folder.name)
     print(f"{size:.1f} MB in {options.models}")
 
 
