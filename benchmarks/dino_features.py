@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from transformers import ViTModel
 
-from comat.hub import load_model
+from comat.models.loading import load_model
 from comat.shapes.recipe.data import clean_examples, images, unit
 from comat.shapes.recipe.dino import build
 from comat.shapes.recipe.features import targets
-from comat.shapes.scenes import COLOURS, NOUNS
+from comat.shapes.world.scenes import COLOURS, NOUNS
 
 SCENES, FITTED, RIDGE = 2_500, 2_000, 0.1
 

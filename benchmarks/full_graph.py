@@ -11,14 +11,14 @@ from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from comat.attribute_concentration import attribute_concentration_loss
-from comat.concept_activation import concept_activation_loss
 from comat.diffusion.attention import recorded_maps
 from comat.diffusion.schedulers import make_scheduler
-from comat.fidelity_preservation import generator_loss
-from comat.mixed_latents import draw_start, noisy_latents
+from comat.method.attribute_concentration import attribute_concentration_loss
+from comat.method.concept_activation import concept_activation_loss
+from comat.method.fidelity_preservation import generator_loss
+from comat.method.mixed_latents import draw_start, noisy_latents
+from comat.method.step import Batch, Step, place_steps
 from comat.randomness import noise
-from comat.training.step import Batch, Step, place_steps
 
 
 def full_graph_loss(step: Step, batch: Batch) -> Tensor:

@@ -34,13 +34,14 @@ from torch.profiler import record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from comat import architectures
-from comat.attribute_concentration import Entity
 from comat.captioners import Captioner, load_captioner
 from comat.diffusion.backbone import DTYPES, Backbone, choose_device
 from comat.diffusion.lora import add_lora
 from comat.discriminators import Discriminator, load_discriminator
 from comat.discriminators.unet import UNetDiscriminator
+from comat.estimate import architectures
+from comat.method.attribute_concentration import Entity
+from comat.method.step import Batch, Step
 from comat.params import Params, load
 from comat.randomness import generator
 from comat.segmenters import Segmenter
@@ -49,7 +50,6 @@ from comat.segmenters.grounding import Detector, Thresholds
 from comat.segmenters.load import load_segmenter
 from comat.shapes.recipe.__main__ import save
 from comat.shapes.recipe.tokenizers import bert_tokenizer, clip_tokenizer
-from comat.training.step import Batch, Step
 
 PROMPT = "a red cube on the left of a blue star and a green ring above a pink cross"
 ENTITIES = [Entity("cube", (2, 3)), Entity("star", (10, 11)), Entity("ring", (13, 14)), Entity("cross", (17, 18))]

@@ -32,16 +32,16 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from benchmarks.full_graph import checkpoint_blocks, full_graph_loss, materialise_attention
 from benchmarks.gpu_real_size import ENTITIES, PROMPT
 from benchmarks.replay_memory import Peak
-from comat import architectures
 from comat.captioners import load_captioner
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import add_lora
-from comat.diffusion.tokenizers import load_tokenizers
 from comat.discriminators.unet import UNetDiscriminator
+from comat.estimate import architectures
+from comat.method.step import Batch, Step
 from comat.params import Params, load
 from comat.randomness import generator
 from comat.segmenters.load import load_segmenter
-from comat.training.step import Batch, Step
+from comat.tokenizers import load_tokenizers
 
 CHECKPOINTED = {"replay": "none", "replay, decoder checkpointed": "decoder", "replay, all checkpointed": "all"}
 VARIANTS = (*CHECKPOINTED, "full graph, explicit attention", "full graph, fused attention")

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from comat.store import sha256
+from comat.storage.tables import sha256
 
 ROOT = Path(__file__).parent.parent
 RUNNING = re.compile(r"Running stage '(?:.*:)?(\w+)'")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-IMPORTS = "from comat.corpora.build import build_corpus; from comat.store import write_table"
+IMPORTS = "from comat.corpora.build import build_corpus; from comat.storage.tables import write_table"
 
 
 def measured(command: list[str]) -> tuple[float, float, float]:

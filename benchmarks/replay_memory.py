@@ -45,11 +45,11 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
     from comat.diffusion.backbone import Backbone
     from comat.diffusion.lora import add_lora
-    from comat.diffusion.replay import leaf_gradients, replay
     from comat.diffusion.rollout import rollout
     from comat.diffusion.schedulers import make_scheduler
+    from comat.method.replay import leaf_gradients, replay
+    from comat.method.step import place_steps
     from comat.randomness import generator, noise
-    from comat.training.step import place_steps
 
     backbone = Backbone.load(options.model)
     lora = add_lora(backbone.unet, 8, generator(0, "lora"))

@@ -58,7 +58,7 @@ class Peak:
 def write(folder: Path, rows: int, shape: tuple[int, ...], shard: int) -> dict[str, float]:
     import torch
 
-    from comat.tensor_store import TensorStoreWriter
+    from comat.storage.tensor_store import TensorStoreWriter
 
     values = torch.randn(shape)
     with Peak() as peak:
@@ -72,7 +72,7 @@ def write(folder: Path, rows: int, shape: tuple[int, ...], shard: int) -> dict[s
 
 
 def read(folder: Path, rows: int, repeats: int) -> dict[str, float]:
-    from comat.tensor_store import TensorStore
+    from comat.storage.tensor_store import TensorStore
 
     order = random.Random(0)
     with Peak() as peak:

@@ -45,7 +45,7 @@ def doctor(params: Path = PARAMS) -> None:
     """Look whether this machine can run the parameters; exits with status 1 where it cannot."""
     from rich.console import Console
 
-    from comat.doctor import examine, report
+    from comat.estimate.doctor import examine, report
     from comat.params import load
 
     findings = list(examine(load(params)))

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import FILE, in_turn
-from comat.diffusion.tokenizers import check_length, load_tokenizers, words_of
+from comat.diffusion.sampling import attention_of, in_batches, sample_latents
 from comat.errors import UserError
-from comat.images import to_bytes, write_image, write_png
 from comat.models.lock import pinned
 from comat.params import Params
 from comat.reporting.grid import comparison_grid
 from comat.reporting.overlays import attention_figure
-from comat.sampling import attention_of, in_batches, sample_latents
+from comat.storage.images import to_bytes, write_image, write_png
+from comat.tokenizers import check_length, load_tokenizers, words_of
 
 PURPOSE = "generate"
 """Of the noise: it depends on `seed` of the parameters and the number of the image, not on the prompt."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from comat.errors import main_guard
-from comat.launch import launch_where_asked
 from comat.models.lock import pinned
 from comat.params import load
-from comat.stage import options, publish
+from comat.running.launch import launch_where_asked
+from comat.running.stage import options, publish
 
 
 @main_guard
@@ -16,8 +16,8 @@ def main() -> None:
 
     launch_where_asked("stages.base_samples")
 
-    from comat.distributed import join
-    from comat.evaluation.sampling import draw_base
+    from comat.running.distributed import join
+    from comat.samples.draw import draw_base
 
     inputs = [args.prompts, args.entities, args.warmup]
     with join(params.device) as processes, processes.directory("base_samples", params, args.models, inputs) as work:

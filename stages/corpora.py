@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comat.errors import main_guard
 from comat.params import load
-from comat.stage import options, publish
+from comat.running.stage import options, publish
 
 
 @main_guard
@@ -15,8 +15,8 @@ def main() -> None:
     from pathlib import Path
 
     from comat.corpora.fetch import LIST, fetch, published
-    from comat.store import write_json
-    from comat.workdir import fingerprint, work_directory
+    from comat.running.workdir import fingerprint, work_directory
+    from comat.storage.tables import write_json
 
     known = published()
     # Of what is fetched alone: a change elsewhere must not throw away what has arrived.

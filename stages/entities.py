@@ -7,7 +7,7 @@ from pathlib import Path
 from comat.errors import main_guard
 from comat.models.lock import pinned
 from comat.params import load
-from comat.stage import options
+from comat.running.stage import options
 
 
 @main_guard
@@ -15,11 +15,11 @@ def main() -> None:
     args = options(__doc__, ["models", "prompts"], "entities")
     params = pinned(load(args.params), args.models, "base_model")
 
-    from comat.diffusion.tokenizers import load_tokenizers
     from comat.entities.build import entity_rows
     from comat.entities.filter import filtered_nouns
     from comat.entities.parse import load_parser, parse_all
-    from comat.store import ENTITIES, PROMPTS, read_table, write_json, write_table
+    from comat.storage.tables import ENTITIES, PROMPTS, read_table, write_json, write_table
+    from comat.tokenizers import load_tokenizers
 
     section = params.entities
     filtered = filtered_nouns(Path(section.own_filter) if section.own_filter else None)

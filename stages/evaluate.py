@@ -5,7 +5,7 @@ from __future__ import annotations
 from comat.errors import main_guard
 from comat.models.lock import pinned
 from comat.params import load
-from comat.stage import options
+from comat.running.stage import options
 
 
 @main_guard

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from comat.errors import UserError, main_guard
-from comat.launch import launch_where_asked
 from comat.models.lock import pinned
 from comat.params import Params, load
-from comat.stage import options, publish
+from comat.running.launch import launch_where_asked
+from comat.running.stage import options, publish
 
 if TYPE_CHECKING:
-    from comat.distributed import Processes
-    from comat.shared_store import Row
+    from comat.running.distributed import Processes
+    from comat.running.shared_store import Row
 
 
 @main_guard
@@ -26,9 +26,9 @@ def main() -> None:
 
     launch_where_asked("stages.image_latents")
 
-    from comat.coco import choose
-    from comat.distributed import join
-    from comat.store import write_json
+    from comat.corpora.coco import choose
+    from comat.running.distributed import join
+    from comat.storage.tables import write_json
 
     section = params.image_latents
     inputs = [Path(section.captions)] if section.captions else []
@@ -51,9 +51,9 @@ def encode(params: Params, pairs: list[tuple[str, str]], work: Path, processes: 
     """
     import torch
 
-    from comat.coco import Tally, read_photos
+    from comat.corpora.coco import Tally, read_photos
     from comat.diffusion.backbone import choose_device, encode_images, load_vae
-    from comat.shared_store import Row, SharedStore
+    from comat.running.shared_store import Row, SharedStore
 
     section, tally = params.image_latents, Tally()
     folder, size = Path(section.images or ""), params.resolution

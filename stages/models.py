@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comat.errors import main_guard
 from comat.params import load
-from comat.stage import options
+from comat.running.stage import options
 
 
 @main_guard

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comat.errors import main_guard
 from comat.models.lock import pinned
 from comat.params import load
-from comat.stage import options
+from comat.running.stage import options
 
 
 @main_guard
@@ -14,8 +14,8 @@ def main() -> None:
     params = pinned(load(args.params), args.models, "base_model")
 
     from comat.corpora.build import build_corpus
-    from comat.diffusion.tokenizers import load_tokenizers
-    from comat.store import DROPPED_PROMPTS, PROMPTS, write_json, write_table
+    from comat.storage.tables import DROPPED_PROMPTS, PROMPTS, write_json, write_table
+    from comat.tokenizers import load_tokenizers
 
     tokenizers = load_tokenizers(params.base_model, params.base_revision)
     corpus = build_corpus(params.prompts, params.seed, tokenizers)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from comat.errors import main_guard
-from comat.launch import launch_where_asked
 from comat.models.lock import pinned
 from comat.params import load
-from comat.stage import options, publish
+from comat.running.launch import launch_where_asked
+from comat.running.stage import options, publish
 
 
 @main_guard
@@ -16,8 +16,8 @@ def main() -> None:
 
     launch_where_asked("stages.samples")
 
-    from comat.distributed import join
-    from comat.evaluation.sampling import draw_tuned
+    from comat.running.distributed import join
+    from comat.samples.draw import draw_tuned
 
     base, unet, lora = args.base_samples, args.warmup / "unet", args.train / "lora"
     inputs = [base, args.warmup, lora]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from comat.errors import main_guard
-from comat.launch import launch_where_asked
 from comat.models.lock import pinned
 from comat.params import load
-from comat.stage import options, publish
+from comat.running.launch import launch_where_asked
+from comat.running.stage import options, publish
 
 
 @main_guard
@@ -31,7 +31,7 @@ def main() -> None:
     import torch
 
     from comat.diffusion.load import load_backbone
-    from comat.distributed import join
+    from comat.running.distributed import join
     from comat.training.data import TrainingData
     from comat.training.trainer import Trainer
 

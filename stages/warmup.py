@@ -5,7 +5,7 @@ from __future__ import annotations
 from comat.errors import first_line, main_guard
 from comat.models.lock import pinned
 from comat.params import load
-from comat.stage import options, publish
+from comat.running.stage import options, publish
 
 
 @main_guard
@@ -17,9 +17,9 @@ def main() -> None:
     from safetensors import SafetensorError
 
     from comat.diffusion.backbone import Backbone, choose_device
-    from comat.tensor_store import TensorStore
+    from comat.running.workdir import stage_directory
+    from comat.storage.tensor_store import TensorStore
     from comat.training.warmup import warm_up
-    from comat.workdir import stage_directory
 
     backbone = Backbone.load(
         params.base_model,

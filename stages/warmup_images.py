@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from operator import itemgetter
 
 from comat.errors import main_guard
-from comat.launch import launch_where_asked
 from comat.models.lock import pinned
 from comat.params import load
-from comat.stage import options, publish
+from comat.running.launch import launch_where_asked
+from comat.running.stage import options, publish
 
 SHARD_SIZE = 1024
 """Latents per file: 64 MB at 512 px."""
@@ -25,11 +25,11 @@ def main() -> None:
     import torch.nn.functional as F
 
     from comat.diffusion.load import load_backbone
-    from comat.distributed import join
+    from comat.diffusion.sampling import sample_latents
     from comat.randomness import python_random
-    from comat.sampling import sample_latents
-    from comat.shared_store import Row, SharedStore
-    from comat.store import PROMPTS, read_table
+    from comat.running.distributed import join
+    from comat.running.shared_store import Row, SharedStore
+    from comat.storage.tables import PROMPTS, read_table
 
     def compute(batches: Sequence[Sequence[dict]]) -> Iterator[list[Row]]:
         backbone = batches and load_backbone(params)

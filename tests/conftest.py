@@ -14,9 +14,9 @@ import torch
 from ruamel.yaml import YAML
 
 from comat.params import Params, load
-from comat.shapes.corpora import write_coco
 from comat.shapes.recipe import features
 from comat.shapes.recipe.__main__ import save
+from comat.shapes.world.corpora import write_coco
 from tests import tiny_models
 
 torch.set_num_threads(1)

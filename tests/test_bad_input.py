@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from comat.store import PROMPTS, read_table, write_table
+from comat.storage.tables import PROMPTS, read_table, write_table
 from tests.conftest import run
 
 

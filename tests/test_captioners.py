@@ -14,8 +14,8 @@ from torch.testing import assert_close
 from transformers import BlipImageProcessorPil, CLIPImageProcessorPil
 
 from comat.captioners import load_captioner
-from comat.captioners.preprocess import Preprocess
 from comat.captioners.scoring import Texts, token_log_likelihood
+from comat.models.preprocess import Preprocess
 from comat.randomness import generator
 
 KINDS = ["blip", "git", "llava"]

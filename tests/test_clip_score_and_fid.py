@@ -16,15 +16,15 @@ from torchvision.models.inception import InceptionA
 from transformers import CLIPModel, CLIPProcessor
 
 from comat.errors import UserError
-from comat.evaluation.benchmark import Drawn
-from comat.evaluation.clip import Clip
-from comat.evaluation.clip_score import ClipScore
 from comat.evaluation.distances import distances
-from comat.evaluation.inception import Inception, build
-from comat.evaluation.prompt_files import benchmark_prompts
-from comat.images import read_square
+from comat.judges.benchmark import Drawn
+from comat.judges.clip import Clip
+from comat.judges.clip_score import ClipScore
+from comat.judges.inception import Inception, build
 from comat.params import BenchmarkFiles, Params
-from comat.shapes.corpora import write_coco
+from comat.samples.prompt_files import benchmark_prompts
+from comat.shapes.world.corpora import write_coco
+from comat.storage.images import read_square
 
 CPU = torch.device("cpu")
 

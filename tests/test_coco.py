@@ -15,10 +15,10 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from ruamel.yaml import YAML
 
-from comat.coco import Photo, Tally, captions_by_file, choose, fit, read_photo, read_photos
+from comat.corpora.coco import Photo, Tally, captions_by_file, choose, fit, read_photo, read_photos
 from comat.errors import UserError
 from comat.params import ImageLatentsParams
-from comat.tensor_store import TensorStore, TensorStoreWriter
+from comat.storage.tensor_store import TensorStore, TensorStoreWriter
 from tests.conftest import ROOT, run
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)
@@ -185,7 +185,7 @@ def test_a_missing_folder_is_named_and_none_is_allowed(tmp_path: Path, make_para
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
     """A project folder with the shapes world's own autoencoder and ten renders, two of them damaged."""
-    from comat.shapes.corpora import write_coco
+    from comat.shapes.world.corpora import write_coco
 
     write_coco(tmp_path / "coco", count=10, size=128)
     for victim in sorted((tmp_path / "coco/train2017").iterdir())[2:4]:

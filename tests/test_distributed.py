@@ -19,11 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from comat.distributed import Processes, _is_first, join
 from comat.errors import UserError, main_guard
-from comat.launch import launch_where_asked
-from comat.store import read_safetensors
-from comat.training.step import Batch
+from comat.method.step import Batch
+from comat.running.distributed import Processes, _is_first, join
+from comat.running.launch import launch_where_asked
+from comat.storage.tables import read_safetensors
 from tests.conftest import ROOT, run
 from tests.processes import finish, free_port, start
 from tests.test_replay import TERMS, build, gradient, relative

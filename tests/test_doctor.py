@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from comat.cli import app
-from comat.doctor import device, disk, hub, versions, weights
+from comat.estimate.doctor import device, disk, hub, versions, weights
 from comat.models.names import ModelName
 from comat.params import load
 from tests.conftest import ROOT

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from comat.diffusion.tokenizers import check_length, is_too_long
 from comat.entities.tokens import token_positions
 from comat.errors import UserError
 from comat.shapes.recipe.tokenizers import clip_tokenizer, words
+from comat.tokenizers import check_length, is_too_long
 
 TOKENIZER = clip_tokenizer()
 word = st.one_of(

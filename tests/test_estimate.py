@@ -12,11 +12,11 @@ from torch import nn
 from transformers import GroundingDinoImageProcessor
 from typer.testing import CliRunner
 
-from comat.architectures import build_captioner
-from comat.architectures import meta as meta_architecture
 from comat.cli import app
 from comat.diffusion.backbone import Backbone
 from comat.errors import UserError
+from comat.estimate.architectures import build_captioner
+from comat.estimate.architectures import meta as meta_architecture
 from comat.estimate.calls import Calls, measure
 from comat.estimate.cost import Cost, cost, matmul_rate
 from comat.estimate.plan import Counts, disk, guard, iteration, memory, work

@@ -14,17 +14,17 @@ from PIL import Image
 from torch import nn
 
 from comat.errors import UserError
-from comat.evaluation.benchmark import Drawn
-from comat.evaluation.frechet import batches, frechet_distances
-from comat.evaluation.oracle import Oracle
 from comat.evaluation.statistics import mean_interval
 from comat.evaluation.summary import comparison, means, paired
-from comat.images import read_rgb
+from comat.judges.benchmark import Drawn
+from comat.judges.frechet import batches, frechet_distances
+from comat.judges.oracle import Oracle
 from comat.reporting.grid import pair_grid
 from comat.reporting.pairs import Pair, Shot
 from comat.reporting.table import result_table
-from comat.shapes.render import render
-from comat.shapes.scenes import Object, Scene
+from comat.shapes.world.render import render
+from comat.shapes.world.scenes import Object, Scene
+from comat.storage.images import read_rgb
 
 
 def test_the_mean_of_equal_values_has_no_width() -> None:

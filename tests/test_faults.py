@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from comat.checkpoint import read_state, write_state
 from comat.errors import UserError
-from comat.evaluation.sampling import draw_base
-from comat.stage import publish
-from comat.store import IMAGE_INDEX, read_table
-from comat.workdir import work_directory
+from comat.running.stage import publish
+from comat.running.workdir import work_directory
+from comat.samples.draw import draw_base
+from comat.storage.tables import IMAGE_INDEX, read_table
+from comat.training.checkpoint import read_state, write_state
 from tests.conftest import ROOT, run
 from tests.test_bad_input import error_of
 from tests.test_stages import params_of, trainer

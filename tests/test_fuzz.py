@@ -13,18 +13,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from comat.checkpoint import read_state, write_state
-from comat.coco import captions_by_file, read_photo
 from comat.corpora.build import READERS
+from comat.corpora.coco import captions_by_file, read_photo
 from comat.entities.filter import filtered_nouns
 from comat.errors import UserError
-from comat.images import read_rgb
 from comat.models.files import check_complete
 from comat.models.lock import FILE, pinned
 from comat.models.names import ModelName
 from comat.params import PromptSource, load
-from comat.store import PROMPTS, read_safetensors, read_table, write_table
-from comat.tensor_store import TensorStore, TensorStoreWriter
+from comat.storage.images import read_rgb
+from comat.storage.tables import PROMPTS, read_safetensors, read_table, write_table
+from comat.storage.tensor_store import TensorStore, TensorStoreWriter
+from comat.training.checkpoint import read_state, write_state
 from tests.imports import ROOT
 
 FUZZ = settings(

@@ -11,12 +11,12 @@ from PIL import Image
 
 from comat.diffusion.load import load_backbone
 from comat.diffusion.lora import in_turn
+from comat.diffusion.sampling import attention_of, sample_latents
 from comat.errors import UserError
 from comat.generate import attention, compare, generate
-from comat.images import read_rgb
 from comat.params import Params, load
 from comat.reporting.grid import GAP, LABEL, TEXT, comparison_grid
-from comat.sampling import attention_of, sample_latents
+from comat.storage.images import read_rgb
 
 PROMPTS = ["a zebra", "a red ball and a blue cube"]
 

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from comat.errors import UserError
-from comat.evaluation.benchmark import Drawn
-from comat.evaluation.clip import Clip
-from comat.evaluation.detector import Instance, NounDetector
-from comat.evaluation.formats.geneval import COLOURS, Metadata, prompts, read
 from comat.evaluation.geneval import TEMPLATES, GenEval, crop, directions, problems
+from comat.judges.benchmark import Drawn
+from comat.judges.clip import Clip
+from comat.judges.detector import Instance, NounDetector
+from comat.samples.formats.geneval import COLOURS, Metadata, prompts, read
 from comat.segmenters.grounding import Thresholds
 from tests.tiny_models import save_clip
 from tests.tiny_segmenters import save_grounding_dino_hf

@@ -14,8 +14,8 @@ import pytest
 from comat.diffusion.load import load_backbone
 from comat.diffusion.lora import add_lora
 from comat.errors import UserError
-from comat.evaluation.benchmark import Drawn, Score
-from comat.evaluation.frechet import Features
+from comat.judges.benchmark import Drawn, Score
+from comat.judges.frechet import Features
 from comat.params import GuardParams, Params
 from comat.randomness import generator
 from comat.training.data import TrainingData

@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, BlipForConditionalGeneration, CLIPTextMo
 from comat.captioners import load_captioner
 from comat.diffusion.backbone import Backbone, encode_images, load_vae
 from comat.errors import UserError
-from comat.hub import load_model, loaded
+from comat.models.loading import load_model, loaded
 from comat.randomness import generator
 
 ANSWERS = {

@@ -19,9 +19,9 @@ from transformers import (
 )
 
 from comat.errors import UserError
-from comat.evaluation.clip import Clip
-from comat.evaluation.detector import Instance, NounDetector, instances_of
-from comat.evaluation.vqa import BlipVqa
+from comat.judges.clip import Clip
+from comat.judges.detector import Instance, NounDetector, instances_of
+from comat.judges.vqa import BlipVqa
 from comat.segmenters.grounding import Boxes, Thresholds
 from comat.shapes.recipe.tokenizers import bert_tokenizer
 from tests import tiny_judges as tiny

@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from comat.attribute_concentration import (
+from comat.method.attribute_concentration import (
     Entity,
     attribute_concentration_loss,
     pixel_loss,
     region_loss,
     resize_mask,
 )
-from comat.concept_activation import concept_activation_loss, jitter_crop
-from comat.fidelity_preservation import discriminator_loss, generator_loss
-from comat.mixed_latents import draw_start
+from comat.method.concept_activation import concept_activation_loss, jitter_crop
+from comat.method.fidelity_preservation import discriminator_loss, generator_loss
+from comat.method.mixed_latents import draw_start
+from comat.method.step import place_steps
 from comat.randomness import generator
-from comat.training.step import place_steps
 
 LEFT = torch.tensor([[[True, False], [True, False]]])
 

@@ -12,8 +12,8 @@ import pytest
 from huggingface_hub import constants
 
 from comat.errors import UserError
+from comat.models.download import find_model
 from comat.models.files import used_files
-from comat.models.hub import find_model
 from comat.models.lock import pinned
 from comat.models.names import ModelName
 from comat.models.record import write_lock

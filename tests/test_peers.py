@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 from comat.cli import app
 from comat.errors import UserError
 from comat.evaluation.peers import Peer, commit_of, evaluate_peer, load_pipeline
-from comat.images import read_rgb
 from comat.params import Params, load
 from comat.randomness import generator
-from comat.store import IMAGE_INDEX, read_table
+from comat.storage.images import read_rgb
+from comat.storage.tables import IMAGE_INDEX, read_table
 from tests.tiny_hub import COMMIT, serving
 from tests.tiny_models import save_pixart
 

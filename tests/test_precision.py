@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from comat.diffusion.load import load_backbone
-from comat.store import read_safetensors
+from comat.storage.tables import read_safetensors
 from comat.training.data import TrainingData
 from comat.training.trainer import Trainer
 from tests.test_replay import build, gradient, relative

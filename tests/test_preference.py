@@ -16,7 +16,7 @@ from comat.cli import app
 from comat.errors import UserError
 from comat.preference.study import CRITERIA, Key, write_study
 from comat.preference.votes import Tally, Votes, majority, preferred, read_key, read_votes, show_votes, summary, tally
-from comat.store import IMAGE_INDEX, write_table
+from comat.storage.tables import IMAGE_INDEX, write_table
 from tests.test_cli import CliRunner
 from tests.test_report import Page
 

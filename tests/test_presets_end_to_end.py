@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from comat.params import load
-from comat.store import read_safetensors
+from comat.storage.tables import read_safetensors
 from tests import tiny_segmenters
 from tests.conftest import ROOT, STAGES, run, small, write_inputs
 

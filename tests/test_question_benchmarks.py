@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from comat.errors import UserError
-from comat.evaluation.benchmark import Drawn
 from comat.evaluation.dpg import Dpg, dpg_score
-from comat.evaluation.formats import dpg, tifa
 from comat.evaluation.tifa import Tifa, tifa_score
-from comat.evaluation.vqa import BlipVqa
+from comat.judges.benchmark import Drawn
+from comat.judges.vqa import BlipVqa
+from comat.samples.formats import dpg, tifa
 from tests.tiny_judges import save_blip_vqa
 
 QUESTION = {

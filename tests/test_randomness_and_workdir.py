@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from comat.models.record import write_lock
 from comat.randomness import generator, noise, python_random
-from comat.workdir import fingerprint, stage_directory, work_directory
+from comat.running.workdir import fingerprint, stage_directory, work_directory
 
 
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=6), st.integers(0, 5), st.integers(0, 2**40))
@@ -60,7 +60,7 @@ def test_a_folder_is_kept_after_a_failure_and_removed_after_success(tmp_path, mo
 
 def test_the_second_run_is_told_who_holds_the_folder(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("COMAT_WORK_DIR", str(tmp_path))
-    code = "from comat.workdir import work_directory\nwith work_directory('train', 'abc'): print('got it')"
+    code = "from comat.running.workdir import work_directory\nwith work_directory('train', 'abc'): print('got it')"
     with work_directory("train", "abc"):
         second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert second.returncode != 0

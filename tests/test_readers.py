@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from comat.corpora.build import READERS
-from comat.corpora.files import Prompt
 from comat.errors import UserError
 from comat.params import PromptSource
+from comat.storage.prompt_text import Prompt
 
 
 def read(format: str, path: Path, **options: object) -> list[Prompt]:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
-from comat.architectures import build_backbone, build_captioner, build_unet, count_parameters, meta
 from comat.diffusion.attention import recorded_maps
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import add_lora, exported_names, lora_state
+from comat.estimate.architectures import build_backbone, build_captioner, build_unet, count_parameters, meta
 from comat.randomness import generator
 from comat.shapes.recipe.tokenizers import clip_tokenizer
 

@@ -14,7 +14,6 @@ from torch import nn
 from transformers import CLIPSegPreTrainedModel
 
 from comat.randomness import generator
-from comat.shapes.captions import describe
 from comat.shapes.recipe import autoencoder, base, captioner, dino, features, segmenter, text
 from comat.shapes.recipe.autoencoder import standardise
 from comat.shapes.recipe.base import areas_and_words, binding_loss, interpolate
@@ -23,7 +22,8 @@ from comat.shapes.recipe.dino import Distillation, view
 from comat.shapes.recipe.fit import fit
 from comat.shapes.recipe.segmenter import naming_loss
 from comat.shapes.recipe.tokenizers import bert_tokenizer, clip_tokenizer, merges_of, words
-from comat.shapes.scenes import Group, Object, Scene, Spec
+from comat.shapes.world.captions import describe
+from comat.shapes.world.scenes import Group, Object, Scene, Spec
 
 
 def regression(model: nn.Module, stop_at: int | None = None):

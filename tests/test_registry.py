@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from comat.evaluation.benchmark import Drawn
-from comat.evaluation.prompt_files import benchmark_prompts
 from comat.evaluation.scores import score
+from comat.judges.benchmark import Drawn
 from comat.params import Params, load
+from comat.samples.prompt_files import benchmark_prompts
 from tests.conftest import ROOT
 from tests.test_geneval import COUNTING
 from tests.test_question_benchmarks import HEADER, LINES, QUESTION

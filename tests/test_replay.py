@@ -7,15 +7,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.full_graph import full_graph_loss
-from comat.attribute_concentration import Entity
 from comat.captioners import load_captioner
 from comat.diffusion.attention import recorded_maps
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import add_lora, merged
 from comat.discriminators import load_discriminator
+from comat.method.attribute_concentration import Entity
+from comat.method.step import Batch, Step
 from comat.randomness import generator
 from comat.segmenters.load import load_segmenter
-from comat.training.step import Batch, Step
 
 TERMS = {
     "concept activation": {"alpha": 0.0, "beta": 0.0, "lambda_adv": 0.0, "image_batch": 0},

@@ -27,7 +27,7 @@ from comat.reporting.html import difference, figure, score
 from comat.reporting.pairs import Pair, Shot, in_turns, read_shown
 from comat.reporting.plots_page import plots_page
 from comat.reporting.report import flat, training_charts
-from comat.store import write_table
+from comat.storage.tables import write_table
 from tests.conftest import ROOT
 
 

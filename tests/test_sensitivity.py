@@ -16,7 +16,7 @@ from comat.evaluation.sensitivity import ROWS, sensitivity, summary
 from comat.evaluation.statistics import mean_interval
 from comat.params import load
 from comat.reporting.sensitivity import sensitivity_table
-from comat.store import IMAGE_INDEX, PROMPTS, read_table, write_table
+from comat.storage.tables import IMAGE_INDEX, PROMPTS, read_table, write_table
 from tests.imports import ROOT
 
 RUN = CliRunner()

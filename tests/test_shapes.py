@@ -13,12 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
-from comat.shapes.captions import describe, parse_prompt
-from comat.shapes.oracle import judge, read_image
 from comat.shapes.recipe.base import DOMINANT, long_tailed_examples
 from comat.shapes.recipe.tokenizers import clip_tokenizer, words
-from comat.shapes.render import render
-from comat.shapes.scenes import COLOURS, NOUNS, RELATIONS, Group, Object, Scene, Spec, holds, sample_spec, scene_for
+from comat.shapes.world.captions import describe, parse_prompt
+from comat.shapes.world.oracle import judge, read_image
+from comat.shapes.world.render import render
+from comat.shapes.world.scenes import (
+    COLOURS,
+    NOUNS,
+    RELATIONS,
+    Group,
+    Object,
+    Scene,
+    Spec,
+    holds,
+    sample_spec,
+    scene_for,
+)
 from tests.conftest import ROOT
 
 groups = st.builds(

@@ -19,11 +19,11 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from comat.diffusion.load import load_backbone
-from comat.images import to_bytes
 from comat.params import Params
 from comat.randomness import generator, noise
-from comat.store import IMAGE_INDEX, read_safetensors, read_table
-from comat.tensor_store import TensorStore
+from comat.storage.images import to_bytes
+from comat.storage.tables import IMAGE_INDEX, read_safetensors, read_table
+from comat.storage.tensor_store import TensorStore
 from comat.training.data import TrainingData
 from comat.training.trainer import Trainer
 from tests.conftest import ROOT, run
@@ -103,7 +103,7 @@ def test_base_and_tuned_share_their_noise_and_differ_by_the_lora_alone(project: 
     """With a LoRA of zeros the two models draw the same pictures."""
     from safetensors.torch import save_file
 
-    from comat.evaluation.sampling import draw_tuned
+    from comat.samples.draw import draw_tuned
 
     state = read_safetensors(project / "data/train/lora/pytorch_lora_weights.safetensors")
     (tmp_path / "lora").mkdir()

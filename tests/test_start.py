@@ -36,7 +36,7 @@ except SystemExit as stop:
     assert after(code, tmp_path).strip() == "1 []"
 
 
-@pytest.mark.parametrize("module", ["comat.diffusion.tokenizers", "comat.models.record"])
+@pytest.mark.parametrize("module", ["comat.tokenizers", "comat.models.record"])
 def test_tokenizers_and_hashing_need_no_diffusers(module: str, tmp_path: Path) -> None:
     """Its import takes as long as torch's; prompts, entities and models do without."""
     code = f"import sys, {module}; print('diffusers' in sys.modules)"

@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from comat import store
 from comat.errors import UserError
-from comat.store import PROMPTS, read_table, write_json, write_safetensors, write_table
-from comat.tensor_store import TensorStore, TensorStoreWriter
+from comat.storage import tables as store
+from comat.storage.tables import PROMPTS, read_table, write_json, write_safetensors, write_table
+from comat.storage.tensor_store import TensorStore, TensorStoreWriter
 
 ROW = {"id": "a", "text": "a red ball", "source": "s", "category": "c", "split": "train"}
 

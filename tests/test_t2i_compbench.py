@@ -14,12 +14,12 @@ from PIL import Image
 from spacy.language import Language
 
 from comat.entities.parse import entities_of, load_parser
-from comat.evaluation.benchmark import Drawn
-from comat.evaluation.clip import Clip
-from comat.evaluation.detector import Instance, NounDetector
-from comat.evaluation.spatial import Relation, overlap, relation_in, relation_score, spatial_score
 from comat.evaluation.t2i_compbench import CATEGORIES, Plan, T2ICompBench, plan_of
-from comat.evaluation.vqa import BlipVqa
+from comat.judges.benchmark import Drawn
+from comat.judges.clip import Clip
+from comat.judges.detector import Instance, NounDetector
+from comat.judges.spatial import Relation, overlap, relation_in, relation_score, spatial_score
+from comat.judges.vqa import BlipVqa
 from comat.segmenters.grounding import Thresholds
 from tests.tiny_judges import save_blip_vqa
 from tests.tiny_models import save_clip

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, GitForCausalLM
 
-from comat.captioners.preprocess import Preprocess
 from comat.captioners.scoring import encode, pieces, token_log_likelihood
-from comat.hub import load_model, loaded
+from comat.models.loading import load_model, loaded
+from comat.models.preprocess import Preprocess
 
 
 class Git:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
-from comat.captioners.preprocess import Preprocess
 from comat.captioners.scoring import encode, pieces, token_log_likelihood
-from comat.hub import load_model, loaded
+from comat.models.loading import load_model, loaded
+from comat.models.preprocess import Preprocess
 
 TEMPLATE = "USER: {image}\nDescribe the image in one sentence. ASSISTANT: "
 """LLaVA 1.5's own dialogue form. The paper says of its question only that LLaVA captions "when prompted properly"."""

@@ -10,14 +10,14 @@ from tqdm import tqdm
 from transformers import CLIPTokenizer
 
 from comat.corpora.contamination import Contamination, Match
-from comat.corpora.files import Prompt
 from comat.corpora.lists import read_csv, read_json, read_jsonl, read_parquet, read_txt
 from comat.corpora.readers import read_abc6k, read_hrs, read_t2i_compbench
 from comat.corpora.text import folded, normalise, prompt_id
-from comat.diffusion.tokenizers import too_long
 from comat.errors import UserError
 from comat.params import PromptList, PromptSource, PromptsParams
 from comat.randomness import python_random
+from comat.storage.prompt_text import Prompt
+from comat.tokenizers import too_long
 
 READERS: dict[str, Callable[[PromptList], Iterator[Prompt]]] = {
     "t2i_compbench": read_t2i_compbench,

@@ -15,7 +15,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from comat.errors import UserError
-from comat.store import sha256
+from comat.storage.tables import sha256
 
 BLOCK = 4096  # bytes; what has arrived of a block is lost where a connection breaks off
 REMEDY = "try again later, or put the files into a folder as docs/data.md says and set corpora.source to it"

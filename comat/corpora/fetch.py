@@ -14,7 +14,7 @@ from tqdm import tqdm
 from comat.corpora.download import Patience, download, session
 from comat.errors import UserError
 from comat.params import Section
-from comat.store import sha256
+from comat.storage.tables import sha256
 
 LIST = Path(__file__).with_name("published.yaml")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from comat.corpora.files import Prompt, csv_rows, files_in, lines_of, text_of
 from comat.errors import UserError, first_line
 from comat.params import PromptList
+from comat.storage.prompt_text import Prompt, csv_rows, files_in, lines_of, text_of
 
 
 def _files(source: PromptList) -> list[Path]:

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from comat.corpora.files import Prompt, csv_rows, files_in, lines_of
 from comat.errors import UserError
 from comat.params import PromptSource
+from comat.storage.prompt_text import Prompt, csv_rows, files_in, lines_of
 
 HRS_COLUMNS = ("synthetic_prompt", "original_prompts", "meta_prompt")
 """Columns that can hold the prompts of a file, best first; the first that is not blank throughout holds them.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from comat.errors import UserError
-from comat.hub import load_model, loaded, pipeline_index
+from comat.models.loading import load_model, loaded, pipeline_index
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

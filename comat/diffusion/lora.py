@@ -14,7 +14,7 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from comat.store import read_safetensors, write_bytes
+from comat.storage.tables import read_safetensors, write_bytes
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 FILE = "pytorch_lora_weights.safetensors"

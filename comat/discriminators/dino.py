@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, Dinov2Model, ViTModel
 
-from comat.captioners.preprocess import Preprocess
 from comat.diffusion.backbone import Backbone
 from comat.errors import UserError
-from comat.hub import load_model, loaded
+from comat.models.loading import load_model, loaded
+from comat.models.preprocess import Preprocess
 
 
 class DinoDiscriminator(nn.Module):

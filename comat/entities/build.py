@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from comat.diffusion.tokenizers import is_too_long
 from comat.entities.filter import reasons
 from comat.entities.parse import ParsedEntity
 from comat.entities.tokens import token_positions
+from comat.tokenizers import is_too_long
 
 Parsed = tuple[str, str, Sequence[ParsedEntity]]
 """A prompt's id, text and entities."""

@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from comat.diffusion.tokenizers import is_too_long, load_tokenizers
 from comat.entities.build import rows_of
 from comat.entities.filter import filtered_nouns
 from comat.entities.parse import ParsedEntity, entities_of, load_parser
 from comat.params import Params
+from comat.tokenizers import is_too_long, load_tokenizers
 
 NOUN, ATTRIBUTE, NUMERAL, DROPPED = "bold green", "cyan", "yellow", "dim strike"
 

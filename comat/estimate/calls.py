@@ -8,7 +8,6 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
-from comat.captioners.preprocess import Preprocess
 from comat.diffusion.attention import MapRecording, recorded_maps
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import add_lora
@@ -17,6 +16,7 @@ from comat.discriminators.unet import UNetDiscriminator
 from comat.estimate.cost import NOTHING, Cost, checkpoint_as_on_device, cost
 from comat.estimate.meta import meta_backbone, meta_model
 from comat.estimate.seeing import Seen, captioned, guarded, segmented, size
+from comat.models.preprocess import Preprocess
 from comat.params import Params
 
 

@@ -11,9 +11,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from comat.diffusion.backbone import DTYPES, Backbone
-from comat.diffusion.tokenizers import load_tokenizers
 from comat.errors import UserError, first_line
-from comat.hub import pipeline_index
+from comat.models.loading import pipeline_index
+from comat.tokenizers import load_tokenizers
 
 
 def meta_backbone(model: str, revision: str | None, vae: str | None, vae_revision: str | None, dtype: str) -> Backbone:

@@ -20,7 +20,7 @@ from transformers.utils import cached_file
 from comat.diffusion.backbone import DTYPES
 from comat.estimate.cost import NOTHING, Cost, cost
 from comat.estimate.meta import emptied, meta_model
-from comat.hub import loaded
+from comat.models.loading import loaded
 from comat.params import GuardParams, Params
 
 TOKENS, NOUNS = 16, 2

@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from comat.coco import captions_by_file
+from comat.corpora.coco import captions_by_file
 from comat.diffusion.backbone import DTYPES, choose_device
 from comat.estimate.calls import measure
 from comat.estimate.cost import matmul_rate
 from comat.estimate.plan import Counts, disk, guard, iteration, memory, warmup_memory, work
 from comat.models.names import judges
 from comat.params import Params
-from comat.store import PROMPTS, read_table
+from comat.storage.tables import PROMPTS, read_table
 
 SHARE = 0.5
 """Of the rate of a matrix product that a run reaches: 0.46 with the shapes preset on two idle CPU cores (3.3 s an

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from comat.coco import Tally, captions_by_file, read_photos
+from comat.corpora.coco import Tally, captions_by_file, read_photos
 from comat.errors import UserError
-from comat.evaluation.renders import clean_renders
-from comat.images import read_rgb
+from comat.judges.renders import clean_renders
 from comat.params import Params
 from comat.randomness import python_random
-from comat.store import IMAGE_INDEX, PROMPTS, read_table
+from comat.storage.images import read_rgb
+from comat.storage.tables import IMAGE_INDEX, PROMPTS, read_table
 
 T = TypeVar("T")
 

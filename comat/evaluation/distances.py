@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from comat.coco import choose
+from comat.corpora.coco import choose
 from comat.diffusion.backbone import choose_device
-from comat.evaluation.benchmark import Drawn, evaluator
-from comat.evaluation.frechet import Features, batches, frechet_distances
-from comat.evaluation.inception import SIDE, Inception
-from comat.evaluation.oracle import in_world
-from comat.evaluation.renders import clean_renders
-from comat.images import read_rgb, read_square
+from comat.judges.benchmark import Drawn, evaluator
+from comat.judges.frechet import Features, batches, frechet_distances
+from comat.judges.inception import SIDE, Inception
+from comat.judges.oracle import in_world
+from comat.judges.renders import clean_renders
 from comat.params import Params
+from comat.storage.images import read_rgb, read_square
 
 Found = tuple[dict[str, float], dict[str, str]]
 """Model → distance, and role → evaluator."""

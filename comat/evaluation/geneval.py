@@ -10,11 +10,11 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from comat.evaluation.benchmark import Drawn, Score
-from comat.evaluation.clip import Clip
-from comat.evaluation.detector import Instance, NounDetector
-from comat.evaluation.formats.geneval import COLOURS, Included, Metadata, read
-from comat.images import read_rgb
+from comat.judges.benchmark import Drawn, Score
+from comat.judges.clip import Clip
+from comat.judges.detector import Instance, NounDetector
+from comat.samples.formats.geneval import COLOURS, Included, Metadata, read
+from comat.storage.images import read_rgb
 
 SLACK = 0.1
 """Offsets count beyond this share of the sum of two objects' sizes."""

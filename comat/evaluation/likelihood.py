@@ -11,9 +11,9 @@ import torch
 
 from comat.captioners import Captioner, load_captioner
 from comat.diffusion.backbone import DTYPES, choose_device
-from comat.images import read_rgb
+from comat.diffusion.sampling import in_batches
 from comat.params import Params
-from comat.sampling import in_batches
+from comat.storage.images import read_rgb
 
 END = "(end)"
 """Stands for the end token: a caption that should go on is not the prompt."""

@@ -13,18 +13,18 @@ from diffusers import AutoPipelineForText2Image, DiffusionPipeline, UNet2DCondit
 from huggingface_hub import hf_hub_download
 
 from comat.diffusion.backbone import DTYPES, choose_device
+from comat.diffusion.sampling import in_batches
 from comat.errors import UserError
 from comat.evaluation.run import judge
-from comat.evaluation.sampling import undrawn
 from comat.evaluation.scores import drawn
 from comat.evaluation.summary import means
-from comat.hub import load_model, loaded
-from comat.images import write_image
+from comat.models.loading import load_model, loaded
 from comat.params import Params
 from comat.randomness import generator
-from comat.sampling import in_batches
-from comat.store import IMAGE_INDEX, read_table, write_json, write_table
-from comat.workdir import fingerprint
+from comat.running.workdir import fingerprint
+from comat.samples.draw import undrawn
+from comat.storage.images import write_image
+from comat.storage.tables import IMAGE_INDEX, read_table, write_json, write_table
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from comat.evaluation.benchmark import Drawn
-from comat.images import read_rgb
+from comat.judges.benchmark import Drawn
+from comat.storage.images import read_rgb
 
 Q = TypeVar("Q")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from comat.diffusion.backbone import choose_device
-from comat.evaluation.benchmark import Benchmark
-from comat.evaluation.clip import Clip
-from comat.evaluation.detector import NounDetector
-from comat.evaluation.vqa import BlipVqa
+from comat.judges.benchmark import Benchmark
+from comat.judges.clip import Clip
+from comat.judges.detector import NounDetector
+from comat.judges.vqa import BlipVqa
 from comat.params import ClipScoreParams, GenEvalParams, Params, T2ICompBenchParams, VqaParams
 
 
@@ -20,7 +20,7 @@ def benchmarks(params: Params) -> Iterator[Benchmark]:
     on, device, batch = params.evaluate, choose_device(params.device), params.evaluate.batch_size
     files = params.samples.benchmarks
     if on.oracle:
-        from comat.evaluation.oracle import Oracle
+        from comat.judges.oracle import Oracle
 
         yield Oracle()
     if on.t2i_compbench:
@@ -42,7 +42,7 @@ def benchmarks(params: Params) -> Iterator[Benchmark]:
 
         yield GenEval(Path(files.geneval), _detector(on.geneval, device), _clip(on.geneval, device))
     if on.clip_score:
-        from comat.evaluation.clip_score import ClipScore
+        from comat.judges.clip_score import ClipScore
 
         yield ClipScore(_clip(on.clip_score, device), batch)
 

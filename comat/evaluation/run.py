@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from comat.evaluation.benchmark import Drawn
 from comat.evaluation.distances import distances
 from comat.evaluation.scores import SCORES, drawn, score
 from comat.evaluation.summary import by_benchmark, comparison
+from comat.judges.benchmark import Drawn
 from comat.params import Params
-from comat.store import write_bytes, write_json, write_table
+from comat.storage.tables import write_bytes, write_json, write_table
 
 
 def evaluate(params: Params, base: Path, tuned: Path, out: Path) -> dict:

@@ -10,10 +10,10 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from comat.errors import UserError
-from comat.evaluation.benchmark import Benchmark, Drawn, Score
 from comat.evaluation.registry import benchmarks
+from comat.judges.benchmark import Benchmark, Drawn, Score
 from comat.params import Params
-from comat.store import IMAGE_INDEX, read_table
+from comat.storage.tables import IMAGE_INDEX, read_table
 
 SCORES = pa.schema(
     {

@@ -24,7 +24,7 @@ from comat.evaluation.statistics import mean_interval
 from comat.models.names import named_models
 from comat.models.record import identity
 from comat.params import Params
-from comat.store import write_json, write_table
+from comat.storage.tables import write_json, write_table
 
 ROWS = pa.schema(
     {

@@ -13,12 +13,12 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from comat.entities.parse import ParsedEntity, entities_of
-from comat.evaluation.benchmark import Drawn, Score
-from comat.evaluation.clip import Clip
-from comat.evaluation.detector import NounDetector
-from comat.evaluation.spatial import Relation, relation_in, spatial_score
-from comat.evaluation.vqa import BlipVqa
-from comat.images import read_rgb
+from comat.judges.benchmark import Drawn, Score
+from comat.judges.clip import Clip
+from comat.judges.detector import NounDetector
+from comat.judges.spatial import Relation, relation_in, spatial_score
+from comat.judges.vqa import BlipVqa
+from comat.storage.images import read_rgb
 
 ATTRIBUTES = ("color", "shape", "texture")
 CATEGORIES = (*ATTRIBUTES, "spatial", "non_spatial", "complex")

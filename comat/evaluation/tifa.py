@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from comat.evaluation.benchmark import Drawn, Score
-from comat.evaluation.formats.tifa import Question, read
 from comat.evaluation.questions import asked
-from comat.evaluation.vqa import BlipVqa
+from comat.judges.benchmark import Drawn, Score
+from comat.judges.vqa import BlipVqa
+from comat.samples.formats.tifa import Question, read
 
 
 class Tifa:

@@ -12,8 +12,8 @@ from huggingface_hub.utils import filter_repo_objects
 from typing_extensions import TypedDict
 
 from comat.errors import UserError
-from comat.json_files import read_json
 from comat.models.names import ModelName
+from comat.storage.json_files import read_json
 
 TOKENIZER = (
     "added_tokens.json",

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing_extensions import TypedDict
 
 from comat.errors import UserError
-from comat.json_files import read_json
 from comat.models.names import ModelName, named_models, with_revisions
 from comat.params import Params
+from comat.storage.json_files import read_json
 
 FILE = "models.lock.json"
 PIECE = 1 << 24  # bytes

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from comat.models.download import find_model
 from comat.models.files import files_of
-from comat.models.hub import find_model
 from comat.models.lock import FILE, sum_of_file, sum_of_model
 from comat.models.names import ModelName, named_models
 from comat.params import Params
-from comat.store import write_json
+from comat.storage.tables import write_json
 
 
 def write_lock(params: Params, out: Path) -> None:

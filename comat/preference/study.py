@@ -14,7 +14,7 @@ from comat.errors import UserError
 from comat.randomness import python_random
 from comat.reporting.embed import data_uri
 from comat.reporting.html import render
-from comat.store import IMAGE_INDEX, read_table, write_bytes, write_json
+from comat.storage.tables import IMAGE_INDEX, read_table, write_bytes, write_json
 
 CRITERIA = {
     "alignment": "Which image shows better what the text says?",

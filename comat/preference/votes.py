@@ -14,8 +14,8 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 from comat.errors import UserError
-from comat.json_files import read_json
 from comat.preference.study import CRITERIA, Key
+from comat.storage.json_files import read_json
 
 Choice = Literal["left", "right", "tie"]
 Checked = TypeVar("Checked", bound=BaseModel)

@@ -13,7 +13,7 @@ from comat.models.names import named_models
 from comat.params import Params
 from comat.reporting.html import difference, render, score, unit_of
 from comat.reporting.table import DISTANCES, NAMES, TITLES
-from comat.store import write_bytes
+from comat.storage.tables import write_bytes
 
 HERE = Path(__file__).parent
 UNKNOWN = "unknown"

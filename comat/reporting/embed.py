@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from comat.images import read_rgb
+from comat.storage.images import read_rgb
 
 EXACT = 128
 """Pixels of the longer side up to which an image is embedded without loss."""

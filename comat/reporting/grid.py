@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from comat.images import read_rgb
 from comat.reporting.pairs import Pair
+from comat.storage.images import read_rgb
 
 GREEN, RED, INK, PAPER = (30, 140, 60), (200, 50, 50), (40, 40, 40), (255, 255, 255)
 GAP, TEXT, LABEL = 10, 46, 60

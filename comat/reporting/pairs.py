@@ -10,7 +10,7 @@ from pathlib import Path
 
 from comat.evaluation.scores import SCORES
 from comat.evaluation.summary import by_benchmark, paired
-from comat.store import read_table
+from comat.storage.tables import read_table
 
 
 @dataclass(frozen=True)

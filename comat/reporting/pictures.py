@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from comat.images import read_rgb
 from comat.reporting.grid import pair_grid
 from comat.reporting.overlays import attention_figure
 from comat.reporting.pairs import Shown
-from comat.store import read_legend, read_safetensors
+from comat.storage.images import read_rgb
+from comat.storage.tables import read_legend, read_safetensors
 
 
 def draw_pictures(shown: Shown, count: int, base: Path, tuned: Path, out: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import vl_convert
 
-from comat.store import write_bytes
+from comat.storage.tables import write_bytes
 
 VEGA_LITE = "5.20"
 """DVC's charts are written in version 5 of the language."""

@@ -18,7 +18,7 @@ from comat.reporting.environment import environment
 from comat.reporting.html import render, unit_of
 from comat.reporting.pairs import Shown
 from comat.reporting.table import DISTANCES, NAMES, TITLES
-from comat.store import read_legend, write_bytes, write_json
+from comat.storage.tables import read_legend, write_bytes, write_json
 
 MEANINGS = {"oracle": "Images that show everything their prompt asks for, by the oracle"}
 """What a score is, where its title does not say it."""

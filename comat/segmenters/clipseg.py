@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPSegForImageSegmentation
 
-from comat.hub import load_model, loaded
+from comat.models.loading import load_model, loaded
 
 
 def decode(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, GroundingDinoForObjectDetection, SamModel
 
-from comat.hub import load_model, loaded
+from comat.models.loading import load_model, loaded
 
 CHUNK = 4  # images encoded at once, as in comat.segmenters.sam
 

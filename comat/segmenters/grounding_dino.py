@@ -18,7 +18,7 @@ from torchvision.transforms.v2.functional import normalize, resize
 from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
 
 from comat.errors import UserError
-from comat.hub import loaded
+from comat.models.loading import loaded
 from comat.segmenters.weights import load_weights, read_weights
 
 CONFIGS = Path(groundingdino.__file__).parent / "config"

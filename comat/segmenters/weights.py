@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers.utils import cached_file
 
 from comat.errors import UserError, first_line
-from comat.hub import loaded
+from comat.models.loading import loaded
 
 
 def read_weights(model: str, file: str, revision: str | None) -> dict[str, Tensor]:

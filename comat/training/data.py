@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from comat.attribute_concentration import Entity
 from comat.errors import UserError
+from comat.method.attribute_concentration import Entity
+from comat.method.step import Batch
 from comat.params import Params
 from comat.randomness import generator
-from comat.store import ENTITIES, PROMPTS, read_table
-from comat.tensor_store import TensorStore
+from comat.storage.tables import ENTITIES, PROMPTS, read_table
+from comat.storage.tensor_store import TensorStore
 from comat.training.guard import set_apart
-from comat.training.step import Batch
 
 
 class TrainingData:

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import lora_state, merged, set_lora_state
+from comat.diffusion.sampling import sample_latents
 from comat.errors import UserError
-from comat.evaluation.benchmark import Benchmark, Drawn
-from comat.evaluation.frechet import Features, batches, frechet_distances
-from comat.images import read_rgb, to_bytes, write_png
+from comat.judges.benchmark import Benchmark, Drawn
+from comat.judges.frechet import Features, batches, frechet_distances
 from comat.params import GuardParams, Params
 from comat.randomness import python_random
-from comat.sampling import sample_latents
-from comat.tensor_store import TensorStore
+from comat.storage.images import read_rgb, to_bytes, write_png
+from comat.storage.tensor_store import TensorStore
 
 COLUMNS = ["iteration", "score", "frechet"]
 ORIGINALS = 256
@@ -129,12 +129,12 @@ def load_guard(
     if not section.every:
         return None
     if section.metric == "oracle":
-        from comat.evaluation.oracle import Oracle
+        from comat.judges.oracle import Oracle
 
         judge = Oracle()
     else:
-        from comat.evaluation.clip import Clip
-        from comat.evaluation.clip_score import ClipScore
+        from comat.judges.clip import Clip
+        from comat.judges.clip_score import ClipScore
 
         judge = ClipScore(Clip(section.clip_model, section.clip_revision, backbone.device), params.train.device_batch)
     features = Features(section.feature_model, section.feature_revision, params.resolution)

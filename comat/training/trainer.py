@@ -15,21 +15,21 @@ from torch.optim import AdamW
 from tqdm import tqdm
 
 from comat.captioners import load_captioner
-from comat.checkpoint import read_state, write_state
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import add_lora, export_lora, lora_state, set_lora_state
 from comat.discriminators import load_discriminator
-from comat.distributed import ALONE, Processes
 from comat.errors import UserError
+from comat.method.step import Step
 from comat.params import Params
 from comat.randomness import generator
+from comat.running.distributed import ALONE, Processes
 from comat.segmenters.load import load_segmenter
-from comat.store import write_bytes, write_json, write_safetensors
+from comat.storage.tables import write_bytes, write_json, write_safetensors
+from comat.training.checkpoint import read_state, write_state
 from comat.training.data import TrainingData
 from comat.training.diagnosis import diagnose
 from comat.training.guard import COLUMNS as LOOKS
 from comat.training.guard import load_guard
-from comat.training.step import Step
 
 COLUMNS = ["iteration", "loss", "i2t", "attribute", "adversarial", "discriminator", "grad_norm", "skipped"]
 STATE = "state.safetensors"

@@ -10,12 +10,12 @@ from diffusers import DDPMScheduler
 from torch import Tensor
 from tqdm import tqdm
 
-from comat.checkpoint import read_state, write_state
 from comat.diffusion.backbone import Backbone, PromptEmbeddings
 from comat.diffusion.lora import absorb_lora, add_lora
 from comat.diffusion.schedulers import make_scheduler
 from comat.params import Params
 from comat.randomness import generator
+from comat.training.checkpoint import read_state, write_state
 
 
 def denoising_loss(backbone: Backbone, z0: Tensor, prompts: PromptEmbeddings, rng: torch.Generator) -> Tensor:

@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from comat.diffusion.attention import AttentionMaps, recorded_maps
-from comat.shapes.captions import NUMBERS, describe, plural
 from comat.shapes.recipe import text
 from comat.shapes.recipe.data import CATEGORIES, Example, clean_examples, images, unit
 from comat.shapes.recipe.fit import fit
 from comat.shapes.recipe.text import POOLED_WIDTH, TOKEN_WIDTH, TextEncoders
 from comat.shapes.recipe.tokenizers import clip_tokenizer
-from comat.shapes.scenes import MAX_OBJECTS, NOUNS, Group, Spec, sample_spec, scene_for
+from comat.shapes.world.captions import NUMBERS, describe, plural
+from comat.shapes.world.scenes import MAX_OBJECTS, NOUNS, Group, Spec, sample_spec, scene_for
 
 DOMINANT = dict(zip(NOUNS, ("red", "blue", "orange", "yellow", "green", "purple"), strict=True))
 HARDER_WEIGHTS = (1, 2, 2, 2, 4)

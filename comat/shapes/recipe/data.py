@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from comat.shapes.captions import describe
-from comat.shapes.render import render
-from comat.shapes.scenes import NOUNS, Scene, Spec, sample_spec, scene_for
+from comat.shapes.world.captions import describe
+from comat.shapes.world.render import render
+from comat.shapes.world.scenes import NOUNS, Scene, Spec, sample_spec, scene_for
 
 CATEGORIES = ("single", "color", "spatial", "counting", "complex")
 WEIGHTS = (1, 3, 3, 2, 2)

@@ -10,7 +10,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 
 from comat.shapes.recipe.data import Example, clean_examples, images, unit
 from comat.shapes.recipe.fit import fit
-from comat.shapes.scenes import COLOURS, NOUNS
+from comat.shapes.world.scenes import COLOURS, NOUNS
 
 
 def targets(example: Example) -> list[float]:

@@ -16,12 +16,12 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, BlipForConditionalGeneration, CLIPSegForImageSegmentation
 
 from comat.randomness import generator
-from comat.shapes.captions import describe
-from comat.shapes.oracle import judge
 from comat.shapes.recipe.base import DOMINANT
 from comat.shapes.recipe.captioner import token_nll
 from comat.shapes.recipe.data import CATEGORIES, clean_examples, images, noun_masks, to_rgb, unit
-from comat.shapes.scenes import NOUNS, Spec, sample_spec
+from comat.shapes.world.captions import describe
+from comat.shapes.world.oracle import judge
+from comat.shapes.world.scenes import NOUNS, Spec, sample_spec
 
 HELD_OUT = 1000
 """Seeds from here on are used by no training set."""

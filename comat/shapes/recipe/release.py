@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 from comat.errors import UserError, main_guard
-from comat.json_files import read_json
+from comat.running.stage import publish
 from comat.shapes.recipe.promises import broken
-from comat.stage import publish
+from comat.storage.json_files import read_json
 
 RELEASED = ("base", "captioner", "features", "segmenter")
 MOST_MEGABYTES = 20

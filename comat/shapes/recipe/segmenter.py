@@ -11,11 +11,11 @@ from torch import Tensor
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPTokenizer
 
 from comat.segmenters.clipseg import decode
-from comat.shapes.captions import plural
 from comat.shapes.recipe.data import clean_examples, images, noun_masks, unit
 from comat.shapes.recipe.fit import fit
 from comat.shapes.recipe.tokenizers import MAX_TOKENS
-from comat.shapes.scenes import NOUNS
+from comat.shapes.world.captions import plural
+from comat.shapes.world.scenes import NOUNS
 
 
 def build(tokenizer: CLIPTokenizer, image_size: int = 64) -> CLIPSegForImageSegmentation:

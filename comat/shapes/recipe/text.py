@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from comat.shapes.captions import describe, plural
 from comat.shapes.recipe.data import CATEGORIES, WEIGHTS
 from comat.shapes.recipe.fit import fit
 from comat.shapes.recipe.tokenizers import MAX_TOKENS
-from comat.shapes.scenes import COLOURS, MAX_OBJECTS, NOUNS, RELATIONS, SIZES, Spec, sample_spec
+from comat.shapes.world.captions import describe, plural
+from comat.shapes.world.scenes import COLOURS, MAX_OBJECTS, NOUNS, RELATIONS, SIZES, Spec, sample_spec
 
 PALETTE, SIZE_WORDS = [None, *COLOURS], list(SIZES)
 HEADS = {"noun": len(NOUNS), "colour": len(PALETTE), "size": len(SIZE_WORDS), "count": MAX_OBJECTS}

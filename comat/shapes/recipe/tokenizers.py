@@ -12,8 +12,8 @@ from itertools import pairwise
 from tokenizers import pre_tokenizers
 from transformers import BertTokenizerFast, CLIPTokenizer
 
-from comat.shapes.captions import NUMBERS, plural
-from comat.shapes.scenes import COLOURS, NOUNS, RELATIONS, SIZES
+from comat.shapes.world.captions import NUMBERS, plural
+from comat.shapes.world.scenes import COLOURS, NOUNS, RELATIONS, SIZES
 
 MAX_TOKENS = 24
 START, END = "<|startoftext|>", "<|endoftext|>"

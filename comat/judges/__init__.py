@@ -1,0 +1,1 @@
+"""What says something of an image: oracle, CLIP, question answering, detector, features."""

@@ -1,0 +1,40 @@
+"""CLIP (Radford et al. 2021): images and texts as directions that can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+
+from comat.judges.benchmark import evaluator
+from comat.models.loading import load_model, loaded
+
+
+class Clip:
+    """Embeddings of length 1; a dot product of two is their cosine similarity."""
+
+    def __init__(self, model: str, revision: str | None, device: torch.device) -> None:
+        self.id, source = evaluator(model, revision), {"revision": revision}
+        self.processor = loaded(model, "image processor", lambda: AutoImageProcessor.from_pretrained(model, **source))
+        self.tokenizer = loaded(model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, **source))
+        self.model = load_model(CLIPModel, model, revision, part="CLIP", dtype=torch.float32).to(device)
+
+    @torch.no_grad()
+    def images(self, images: Sequence[np.ndarray]) -> Tensor:
+        """(H, W, 3) uint8 images → (N, D), on the CPU."""
+        pictures = [Image.fromarray(image) for image in images]
+        pixels = self.processor(pictures, return_tensors="pt").pixel_values.to(self.model.device)
+        return F.normalize(self.model.get_image_features(pixel_values=pixels).pooler_output, dim=-1).cpu()
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Texts → (N, D), on the CPU; their ends beyond the model's length are not read."""
+        most = self.model.config.text_config.max_position_embeddings
+        text = self.tokenizer(list(texts), padding=True, truncation=True, max_length=most, return_tensors="pt")
+        text = text.to(self.model.device)
+        return F.normalize(self.model.get_text_features(**text).pooler_output, dim=-1).cpu()

@@ -1,0 +1,1 @@
+"""The method of the paper: its four parts, replay, and the training step, Algorithm 1."""

@@ -1,0 +1,28 @@
+"""Where a model's files lie: in a folder of the user's, or in the hub's cache, downloaded where they are missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from comat.models.files import check_complete, used_patterns
+from comat.models.loading import loaded
+from comat.models.names import ModelName
+
+
+def find_model(model: ModelName, offline: bool = False) -> tuple[Path, str | None]:
+    """The folder that holds the used files of a model, and the commit they are of (None for the user's own folder).
+
+    Only these files are downloaded; `offline` looks in the hub's cache alone.
+
+    Raises:
+        UserError: if a part has no weights in safetensors, or the hub does not give the model; with the remedy.
+    """
+    folder, commit = Path(model.name), None
+    if not folder.is_dir():
+        options = {"allow_patterns": list(model.files) or used_patterns(model.own_vae), "local_files_only": offline}
+        found = loaded(model.name, model.key, lambda: snapshot_download(model.name, revision=model.revision, **options))
+        folder, commit = Path(found), Path(found).name
+    check_complete(folder, model)
+    return folder, commit

@@ -1,0 +1,1 @@
+"""How a stage runs: its options, its working folder, its processes and the shards that they share."""

@@ -1,0 +1,161 @@
+"""The processes of a stage: who does which share of the work, and the few things that they tell each other.
+
+The one place that knows of process groups. Every process runs the same stage; only the main one writes. One process
+alone needs no group, and nothing here changes what it computes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from comat.errors import UserError, first_line
+from comat.params import Params
+from comat.running.workdir import stage_directory
+
+T = TypeVar("T")
+PATIENCE = timedelta(minutes=30)
+"""Longest wait for a process that lives: for a slow disk or download. One that dies is noticed at once."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process is `rank` of `count`, started by the process `launcher`."""
+
+    rank: int = 0
+    count: int = 1
+    launcher: int = 0
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """Every `count`-th item: those that this process works on."""
+        return items[self.rank :: self.count]
+
+    def in_order(self, own: Iterable[T], total: int) -> Iterator[T]:
+        """On the main process the results of all processes, in the order of the `total` items that were shared.
+
+        Args:
+            own: the results of this process's `share`. Each is handed over as soon as it is there.
+
+        On the others nothing comes out, but it must be iterated over as well.
+        """
+        results = iter(own)
+        for at in range(0, total, self.count):
+            mine = next(results) if at + self.rank < total else None
+            yield from self.gather(mine)[: total - at]
+
+    def gather(self, value: T) -> list[T]:
+        """On the main process the values of all processes by rank; on the others nothing."""
+        if self.count == 1:
+            return [value]
+        found = [None] * self.count if self.main else None
+        with self._talking():
+            dist.gather_object(value, found)
+        return found or []
+
+    def from_main(self, value: Callable[[], T]) -> T:
+        """What the main process finds, on all."""
+        box = [value() if self.main else None]
+        if self.count > 1:
+            with self._talking():
+                dist.broadcast_object_list(box)
+        return box[0]
+
+    def sum_gradients(self, weights: Sequence[Tensor], values: dict[str, float]) -> dict[str, float]:
+        """Sum the gradients of float32 `weights`, in place, and `values` over the processes, in one reduction.
+
+        A weight without gradient on every process keeps none, so that an optimizer passes it over.
+        """
+        if self.count == 1:
+            return values
+        numbers = [*(float(w.grad is not None) for w in weights), *values.values()]
+        rows = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+        flat = torch.cat([*(row.flatten() for row in rows), torch.tensor(numbers, device=rows[0].device)])
+        with self._talking():
+            dist.all_reduce(flat)
+        *summed, tail = flat.split([*(w.numel() for w in weights), len(numbers)])
+        found = tail.tolist()
+        for weight, row, holders in zip(weights, summed, found, strict=False):
+            weight.grad = row.view_as(weight) if holders else None
+        return dict(zip(values, found[len(weights) :], strict=True))
+
+    @contextlib.contextmanager
+    def directory(self, stage: str, params: Params, models: Path, inputs: Iterable[Path]) -> Iterator[Path]:
+        """`stage_directory` for all, held by the main process; the others only learn its name."""
+        if not self.main:
+            yield self.from_main(lambda: None)
+            return
+        with stage_directory(stage, params, models, inputs) as work:
+            yield self.from_main(lambda: work)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.count > 1:
+            with self._talking():
+                dist.barrier()
+
+    @contextlib.contextmanager
+    def _talking(self) -> Iterator[None]:
+        """A process that is gone is one line here, not a traceback; and nobody goes on without the launcher."""
+        if os.getppid() != self.launcher:
+            raise UserError("the launcher of this process has ended; run the stage again to go on")
+        try:
+            yield
+        except RuntimeError as error:
+            raise UserError(f"lost another process of this run ({first_line(error)}); run again to go on") from None
+
+
+ALONE = Processes()
+
+
+@contextlib.contextmanager
+def join(device: str) -> Iterator[Processes]:
+    """The processes that a launcher has started with this one, each on its own device; without a launcher this alone.
+
+    What goes wrong on one process ends them all; the first to fail says why, the others are silent.
+
+    Args:
+        device: of the parameters: auto, cpu or cuda.
+
+    Raises:
+        UserError: if `device` is a certain one for several processes.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ALONE
+        return
+    if ":" in device:
+        raise UserError(f"device is {device}: expected auto, cuda or cpu where several processes run, each on its own")
+    from accelerate import PartialState
+
+    state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=PATIENCE)
+    board = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    try:
+        processes = Processes(state.process_index, state.num_processes, os.getppid())
+        yield processes
+        processes.wait()  # until the main process has published
+    except (ValueError, OSError):
+        if not _is_first(board):
+            raise SystemExit(1) from None
+        raise
+    dist.destroy_process_group()
+
+
+def _is_first(board: dist.Store) -> bool:
+    """Whether no other process has failed before this one."""
+    try:
+        return board.add("comat/failed", 1) == 1
+    except RuntimeError:  # its keeper is gone: it failed, and one before it or itself said why; or the launcher does
+        return False

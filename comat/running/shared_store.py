@@ -1,0 +1,72 @@
+"""A tensor store that all processes of a stage fill: each computes whole batches, the main one writes them in order.
+
+The batches are slices of a fixed list of rows, whoever computes them and wherever a run was interrupted, so the shards
+are the same bytes whatever the number of processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor
+from tqdm import tqdm
+
+from comat.running.distributed import Processes
+from comat.storage.tensor_store import TensorStoreWriter
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a store keeps of one image or prompt."""
+
+    id: str
+    latents: Tensor
+    caption: str
+
+
+class SharedStore:
+    """The rows of `items`, in batches of `batch`; goes on after the last row that is on disk."""
+
+    def __init__(
+        self,
+        processes: Processes,
+        folder: Path,
+        shard_size: int,
+        items: Sequence[T],
+        id_of: Callable[[T], str],
+        batch: int,
+    ) -> None:
+        self._processes, self._items, self._batch = processes, items, batch
+        self.writer = TensorStoreWriter(folder, shard_size) if processes.main else None
+        self.done = processes.from_main(lambda: self._stored(id_of))
+
+    def _stored(self, id_of: Callable[[T], str]) -> int:
+        """How many of the first items are done with, in whole batches; the last row may be of a batch that is not."""
+        if self.writer.last is None:
+            return 0
+        at = next(i for i, item in enumerate(self._items) if id_of(item) == self.writer.last) + 1
+        return at if at == len(self._items) else at // self._batch * self._batch
+
+    def fill(self, compute: Callable[[Sequence[Sequence[T]]], Iterable[list[Row]]], title: str) -> None:
+        """Compute what is not done and write it.
+
+        Args:
+            compute: from batches of items to the rows of each batch; it is given this process's batches.
+            title: of the progress bar.
+        """
+        batches = [self._items[at : at + self._batch] for at in range(self.done, len(self._items), self._batch)]
+        results = self._processes.in_order(compute(self._processes.share(batches)), len(batches))
+        progress = tqdm(total=len(self._items), initial=self.done, desc=title, disable=not self._processes.main)
+        for batch, rows in zip(batches, results, strict=False):
+            for row in rows:
+                if row.id not in self.writer:
+                    self.writer.add(row.id, {"latents": row.latents}, row.caption)
+            progress.update(len(batch))
+        progress.close()
+        if self.writer:
+            self.writer.close()

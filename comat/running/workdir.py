@@ -1,0 +1,74 @@
+"""Working folders of resumable stages: `${COMAT_WORK_DIR:-.work}/<stage>/<fingerprint>/`, one run at a time.
+
+The fingerprint covers parameters, inputs and code: what a run left behind is taken up by the same run only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from comat.errors import UserError
+from comat.models.lock import FILE
+from comat.params import Params
+from comat.storage.tables import remove_parts, write_bytes
+
+CODE = Path(__file__).parent.parent
+
+
+def fingerprint(values: object, inputs: Iterable[Path] = (), code: Iterable[Path] | None = None) -> str:
+    """16 hexadecimal digits that depend on JSON-able values, on the contents of files and folders, and on the code.
+
+    `code` defaults to every module of the package.
+    """
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
+    for root in [*inputs, *(sorted(CODE.rglob("*.py")) if code is None else code)]:
+        files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]
+        for file in files:
+            digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def work_directory(stage: str, print_: str) -> Iterator[Path]:
+    """The working folder of one stage, locked; removed when the block ends well, kept when it does not.
+
+    Raises:
+        UserError: if another run holds it; says which process.
+    """
+    root = Path(os.environ.get("COMAT_WORK_DIR", ".work")) / stage
+    folder = root / print_
+    folder.mkdir(parents=True, exist_ok=True)
+    lock, holder = FileLock(root / f"{print_}.lock"), root / f"{print_}.pid"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = holder.read_text() if holder.exists() else "unknown"
+        raise UserError(
+            f"{folder}: another run of stage {stage} holds this folder (process {who}); wait for it"
+        ) from None
+    try:
+        write_bytes(holder, str(os.getpid()).encode())
+        remove_parts(folder)
+        yield folder
+        shutil.rmtree(folder)
+        holder.unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def stage_directory(
+    stage: str, params: Params, models: Path, inputs: Iterable[Path]
+) -> contextlib.AbstractContextManager[Path]:
+    """The working folder of a stage of the pipeline: of its parameters, models, inputs and code.
+
+    Of the models the lock in the folder `models` stands for their files, which `pinned` has compared with it.
+    """
+    return work_directory(stage, fingerprint(params.model_dump(), [models / FILE, *inputs]))

@@ -1,0 +1,134 @@
+"""The samples to evaluate: prompts x seeds, base and tuned from the same noise; and some attention maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from comat.diffusion.backbone import Backbone
+from comat.diffusion.load import load_backbone
+from comat.diffusion.lora import load_lora, merged
+from comat.diffusion.sampling import attention_of, sample_latents
+from comat.errors import UserError
+from comat.params import Params
+from comat.running.distributed import ALONE, Processes
+from comat.samples.prompt_files import benchmark_prompts
+from comat.storage.images import png, to_bytes
+from comat.storage.tables import (
+    ENTITIES,
+    IMAGE_INDEX,
+    PROMPTS,
+    read_legend,
+    read_table,
+    write_bytes,
+    write_json,
+    write_safetensors,
+    write_table,
+)
+from comat.tokenizers import words_of
+
+
+def draw_base(
+    params: Params, prompts: Path, entities: Path, unet: Path, out: Path, processes: Processes = ALONE
+) -> None:
+    """Write the base model's `images/<prompt>-<seed>.png`, `index.parquet`, `attention.safetensors`, `attention.json`.
+
+    The prompts are the held-out ones, then those of the benchmarks' files. Batches that are there are left alone.
+
+    Raises:
+        UserError: if there is no prompt to draw.
+    """
+    held_out = [row for row in read_table(prompts / "prompts.parquet", PROMPTS) if row["split"] == "test"]
+    held_out = held_out[: params.samples.prompts or len(held_out)]
+    rows = held_out + benchmark_prompts(params.samples.benchmarks, params.seed)
+    if not rows:
+        raise UserError(
+            f"{prompts}: no prompt of split 'test' to draw; add a source with a validation list, or samples.benchmarks"
+        )
+    backbone = load_backbone(params, unet)
+    legend = _legend(backbone, rows[: params.samples.attention_prompts], entities)
+    if processes.main:
+        write_json(out / "attention.json", legend)
+    _draw(params, backbone, "base", listed(rows, params.samples.seeds), out, processes)
+    _draw_attention(params, backbone, legend, out, processes)
+
+
+def draw_tuned(params: Params, base: Path, unet: Path, lora: Path, out: Path, processes: Processes = ALONE) -> None:
+    """Write what `draw_base` wrote to the folder `base`, by the tuned model: same prompts, same seeds, same noise."""
+    backbone = load_backbone(params, unet)
+    load_lora(backbone.unet, lora)
+    with merged(backbone.unet):
+        _draw(params, backbone, "tuned", read_table(base / "index.parquet", IMAGE_INDEX), out, processes)
+        legend = read_legend(base)
+        _draw_attention(params, backbone, legend, out, processes)
+
+
+def listed(rows: Sequence[dict], seeds: int) -> list[dict]:
+    """Rows of `IMAGE_INDEX` for rows of `PROMPTS`, as the base draws them; `path` is relative to the index."""
+    return [
+        {
+            "model": "base",
+            "prompt_id": row["id"],
+            "text": row["text"],
+            "source": row["source"],
+            "category": row["category"],
+            "seed": seed,
+            "path": f"images/{row['id']}-{seed}.png",
+        }
+        for row in rows
+        for seed in range(seeds)
+    ]
+
+
+def undrawn(index: Sequence[dict], folder: Path) -> list[dict]:
+    """The rows whose images are not there yet."""
+    return [row for row in index if not (folder / row["path"]).exists()]
+
+
+def _draw(
+    params: Params, backbone: Backbone, model: str, index: Sequence[dict], out: Path, processes: Processes
+) -> None:
+    size = params.samples.batch_size
+    batches = [index[at : at + size] for at in range(0, len(index), size)]
+    # Whole batches, wherever a run was interrupted: an image's rounding may depend on those that it is drawn with.
+    todo = processes.from_main(lambda: [batch for batch in batches if undrawn(batch, out)])
+    results = processes.in_order(_pictures(params, backbone, processes.share(todo)), len(todo))
+    title = f"samples of the {model} model"
+    for part, images in zip(tqdm(todo, desc=title, disable=not processes.main), results, strict=False):
+        for row, image in zip(part, images, strict=True):
+            write_bytes(out / row["path"], image)
+    if processes.main:
+        write_table(out / "index.parquet", [{**row, "model": model} for row in index], IMAGE_INDEX)
+
+
+def _pictures(params: Params, backbone: Backbone, batches: Sequence[Sequence[dict]]) -> Iterator[list[bytes]]:
+    """The PNG files of each batch."""
+    for part in batches:
+        keys = [(row["prompt_id"], row["seed"]) for row in part]
+        z = sample_latents(backbone, params, [row["text"] for row in part], keys, "sample", params.resolution)
+        yield [png(Image.fromarray(to_bytes(image))) for image in backbone.decode(z)]
+
+
+def _draw_attention(
+    params: Params, backbone: Backbone, legend: Sequence[dict], out: Path, processes: Processes
+) -> None:
+    """Write prompt → (L, h, w) for the prompts of the legend."""
+    keys = [(row["text"], (row["prompt_id"], 0)) for row in legend]
+    own = (attention_of(backbone, params, text, key, "sample")[0] for text, key in processes.share(keys))
+    maps = {key[0]: found for (_, key), found in zip(keys, processes.in_order(own, len(keys)), strict=False)}
+    if processes.main:
+        write_safetensors(out / "attention.safetensors", maps)
+
+
+def _legend(backbone: Backbone, rows: Sequence[dict], entities: Path) -> list[dict]:
+    """For each prompt its tokens as words, and which of them belong to which entity."""
+    found = read_table(entities / "entities.parquet", ENTITIES)
+    legend = []
+    for row in rows:
+        tokens = words_of(backbone.tokenizers[0], row["text"])
+        own = [e["tokens"][0] for e in found if e["prompt_id"] == row["id"] and e["kept"]]
+        legend.append({"prompt_id": row["id"], "text": row["text"], "tokens": tokens, "entities": own})
+    return legend

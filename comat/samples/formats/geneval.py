@@ -1,0 +1,79 @@
+"""GenEval's metadata: JSON Lines, one line a prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from comat.errors import UserError
+from comat.samples.formats.rows import Count, Row, Text, checked, file_text, parsed
+from comat.storage.prompt_text import lines_of
+
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
+DIRECTIONS = ("left of", "right of", "above", "below")
+
+
+class Excluded(Row):
+    """Fewer than `count` objects of this kind."""
+
+    noun: Text = Field(alias="class")
+    count: Count
+
+
+class Included(Excluded):
+    """At least `count` objects of this kind, of which the surest `count` have the colour and the position."""
+
+    color: Literal[COLOURS] | None = None
+    position: tuple[Literal[DIRECTIONS], int] | None = Field(None, strict=False)
+    """A direction, and which entry of `include` it is seen from, counted from 0: one before this."""
+
+
+class Metadata(Row):
+    """What the image of a prompt must show: everything of `include`, nothing of `exclude`."""
+
+    tag: Text  # single_object, two_object, counting, colors, position, color_attr
+    prompt: Text
+    include: list[Included] = Field(min_length=1)
+    exclude: list[Excluded] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _seen_from_before(self) -> Metadata:
+        for place, wanted in enumerate(self.include):
+            if wanted.position and not 0 <= wanted.position[1] < place:
+                raise ValueError(
+                    f"include {place} has its position from {wanted.position[1]}: expected the number of an entry "
+                    "before it, counted from 0"
+                )
+        return self
+
+    @property
+    def nouns(self) -> list[str]:
+        """What to look for, each once."""
+        return list(dict.fromkeys(wanted.noun for wanted in (*self.include, *self.exclude)))
+
+
+def read(path: Path) -> dict[str, Metadata]:
+    """Prompt → what its image must show.
+
+    Raises:
+        UserError: naming the file, the line and what was expected.
+    """
+    file_text(path)
+    found: dict[str, Metadata] = {}
+    for number, line in lines_of(path):
+        where = f"{path}, line {number}"
+        metadata = checked(Metadata, parsed(line, where), where)
+        if found.setdefault(metadata.prompt, metadata) != metadata:
+            raise UserError(f"{where}: prompt {metadata.prompt!r} has other metadata before; expected it once")
+    return found
+
+
+def prompts(path: Path) -> list[tuple[str, str]]:
+    """The prompts, each once, and their tags, which are their categories.
+
+    Raises:
+        UserError: as `read`.
+    """
+    return [(prompt, metadata.tag) for prompt, metadata in read(path).items()]

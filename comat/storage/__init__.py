@@ -1,0 +1,1 @@
+"""Files that are written whole and checked when read: tables, tensors, JSON, images, texts of prompts."""

@@ -1,0 +1,60 @@
+"""Images on disk: PNG in and out."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from comat.errors import UserError
+from comat.storage.tables import write_bytes
+
+
+def to_bytes(image: Tensor) -> np.ndarray:
+    """A (3, H, W) image in [0, 1] as (H, W, 3) uint8."""
+    return (image.detach().float().cpu().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def write_png(path: Path, image: Tensor) -> None:
+    """Write a (3, H, W) image in [0, 1]."""
+    write_image(path, Image.fromarray(to_bytes(image)))
+
+
+def write_image(path: Path, image: Image.Image) -> None:
+    """Write a PNG, whole or not at all."""
+    write_bytes(path, png(image))
+
+
+def png(image: Image.Image) -> bytes:
+    """The bytes of a PNG file."""
+    data = io.BytesIO()
+    image.save(data, "PNG")
+    return data.getvalue()
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """Read an image as (H, W, 3) uint8.
+
+    Raises:
+        UserError: if it is missing or not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: this image is missing; run its stage again (dvc repro)") from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise UserError(f"{path}: not readable as an image ({error}); run its stage again") from None
+
+
+def read_square(path: Path, side: int) -> np.ndarray:
+    """The middle of an image as (side, side, 3) uint8, resized with antialiasing.
+
+    Raises:
+        UserError: if it is missing or not an image.
+    """
+    image = Image.fromarray(read_rgb(path))
+    return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))
