@@ -35,7 +35,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from comat.captioners import Captioner, load_captioner
-from comat.diffusion.backbone import DTYPES, Backbone, choose_device
+from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import add_lora
 from comat.discriminators import Discriminator, load_discriminator
 from comat.discriminators.unet import UNetDiscriminator
@@ -44,6 +44,7 @@ from comat.method.attribute_concentration import Entity
 from comat.method.step import Batch, Step
 from comat.params import Params, load
 from comat.randomness import generator
+from comat.running.device import DTYPES, choose_device
 from comat.segmenters import Segmenter
 from comat.segmenters.grounded_sam import GroundedSam
 from comat.segmenters.grounding import Detector, Thresholds

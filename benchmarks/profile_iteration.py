@@ -22,10 +22,10 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.gpu_real_size import PHASES, MeteredStep, Ranges, iterate, make_batch, small_models
-from comat.diffusion.backbone import DTYPES
 from comat.diffusion.lora import add_lora
 from comat.params import load
 from comat.randomness import generator
+from comat.running.device import DTYPES
 
 BACKWARD, REST, BETWEEN = "backward", "the rest", "between the phases"
 MODELS = ("UNet", "captioner", "autoencoder", "segmenter", "text encoders")

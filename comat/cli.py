@@ -89,10 +89,11 @@ def evaluate(
     data: Path = DATA,
 ) -> None:
     """Judge another model by the same prompts, seeds and benchmarks, into OUT/NAME; print it beside base and tuned."""
-    from comat.evaluation.peers import Peer, evaluate_peer
+    from comat.evaluation.peers import evaluate_peer
     from comat.models.lock import pinned
     from comat.models.names import judges
     from comat.params import load
+    from comat.samples.peers import Peer
 
     if not (model or name):
         raise UserError("give --model, or the --name of a folder that holds images drawn elsewhere")

@@ -52,7 +52,8 @@ def encode(params: Params, pairs: list[tuple[str, str]], work: Path, processes: 
     import torch
 
     from comat.corpora.coco import Tally, read_photos
-    from comat.diffusion.backbone import choose_device, encode_images, load_vae
+    from comat.diffusion.backbone import encode_images, load_vae
+    from comat.running.device import choose_device
     from comat.running.shared_store import Row, SharedStore
 
     section, tally = params.image_latents, Tally()

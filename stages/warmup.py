@@ -16,7 +16,8 @@ def main() -> None:
     import torch
     from safetensors import SafetensorError
 
-    from comat.diffusion.backbone import Backbone, choose_device
+    from comat.diffusion.backbone import Backbone
+    from comat.running.device import choose_device
     from comat.running.workdir import stage_directory
     from comat.storage.tensor_store import TensorStore
     from comat.training.warmup import warm_up

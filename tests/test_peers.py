@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 
 from comat.cli import app
 from comat.errors import UserError
-from comat.evaluation.peers import Peer, commit_of, evaluate_peer, load_pipeline
+from comat.evaluation.peers import evaluate_peer
 from comat.params import Params, load
 from comat.randomness import generator
+from comat.samples.peers import Peer, commit_of, load_pipeline
 from comat.storage.images import read_rgb
 from comat.storage.tables import IMAGE_INDEX, read_table
 from tests.tiny_hub import COMMIT, serving

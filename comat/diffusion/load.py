@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from comat.diffusion.backbone import Backbone, choose_device
+from comat.diffusion.backbone import Backbone
 from comat.params import Params
+from comat.running.device import choose_device
 
 
 def load_backbone(params: Params, unet: Path | None = None) -> Backbone:

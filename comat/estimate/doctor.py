@@ -112,7 +112,7 @@ def device(name: str, precision: str) -> Iterator[Finding]:
         yield Finding("torch", "problem", str(error).splitlines()[0][:200], "run `pip install -r requirements.txt`")
         return
     yield Finding("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
-    from comat.diffusion.backbone import choose_device
+    from comat.running.device import choose_device
 
     chosen = choose_device(name)
     usable = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(chosen.type, lambda: True)()

@@ -10,9 +10,10 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import AutoConfig, AutoModel, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from comat.diffusion.backbone import DTYPES, Backbone
+from comat.diffusion.backbone import Backbone
 from comat.errors import UserError, first_line
 from comat.models.loading import pipeline_index
+from comat.running.device import DTYPES
 from comat.tokenizers import load_tokenizers
 
 

@@ -17,11 +17,11 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from comat.diffusion.backbone import DTYPES
 from comat.estimate.cost import NOTHING, Cost, cost
 from comat.estimate.meta import emptied, meta_model
 from comat.models.loading import loaded
 from comat.params import GuardParams, Params
+from comat.running.device import DTYPES
 
 TOKENS, NOUNS = 16, 2
 """Of a prompt, taken as typical: tokens that a captioner reads, and nouns that a segmenter looks for."""

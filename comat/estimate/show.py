@@ -10,12 +10,12 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from comat.corpora.coco import captions_by_file
-from comat.diffusion.backbone import DTYPES, choose_device
 from comat.estimate.calls import measure
 from comat.estimate.cost import matmul_rate
 from comat.estimate.plan import Counts, disk, guard, iteration, memory, warmup_memory, work
 from comat.models.names import judges
 from comat.params import Params
+from comat.running.device import DTYPES, choose_device
 from comat.storage.tables import PROMPTS, read_table
 
 SHARE = 0.5

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from comat.corpora.coco import choose
-from comat.diffusion.backbone import choose_device
 from comat.judges.benchmark import Drawn, evaluator
 from comat.judges.frechet import Features, batches, frechet_distances
 from comat.judges.inception import SIDE, Inception
 from comat.judges.oracle import in_world
 from comat.judges.renders import clean_renders
 from comat.params import Params
+from comat.running.device import choose_device
 from comat.storage.images import read_rgb, read_square
 
 Found = tuple[dict[str, float], dict[str, str]]

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from comat.captioners import Captioner, load_captioner
-from comat.diffusion.backbone import DTYPES, choose_device
 from comat.diffusion.sampling import in_batches
 from comat.params import Params
+from comat.running.device import DTYPES, choose_device
 from comat.storage.images import read_rgb
 
 END = "(end)"

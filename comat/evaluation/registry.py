@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from comat.diffusion.backbone import choose_device
 from comat.judges.benchmark import Benchmark
 from comat.judges.clip import Clip
 from comat.judges.detector import NounDetector
 from comat.judges.vqa import BlipVqa
 from comat.params import ClipScoreParams, GenEvalParams, Params, T2ICompBenchParams, VqaParams
+from comat.running.device import choose_device
 
 
 def benchmarks(params: Params) -> Iterator[Benchmark]:

@@ -14,7 +14,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from comat.captioners import Captioner, load_captioner
-from comat.diffusion.backbone import DTYPES, choose_device
 from comat.entities.filter import filtered_nouns, reasons
 from comat.entities.parse import entities_of, load_parser
 from comat.errors import UserError
@@ -24,6 +23,7 @@ from comat.evaluation.statistics import mean_interval
 from comat.models.names import named_models
 from comat.models.record import identity
 from comat.params import Params
+from comat.running.device import DTYPES, choose_device
 from comat.storage.tables import write_json, write_table
 
 ROWS = pa.schema(

@@ -7,7 +7,7 @@ from importlib import metadata
 
 import torch
 
-from comat.diffusion.backbone import choose_device
+from comat.running.device import choose_device
 
 PACKAGES = ("comat", "diffusers", "transformers", "peft", "accelerate", "numpy", "pillow")
 
