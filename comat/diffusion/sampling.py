@@ -12,13 +12,18 @@ from comat.diffusion.attention import recorded_maps
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.rollout import rollout
 from comat.diffusion.schedulers import make_scheduler
-from comat.params import Params
+from comat.params import SamplingParams
 from comat.randomness import generator, noise
 
 
 @torch.no_grad()
 def sample_latents(
-    backbone: Backbone, params: Params, prompts: Sequence[str], keys: Sequence[tuple[str, int]], purpose: str, px: int
+    backbone: Backbone,
+    params: SamplingParams,
+    prompts: Sequence[str],
+    keys: Sequence[tuple[str, int]],
+    purpose: str,
+    px: int,
 ) -> Tensor:
     """Final latents (B, C, h, w) of `prompts` at `px` pixels.
 
@@ -41,7 +46,7 @@ def in_batches(rows: Sequence, size: int, title: str) -> Iterator[Sequence]:
 
 @torch.no_grad()
 def attention_of(
-    backbone: Backbone, params: Params, prompt: str, key: tuple[str, int], purpose: str
+    backbone: Backbone, params: SamplingParams, prompt: str, key: tuple[str, int], purpose: str
 ) -> tuple[Tensor, Tensor]:
     """The cross-attention of one sample, (L, h, w), and its final latents (1, C, h, w).
 
