@@ -79,7 +79,7 @@ def sample(
         with torch.set_grad_enabled(index in steps), recorded_maps(backbone.unet, layers) as recording:
             prediction = backbone.guided(x, t, embeddings, step.p.guidance_scale)
         if layers:
-            maps.append(recording.collect((x.shape[-2], x.shape[-1])))
+            maps.append(recording.collect(x.shape[-2:]))
         z = scheduler.step(prediction, t, z, generator=own).prev_sample
     return z, maps
 

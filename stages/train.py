@@ -37,7 +37,8 @@ def main() -> None:
 
     torch.use_deterministic_algorithms(True, warn_only=True)
     inputs = [args.prompts, args.entities, args.warmup, args.reference_latents, args.image_latents]
-    with join(params.device) as processes, processes.directory("train", params, args.models, inputs) as work:
+    values = params.model_dump()
+    with join(params.device) as processes, processes.directory("train", values, args.models, inputs) as work:
         data = TrainingData(
             params,
             params.discriminator_input,

@@ -29,7 +29,7 @@ def main() -> None:
         vae_revision=params.vae_revision,
         device=choose_device(params.device),
     )
-    with stage_directory("warmup", params, args.models, [args.warmup_images]) as work:
+    with stage_directory("warmup", params.model_dump(), args.models, [args.warmup_images]) as work:
         if params.warmup.steps:
             store = TensorStore(args.warmup_images)
             latents = torch.stack([store[id]["latents"] for id in store.ids])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from comat.diffusion.rollout import rollout
 from comat.diffusion.schedulers import make_scheduler
 from comat.params import SamplingParams
 from comat.randomness import generator, noise
+
+T = TypeVar("T")
 
 
 @torch.no_grad()
@@ -36,7 +39,7 @@ def sample_latents(
     return rollout(backbone, scheduler, z, embeddings, params.guidance_scale, own, chunk=len(prompts)).z0
 
 
-def in_batches(rows: Sequence, size: int, title: str) -> Iterator[Sequence]:
+def in_batches(rows: Sequence[T], size: int, title: str) -> Iterator[Sequence[T]]:
     """Slices of `rows`, with a progress bar over the rows."""
     with tqdm(total=len(rows), desc=title) as progress:
         for at in range(0, len(rows), size):

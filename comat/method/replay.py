@@ -63,7 +63,7 @@ def replay(
                 if index in gradients:
                     loss = loss + (gradients[index][span] * prediction).sum()
                 if term:
-                    attention = term.loss(recording.collect((x.shape[-2], x.shape[-1])), span)
+                    attention = term.loss(recording.collect(x.shape[-2:]), span)
                     loss = loss + loss_scale * attention
                     values.append(attention.detach())
                 # Inside, for a checkpointed block runs again as it ran at first: with its recorders.

@@ -194,7 +194,7 @@ def denoising_loss(
     half = data.batch // 2
     told = (data.words[rows[half:]] & (keep[half:, None, None] > 0)).to(unet.device)
     areas = data.areas[rows[half:]].to(unet.device)
-    return loss + binding * binding_loss(recording.collect((z.shape[-2], z.shape[-1])), areas, told)
+    return loss + binding * binding_loss(recording.collect(z.shape[-2:]), areas, told)
 
 
 def _train(
