@@ -13,6 +13,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from comat.diffusion.finite import finite
 from comat.errors import UserError
 from comat.models.loading import M, load_model, loaded, pipeline_index
 from comat.running.device import DTYPES
@@ -65,7 +66,8 @@ def load_vae(
 def encode_images(vae: AutoencoderKL, images: Tensor) -> Tensor:
     """Images (B, 3, H, W) in [0, 1] to the scaled means of their latents."""
     mean = vae.encode((images * 2 - 1).to(vae.device, vae.dtype)).latent_dist.mean
-    return (mean.float() - (vae.config["shift_factor"] or 0.0)) * vae.config["scaling_factor"]
+    latents = (mean.float() - (vae.config["shift_factor"] or 0.0)) * vae.config["scaling_factor"]
+    return finite(latents, "the autoencoder's encoder", vae.dtype)
 
 
 class Backbone:

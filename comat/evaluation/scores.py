@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,7 +58,14 @@ def _scored(benchmark: Benchmark, images: Sequence[Drawn]) -> list[dict]:
             "(prompts.sources, samples.benchmarks), or switch it off"
         )
     found = tqdm(benchmark.scores(covered, Path()), desc=benchmark.name, total=len(covered))
-    return [_row(benchmark.name, image, value) for image, value in zip(covered, found, strict=True)]
+    rows = [_row(benchmark.name, image, value) for image, value in zip(covered, found, strict=True)]
+    broken = [row["path"] for row in rows if not math.isfinite(row["value"])]
+    if broken:
+        raise UserError(
+            f"evaluate.{benchmark.name}: the score of {len(broken)} of {len(rows)} images is no finite number, "
+            f"{broken[0]} first; look at that image, and at the judge's weights and precision"
+        )
+    return rows
 
 
 def _row(benchmark: str, image: Drawn, found: Score) -> dict:

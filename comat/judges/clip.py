@@ -20,8 +20,14 @@ class Clip:
 
     def __init__(self, model: str, revision: str | None, device: torch.device) -> None:
         self.id, source = evaluator(model, revision), {"revision": revision}
-        self.processor = loaded(model, "image processor", lambda: AutoImageProcessor.from_pretrained(model, **source))
-        self.tokenizer = loaded(model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, **source))
+        self.processor = loaded(
+            model,
+            "image processor",
+            lambda: AutoImageProcessor.from_pretrained(model, **source, trust_remote_code=False),
+        )
+        self.tokenizer = loaded(
+            model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, **source, trust_remote_code=False)
+        )
         self.model = load_model(CLIPModel, model, revision, part="CLIP", dtype=torch.float32).to(device)
 
     @torch.no_grad()

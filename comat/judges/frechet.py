@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
-from transformers import AutoModel
 
 from comat.errors import UserError
-from comat.models.loading import loaded
+from comat.models.loading import load_auto
 from comat.models.preprocess import Preprocess
 
 
@@ -24,15 +23,18 @@ class Features(nn.Module):
 
     def __init__(self, model: str, revision: str | None, size: int) -> None:
         super().__init__()
-        options = {"revision": revision, "dtype": torch.float32, "use_safetensors": True}
-        self.model = loaded(model, "features", lambda: AutoModel.from_pretrained(model, **options)).eval()
+        self.name = model
+        self.model = load_auto(model, revision, part="features", dtype=torch.float32)
         self.preprocess = Preprocess(model, revision, size)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 images → (N, D), in float64 as the distance is computed."""
         pixels = self.preprocess(images.float() / 255, torch.float32)
-        return self.model(pixel_values=pixels).pooler_output.flatten(1).double()
+        pooled = self.model(pixel_values=pixels).pooler_output
+        if pooled is None:
+            raise UserError(f"model {self.name!r}: its {type(self.model).__name__} pools no features; name another one")
+        return pooled.flatten(1).double()
 
 
 def batches(images: Iterable[np.ndarray], size: int) -> Iterator[Tensor]:

@@ -28,8 +28,14 @@ class BlipVqa:
 
     def __init__(self, model: str, revision: str | None, device: torch.device) -> None:
         self.id, source = evaluator(model, revision), {"revision": revision}
-        self.processor = loaded(model, "image processor", lambda: AutoImageProcessor.from_pretrained(model, **source))
-        self.tokenizer = loaded(model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, **source))
+        self.processor = loaded(
+            model,
+            "image processor",
+            lambda: AutoImageProcessor.from_pretrained(model, **source, trust_remote_code=False),
+        )
+        self.tokenizer = loaded(
+            model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, **source, trust_remote_code=False)
+        )
         found = load_model(BlipForQuestionAnswering, model, revision, part="BLIP-VQA", dtype=torch.float32)
         self.model, self.device = found.to(device), device
         self.longest = found.config.text_config.max_position_embeddings

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.load import load_backbone
 from comat.diffusion.lora import load_lora, merged
-from comat.diffusion.sampling import attention_of, sample_latents
+from comat.diffusion.sampling import attention_of, decoded, sample_latents
 from comat.errors import UserError
 from comat.params import Params
 from comat.running.distributed import ALONE, Processes
@@ -109,7 +109,7 @@ def _pictures(params: Params, backbone: Backbone, batches: Sequence[Sequence[dic
     for part in batches:
         keys = [(row["prompt_id"], row["seed"]) for row in part]
         z = sample_latents(backbone, params, [row["text"] for row in part], keys, "sample", params.resolution)
-        yield [png(Image.fromarray(to_bytes(image))) for image in backbone.decode(z)]
+        yield [png(Image.fromarray(to_bytes(image))) for image in decoded(backbone, z)]
 
 
 def _draw_attention(

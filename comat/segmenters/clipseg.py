@@ -32,9 +32,13 @@ class ClipSeg:
         self, model: str, revision: str | None, threshold: float, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.processor = loaded(
-            model, "image processor", lambda: AutoImageProcessor.from_pretrained(model, revision=revision)
+            model,
+            "image processor",
+            lambda: AutoImageProcessor.from_pretrained(model, revision=revision, trust_remote_code=False),
         )
-        self.tokenizer = loaded(model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision))
+        self.tokenizer = loaded(
+            model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+        )
         self.model = load_model(
             CLIPSegForImageSegmentation, model, revision, part="CLIPSeg", dtype=dtype, device=device
         )

@@ -18,9 +18,13 @@ class GroundingDinoHF:
 
     def __init__(self, model: str, revision: str | None, device: torch.device) -> None:
         self.processor = loaded(
-            model, "image processor", lambda: AutoImageProcessor.from_pretrained(model, revision=revision)
+            model,
+            "image processor",
+            lambda: AutoImageProcessor.from_pretrained(model, revision=revision, trust_remote_code=False),
         )
-        self.tokenizer = loaded(model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision))
+        self.tokenizer = loaded(
+            model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+        )
         self.model = load_model(
             GroundingDinoForObjectDetection, model, revision, part="Grounding DINO", dtype=torch.float32, device=device
         )
@@ -42,7 +46,9 @@ class SegmentAnythingHF:
         self, model: str, revision: str | None, threshold: float, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.processor = loaded(
-            model, "image processor", lambda: AutoImageProcessor.from_pretrained(model, revision=revision)
+            model,
+            "image processor",
+            lambda: AutoImageProcessor.from_pretrained(model, revision=revision, trust_remote_code=False),
         )
         self.model = load_model(SamModel, model, revision, part="Segment Anything", dtype=torch.float32, device=device)
         encoder: nn.Module = self.model.vision_encoder

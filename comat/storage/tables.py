@@ -99,7 +99,16 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    """Write JSON.
+
+    Raises:
+        UserError: at a number that is not finite, for which JSON has no word.
+    """
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise UserError(f"{path}: a number is not finite ({first_line(error)}); nothing was written") from None
+    write_bytes(path, f"{text}\n".encode())
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

@@ -55,6 +55,11 @@ class TrainingData:
             if row["kept"] and row["tokens"][0]:
                 entity = Entity(row["lemma"], tuple(row["tokens"][0]))
                 self.entities.setdefault(row["prompt_id"], []).append(entity)
+        if params.attribute_concentration and not any(id in self.entities for id, _ in self.prompts):
+            raise UserError(
+                f"{entities}: not one of the {len(self.prompts)} training prompts has an entity, so attribute "
+                "concentration would train on nothing; look at data/entities/report.json, or set attribute_steps to 0"
+            )
         mixed = bool(params.image_batch and params.concept_activation)
         real_world = bool(params.lambda_adv) and discriminator_input == "real_world"
         store = _image_latents(images) if mixed or real_world else None

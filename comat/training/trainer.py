@@ -96,7 +96,8 @@ class Trainer:
         """Train to the last iteration, or until the guard's patience is at its end.
 
         Raises:
-            UserError: after `train.max_skipped` non-finite steps in a row; the state is saved.
+            UserError: after `train.max_skipped` non-finite steps in a row, or where the last or only steps were so;
+            the state is saved.
         """
         first, last = len(self.rows), self.p.train_steps
         quiet = not self.processes.main
@@ -109,6 +110,9 @@ class Trainer:
             if (skipped := self._skipped_in_a_row()) >= self.p.train.max_skipped:
                 self._save()
                 raise UserError(self._diagnosis(skipped))
+        # A single one at the end may be a loss scale that has just grown too large.
+        if (skipped := self._skipped_in_a_row()) and (skipped > 1 or skipped == len(self.rows)):
+            raise UserError(self._diagnosis(skipped))
         if self.guard:
             self.guard.look(len(self.rows))
 
@@ -185,7 +189,7 @@ class Trainer:
         write_safetensors(out / "discriminator" / "discriminator.safetensors", state)
         write_bytes(out / "curves.csv", _csv(COLUMNS, self.rows))
         write_bytes(out / "guard.csv", _csv(LOOKS, self.guard.rows if self.guard else []))
-        tail = self.rows[-20:]
+        tail = [row for row in self.rows if not row["skipped"]][-20:]
         means = {name: sum(row[name] for row in tail) / len(tail) for name in COLUMNS[1:-1]} if tail else {}
         skipped = sum(row["skipped"] for row in self.rows)
         write_json(out / "metrics.json", {"train": {**means, "iterations": len(self.rows), "skipped": skipped, **kept}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from comat.diffusion.backbone import Backbone, PromptEmbeddings
 from comat.diffusion.lora import absorb_lora, add_lora
 from comat.diffusion.schedulers import make_scheduler
+from comat.errors import UserError
 from comat.params import WarmupParams
 from comat.randomness import generator
 from comat.training.checkpoint import read_state, write_state
@@ -27,7 +29,9 @@ def denoising_loss(backbone: Backbone, z0: Tensor, prompts: PromptEmbeddings, rn
     seen = PromptEmbeddings.cat([prompts, backbone.null.repeat(len(z0))])[rows]
     t, eps = t.to(z0.device), eps.to(z0.device)
     prediction = backbone.denoise(scheduler.add_noise(z0, eps, t), t, seen)
-    target = eps if scheduler.config["prediction_type"] == "epsilon" else scheduler.get_velocity(z0, eps, t)
+    kind = scheduler.config["prediction_type"]
+    # What the model predicts: the noise, the velocity, or (prediction_type `sample`) the image itself.
+    target = scheduler.get_velocity(z0, eps, t) if kind == "v_prediction" else {"epsilon": eps, "sample": z0}[kind]
     return F.mse_loss(prediction, target)
 
 
@@ -37,6 +41,9 @@ def warm_up(
     """Fine-tune the UNet for `warmup.steps` steps on latents (N, C, h, w); resumable in `work`.
 
     All weights learn, or LoRA of `warmup.lora_rank`, which is in the weights at the end.
+
+    Raises:
+        UserError: at a loss, a gradient or weights that are not finite.
     """
     state = work / "state.safetensors"
     unet = backbone.unet.train()
@@ -62,8 +69,14 @@ def warm_up(
         rng = generator(seed, "warmup", step)
         rows = torch.randint(len(latents), (section.batch_size,), generator=rng)
         optimizer.zero_grad(set_to_none=True)
-        denoising_loss(backbone, latents[rows].to(backbone.device), embeddings[rows], rng).backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        loss = denoising_loss(backbone, latents[rows].to(backbone.device), embeddings[rows], rng)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        if not math.isfinite(loss.item()) or not math.isfinite(norm.item()):
+            raise UserError(
+                f"warm-up: step {step} has loss {loss.item()} and gradient norm {norm.item()}: expected finite numbers; "
+                f"lower warmup.learning_rate ({section.learning_rate:g})"
+            )
         optimizer.step()
         if (step + 1) % 25 == 0 and step + 1 < section.steps:
             tensors = {f"unet.{k}": v for k, v in unet.state_dict().items()}
@@ -72,4 +85,10 @@ def warm_up(
             write_state(state, tensors, {"step": step + 1})
     if section.lora_rank:
         absorb_lora(unet)
+    broken = [name for name, weight in unet.named_parameters() if not torch.isfinite(weight).all()]
+    if broken:
+        raise UserError(
+            f"warm-up: {len(broken)} weights of the UNet are not finite after the last step, {broken[0]} first; lower "
+            f"warmup.learning_rate ({section.learning_rate:g})"
+        )
     unet.requires_grad_(False).eval()
