@@ -74,7 +74,7 @@ def warm_up(
         norm = torch.nn.utils.clip_grad_norm_(weights, 1.0)
         if not math.isfinite(loss.item()) or not math.isfinite(norm.item()):
             raise UserError(
-                f"warm-up: step {step} has loss {loss.item()} and gradient norm {norm.item()}: expected finite numbers; "
+                f"warm-up: step {step} has loss {loss.item()} and gradient norm {norm.item()}: expected finite ones; "
                 f"lower warmup.learning_rate ({section.learning_rate:g})"
             )
         optimizer.step()
