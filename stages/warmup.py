@@ -33,7 +33,8 @@ def main() -> None:
         if params.warmup.steps:
             store = TensorStore(args.warmup_images)
             latents = torch.stack([store[id]["latents"] for id in store.ids])
-            warm_up(backbone, params, latents, [store.caption(id) for id in store.ids], work)
+            captions = [store.caption(id) for id in store.ids]
+            warm_up(backbone, params.warmup, params.seed, latents, captions, work)
         try:
             backbone.unet.save_pretrained(work / "out" / "unet")
         except SafetensorError as error:  # what safetensors makes of a full disk

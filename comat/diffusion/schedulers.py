@@ -16,7 +16,6 @@ class Scheduler(Protocol):
 
     timesteps: Tensor
     """(T,), descending."""
-    alphas_cumprod: Tensor
 
     @property
     def config(self) -> Mapping[str, Any]: ...
