@@ -13,6 +13,7 @@ from comat.errors import UserError
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
@@ -87,7 +88,7 @@ class WarmupImagesParams(Section):
 class WarmupParams(Section):
     steps: CountOrNone  # optimizer steps; 0 passes the base UNet through
     lora_rank: CountOrNone  # 0 fine-tunes all weights; LoRA is merged into the UNet that is written
-    learning_rate: Positive
+    learning_rate: LearningRate
     batch_size: Count  # images
 
 
@@ -347,12 +348,12 @@ class StepParams(SamplingParams):
 
 class OptimizationParams(Section):
     lora_rank: Count
-    learning_rate: Positive
+    learning_rate: LearningRate
     adam_beta1: Moment
     adam_beta2: Moment
     weight_decay: NotNegative
     max_grad_norm: Positive
-    discriminator_learning_rate: Positive
+    discriminator_learning_rate: LearningRate
     discriminator_adam_beta1: Moment
     discriminator_adam_beta2: Moment
     discriminator_max_grad_norm: Positive
