@@ -60,7 +60,7 @@ def dangers(source: str) -> Iterator[str]:
         # Both libraries fall back to pickles where nothing forbids it; `**options` says it elsewhere.
         if weights and value(node, "use_safetensors") is not True and all(k.arg for k in node.keywords):
             yield f"line {node.lineno}: {name} without use_safetensors=True"
-        auto = re.search(r"(^|\.)Auto\w+\.from_(pretrained|config)$", name)
+        auto = re.search(r"(^|\.)Auto[A-Z]\w*\.from_(pretrained|config)$", name)
         if auto and not name.startswith("AutoPipeline") and value(node, "trust_remote_code") is not False:
             yield f"line {node.lineno}: {name} without trust_remote_code=False, which asks on a terminal"
         if name == "YAML" and value(node, "typ") == "unsafe":
