@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from comat.cli import app
+from comat.errors import UserError
 from comat.evaluation.captioned import captioned_images
 from comat.evaluation.sensitivity import ROWS, sensitivity, summary
 from comat.evaluation.statistics import mean_interval
@@ -137,6 +138,18 @@ def test_samples_come_with_their_prompts(tmp_path: Path) -> None:
         ("0.png", "a cat", 1.0),
         ("1.png", "a cat", 0.0),
     ]
+
+
+def test_captions_without_images_are_refused(tmp_path: Path) -> None:
+    """They were left unread, and renders measured in place of the photos."""
+    with pytest.raises(UserError, match=r"captions\.json: captions of which images\? Give --images"):
+        captioned_images(tmp_path, None, tmp_path / "captions.json", 0, seed=0, resolution=8)
+
+
+def test_a_revision_without_its_model_is_refused() -> None:
+    result = CliRunner().invoke(app, ["sensitivity", "--revision", "main"])
+    assert result.exit_code == 1
+    assert "--revision is of --model" in result.stderr
 
 
 def test_prompts_of_another_world_need_images(data: Path) -> None:

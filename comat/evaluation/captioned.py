@@ -42,6 +42,8 @@ def captioned_images(
     Raises:
         UserError: if a file is missing or not what it should be.
     """
+    if images is None and captions is not None:
+        raise UserError(f"{captions}: captions of which images? Give --images, their folder, or no --captions")
     if images is None:
         return _renders(prompts, count, seed, resolution)
     if captions is None:

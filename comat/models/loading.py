@@ -15,6 +15,7 @@ from comat.errors import UserError, first_line
 if TYPE_CHECKING:
     import torch
     from diffusers import ModelMixin
+    from torch import nn
     from transformers import PreTrainedModel
 
 T = TypeVar("T")
@@ -97,10 +98,11 @@ def load_model(
     *,
     part: str,
     dtype: torch.dtype,
+    device: torch.device | str = "cpu",
     subfolder: str = "",
     **build: object,
 ) -> M:
-    """A frozen model of class `kind` in evaluation mode, every weight from safetensors.
+    """A frozen model of class `kind` on `device`, in evaluation mode, every weight from safetensors.
 
     `build` goes to the model's constructor.
 
@@ -127,7 +129,8 @@ def load_model(
                 f"model {model!r}: {part} lacks {len(missing)} weights of a {kind.__name__}, {missing[0]} among them; "
                 "is it another architecture, or an unfinished download?"
             )
-        result.requires_grad_(False).eval()
+        module: nn.Module = result  # transformers wraps `to` in what is no method to mypy
+        module.requires_grad_(False).eval().to(device)
         return result
 
     return loaded(model, part, load)

@@ -37,7 +37,7 @@ def write_card(
         "metadata": card_data(drawing.base_model, metrics, name).to_yaml(),
         "name": name,
         "params": parameters,
-        "models": [(m, licence(m.name)) for m in models if m.role in ROLES and m.name],
+        "models": [(m, licence(m.name)) for m in models if m.role in ROLES],
         "scheduler": SCHEDULERS[drawing.scheduler].__name__,
         "tables": [table(benchmark, rows) for benchmark, rows in metrics.items() if benchmark not in DISTANCES],
         "distances": {TITLES[one]: metrics[one] for one in DISTANCES if one in metrics},

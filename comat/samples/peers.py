@@ -7,11 +7,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from diffusers import AutoPipelineForText2Image, DiffusionPipeline, UNet2DConditionModel
 from huggingface_hub import hf_hub_download
+from PIL import Image
 
 from comat.diffusion.sampling import in_batches
 from comat.errors import UserError
@@ -43,6 +44,11 @@ class Peer:
     weights: Weights | None
 
 
+class HasImages(Protocol):
+    @property
+    def images(self) -> list[Image.Image]: ...
+
+
 class TextToImage(Protocol):
     """What the text-to-image pipelines of diffusers have in common."""
 
@@ -59,7 +65,7 @@ class TextToImage(Protocol):
         num_inference_steps: int,
         guidance_scale: float,
         generator: list[torch.Generator],
-    ) -> Any: ...  # of a class of each pipeline's own, with `images`
+    ) -> HasImages: ...
 
 
 def draw_peer(drawing: DrawingParams, batch_size: int, peer: Peer, base: Path, out: Path) -> None:
