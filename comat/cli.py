@@ -244,9 +244,7 @@ def sensitivity(
     from comat.reporting.sensitivity import sensitivity_table
 
     if revision and model is None:
-        raise UserError(
-            "--revision is of --model: give that too; the parameters name the revision of their own captioner"
-        )
+        raise UserError("--revision is of --model: give both, or set captioner_revision in the parameters")
     loaded = load(params)
     if model is not None:
         loaded = loaded.model_copy(update={"captioner_model": model, "captioner_revision": revision})
