@@ -91,19 +91,26 @@ def evaluate(
     data: Path = DATA,
 ) -> None:
     """Judge another model by the same prompts, seeds and benchmarks, into OUT/NAME; print it beside base and tuned."""
+    from comat.evaluation.judging import Judging
     from comat.evaluation.peers import evaluate_peer
     from comat.models.lock import pinned
     from comat.models.names import judges
     from comat.params import load
-    from comat.samples.peers import Peer
+    from comat.running.device import choose_device
+    from comat.samples.peers import Peer, Weights
 
     if model and not name:
         name = Path(os.path.abspath(model)).name
     if not name:
         raise UserError("give --model, or the --name of a folder that holds images drawn elsewhere")
+    if not model and (revision or unet or lora):
+        raise UserError("--revision, --unet and --lora say how --model draws: give it, or remove them")
     own = load(params)
     own = pinned(own, data / "models", *(judge.role for judge in judges(own.evaluate)))
-    evaluate_peer(own, Peer(name, model, revision, unet, lora), data / "base_samples", out / name)
+    files, parser, device = own.samples.benchmarks, own.entities.spacy_model, choose_device(own.device)
+    judging = Judging(own.evaluate, files, parser, device, own.seed, own.resolution)
+    peer = Peer(name, Weights(model, revision, unet, lora) if model else None)
+    evaluate_peer(own, own.samples.batch_size, judging, peer, data / "base_samples", out / name)
     print(_table(data / "evaluate", out))
 
 
@@ -236,11 +243,18 @@ def sensitivity(
     from comat.params import load
     from comat.reporting.sensitivity import sensitivity_table
 
+    if revision and model is None:
+        raise UserError("--revision is of --model: give both, or set captioner_revision in the parameters")
     loaded = load(params)
     if model is not None:
         loaded = loaded.model_copy(update={"captioner_model": model, "captioner_revision": revision})
-    found = captioned_images(loaded, data / "prompts", images, captions, count)
-    print(sensitivity_table(measure_sensitivity(loaded, found, batch_size, out)))
+    seed = loaded.seed
+    found = captioned_images(data / "prompts", images, captions, count, seed=seed, resolution=loaded.resolution)
+    resamples = loaded.evaluate.bootstrap
+    result = measure_sensitivity(
+        loaded, loaded, loaded.entities, found, out, batch_size=batch_size, resamples=resamples, seed=seed
+    )
+    print(sensitivity_table(result))
 
 
 if __name__ == "__main__":

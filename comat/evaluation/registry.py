@@ -7,18 +7,17 @@ from pathlib import Path
 
 import torch
 
+from comat.evaluation.judging import Judging
 from comat.judges.benchmark import Benchmark
 from comat.judges.clip import Clip
 from comat.judges.detector import NounDetector
 from comat.judges.vqa import BlipVqa
-from comat.params import ClipScoreParams, GenEvalParams, Params, T2ICompBenchParams, VqaParams
-from comat.running.device import choose_device
+from comat.params import ClipScoreParams, GenEvalParams, T2ICompBenchParams, VqaParams
 
 
-def benchmarks(params: Params) -> Iterator[Benchmark]:
+def benchmarks(judging: Judging) -> Iterator[Benchmark]:
     """One after the other, the main one first; a benchmark's models are loaded when its turn comes."""
-    on, device, batch = params.evaluate, choose_device(params.device), params.evaluate.batch_size
-    files = params.samples.benchmarks
+    on, files, device, batch = judging.section, judging.files, judging.device, judging.section.batch_size
     if on.oracle:
         from comat.judges.oracle import Oracle
 
@@ -27,24 +26,30 @@ def benchmarks(params: Params) -> Iterator[Benchmark]:
         from comat.entities.parse import load_parser
         from comat.evaluation.t2i_compbench import T2ICompBench
 
-        judges = (judge(on.t2i_compbench, device) for judge in (_vqa, _detector, _clip))
-        yield T2ICompBench(*judges, load_parser(params.entities.spacy_model), batch)
+        own = on.t2i_compbench
+        vqa, detector, clip = _vqa(own, device), _detector(own, device), _clip(own, device)
+        yield T2ICompBench(vqa, detector, clip, load_parser(judging.spacy_model), batch)
     if on.tifa:
         from comat.evaluation.tifa import Tifa
 
-        yield Tifa(Path(files.tifa), _vqa(on.tifa, device), batch)
+        yield Tifa(_file(files.tifa), _vqa(on.tifa, device), batch)
     if on.dpg:
         from comat.evaluation.dpg import Dpg
 
-        yield Dpg(Path(files.dpg), _vqa(on.dpg, device), batch)
+        yield Dpg(_file(files.dpg), _vqa(on.dpg, device), batch)
     if on.geneval:
         from comat.evaluation.geneval import GenEval
 
-        yield GenEval(Path(files.geneval), _detector(on.geneval, device), _clip(on.geneval, device))
+        yield GenEval(_file(files.geneval), _detector(on.geneval, device), _clip(on.geneval, device))
     if on.clip_score:
         from comat.judges.clip_score import ClipScore
 
         yield ClipScore(_clip(on.clip_score, device), batch)
+
+
+def _file(path: str | None) -> Path:
+    assert path is not None  # `Params` asks for the file of every benchmark that is on
+    return Path(path)
 
 
 def _vqa(section: VqaParams, device: torch.device) -> BlipVqa:

@@ -11,9 +11,9 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from comat.errors import UserError
+from comat.evaluation.judging import Judging
 from comat.evaluation.registry import benchmarks
 from comat.judges.benchmark import Benchmark, Drawn, Score
-from comat.params import Params
 from comat.storage.tables import IMAGE_INDEX, read_table
 
 SCORES = pa.schema(
@@ -37,14 +37,14 @@ def drawn(folder: Path) -> list[Drawn]:
     return [Drawn(**{**row, "path": (folder / row["path"]).as_posix()}) for row in rows]
 
 
-def score(params: Params, images: Sequence[Drawn]) -> tuple[list[dict], dict[str, dict[str, str]]]:
+def score(judging: Judging, images: Sequence[Drawn]) -> tuple[list[dict], dict[str, dict[str, str]]]:
     """Rows of `SCORES`, benchmark after benchmark, and each benchmark's evaluators by role.
 
     Raises:
         UserError: if a benchmark covers none of the images, or an image is missing or unreadable.
     """
     rows, evaluators = [], {}
-    for benchmark in benchmarks(params):
+    for benchmark in benchmarks(judging):
         rows += _scored(benchmark, images)
         evaluators[benchmark.name] = dict(benchmark.evaluators)
     return rows, evaluators

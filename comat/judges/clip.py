@@ -28,7 +28,7 @@ class Clip:
         self.tokenizer = loaded(
             model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, **source, trust_remote_code=False)
         )
-        self.model = load_model(CLIPModel, model, revision, part="CLIP", dtype=torch.float32).to(device)
+        self.model = load_model(CLIPModel, model, revision, part="CLIP", dtype=torch.float32, device=device)
 
     @torch.no_grad()
     def images(self, images: Sequence[np.ndarray]) -> Tensor:
@@ -40,7 +40,7 @@ class Clip:
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Texts → (N, D), on the CPU; their ends beyond the model's length are not read."""
-        most = self.model.config.text_config.max_position_embeddings
+        most = self.model.text_model.config.max_position_embeddings
         text = self.tokenizer(list(texts), padding=True, truncation=True, max_length=most, return_tensors="pt")
         text = text.to(self.model.device)
         return F.normalize(self.model.get_text_features(**text).pooler_output, dim=-1).cpu()

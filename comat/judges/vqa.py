@@ -36,12 +36,20 @@ class BlipVqa:
         self.tokenizer = loaded(
             model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, **source, trust_remote_code=False)
         )
-        found = load_model(BlipForQuestionAnswering, model, revision, part="BLIP-VQA", dtype=torch.float32)
-        self.model, self.device = found.to(device), device
-        self.longest = found.config.text_config.max_position_embeddings
-        self.yes_no = self.tokenizer.convert_tokens_to_ids(["yes", "no"])
-        if self.tokenizer.unk_token_id in self.yes_no:
+        self.model = load_model(
+            BlipForQuestionAnswering, model, revision, part="BLIP-VQA", dtype=torch.float32, device=device
+        )
+        self.device, text = device, self.model.text_decoder.config
+        if text.bos_token_id is None:
+            raise UserError(
+                f"model {model!r}: expected the id of the token that opens an answer, but its text_config.bos_token_id "
+                "is null; set it as in BLIP's own config.json, 30522"
+            )
+        self.start, self.longest = text.bos_token_id, text.max_position_embeddings
+        words = self.tokenizer.get_vocab()
+        if not {"yes", "no"} <= words.keys():
             raise UserError(f"model {model!r}: its tokenizer has no words yes and no; expected BLIP for questions")
+        self.yes_no = [words["yes"], words["no"]]
 
     @torch.no_grad()
     def yes(self, images: Sequence[np.ndarray], questions: Sequence[Sequence[str]]) -> list[list[float]]:
@@ -52,7 +60,7 @@ class BlipVqa:
         """
         found = torch.zeros(sum(map(len, questions)))
         for rows, states in self._read(images, questions):
-            start = torch.full((len(rows), 1), self.model.decoder_start_token_id, device=self.device)
+            start = torch.full((len(rows), 1), self.start, device=self.device)
             logits = self.model.text_decoder(input_ids=start, encoder_hidden_states=states).logits[:, 0]
             # The softmax over two logits is the ratio of their probabilities.
             found[rows] = logits[:, self.yes_no].softmax(-1)[:, 0].cpu()
@@ -73,7 +81,7 @@ class BlipVqa:
             answers = [choice.lower() for row in rows for choice in choices[row]]
             texts = encode(self.tokenizer, answers, 0, self.longest, self.device)
             ids = texts.ids.clone()
-            ids[:, 0] = self.model.decoder_start_token_id
+            ids[:, 0] = self.start
             seen = states[_owners(sizes, self.device)]
             logits = self.model.text_decoder(ids, attention_mask=texts.mask, encoder_hidden_states=seen).logits
             scores, _ = token_log_likelihood(logits, texts)
