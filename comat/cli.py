@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+from difflib import get_close_matches
 from pathlib import Path
 
 import typer
 
-from comat.errors import UserError, main_guard
+from comat.errors import UserError, main_guard, say
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 PRESETS = Path("presets")
@@ -29,14 +29,15 @@ def preset(name: str) -> None:
     source = PRESETS / f"{name}.yaml"
     if not source.is_file():
         known = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml"))) or f"none in {PRESETS.resolve()}"
-        raise UserError(f"no preset {name!r}; there are: {known}")
+        like = "".join(f"; did you mean {one}?" for one in get_close_matches(name, known.split(", "), 1))
+        raise UserError(f"no preset {name!r}; there are: {known}{like}")
     from comat.params import load
 
     load(source)
     part = Path(".params.yaml.part")
     shutil.copyfile(source, part)
     os.replace(part, "params.yaml")
-    print(f"params.yaml is now {source}; `dvc repro` runs it")
+    say(f"params.yaml is now {source}; `dvc repro` runs it")
 
 
 @app.command()
@@ -70,10 +71,10 @@ def estimate(params: Path = PARAMS, data: Path = DATA) -> None:
 @main_guard
 def show(folder: Path = DATA / "evaluate", peers: Path = PEERS) -> None:
     """Print the result table of the last run, with the peers that were evaluated; and where report and pictures are."""
-    print(_table(folder, peers))
-    print(f"\nreport: {folder / 'report.html'}\npictures:")
+    say(_table(folder, peers))
+    say(f"\nreport: {folder / 'report.html'}\npictures:")
     for picture in sorted((folder / "pictures").glob("*.png")):
-        print(f"  {picture}")
+        say(f"  {picture}")
 
 
 @app.command()
@@ -104,7 +105,7 @@ def evaluate(
     own = load(params)
     own = pinned(own, data / "models", *(judge.role for judge in judges(own.evaluate)))
     evaluate_peer(own, Peer(name, model, revision, unet, lora), data / "base_samples", out / name)
-    print(_table(data / "evaluate", out))
+    say(_table(data / "evaluate", out))
 
 
 def _table(folder: Path, peers: Path) -> str:
@@ -112,14 +113,11 @@ def _table(folder: Path, peers: Path) -> str:
     path = folder / "metrics.json"
     if not path.is_file():
         raise UserError(f"{path}: no result yet; run `dvc repro` first")
+    from comat.reporting.results import read_metrics, read_peer_metrics
     from comat.reporting.table import result_table
 
-    found = {file.parent.name: _read(file) for file in sorted(peers.glob("*/metrics.json"))}
-    return result_table(_read(path), found)
-
-
-def _read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
+    found = {file.parent.name: read_peer_metrics(file) for file in sorted(peers.glob("*/metrics.json"))}
+    return result_table(read_metrics(path), found)
 
 
 @app.command()
@@ -137,7 +135,7 @@ def generate(
     from comat.params import load
 
     draw(load(params), data, prompt, seeds, "base" if base else "tuned", out)
-    print(f"{out}: {seeds} images")
+    say(f"{out}: {seeds} images")
 
 
 @app.command()
@@ -154,7 +152,7 @@ def compare(
     from comat.params import load
 
     draw(load(params), data, prompts, seeds, out)
-    print(f"{out}: base above, tuned below")
+    say(f"{out}: base above, tuned below")
 
 
 @app.command()
@@ -171,7 +169,7 @@ def attention(
     from comat.params import load
 
     draw(load(params), data, prompt, seed, out)
-    print(f"{out}: base above, tuned below, one scale for each token")
+    say(f"{out}: base above, tuned below, one scale for each token")
 
 
 @app.command()
@@ -199,7 +197,7 @@ def preference(
 
     folders: dict[Model, Path] = {"base": data / "base_samples", "tuned": data / "samples"}
     pairs = write_study(folders, count, load(params).seed, out, key)
-    print(f"{out}: {pairs} pairs\n{key}: the key, for `comat votes`")
+    say(f"{out}: {pairs} pairs\n{key}: the key, for `comat votes`")
 
 
 @app.command()
@@ -240,7 +238,7 @@ def sensitivity(
     if model is not None:
         loaded = loaded.model_copy(update={"captioner_model": model, "captioner_revision": revision})
     found = captioned_images(loaded, data / "prompts", images, captions, count)
-    print(sensitivity_table(measure_sensitivity(loaded, found, batch_size, out)))
+    say(sensitivity_table(measure_sensitivity(loaded, found, batch_size, out)))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comat.errors import main_guard
+from comat.errors import main_guard, say
 from comat.models.lock import pinned
 from comat.params import load
 from comat.running.stage import options
@@ -41,7 +41,7 @@ def main() -> None:
     write_likelihood(params, shown, args.out)
     write_report(params, shown, Inputs(args.prompts, args.train / "curves.csv", args.base_samples), args.out)
     write_card(params, metrics, args.out)
-    print(result_table(metrics))
+    say(result_table(metrics))
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def test_a_majority_counts_each_pair_once(folders: dict[str, Path], tmp_path: Pa
     rows = {(criterion, who): own for criterion, who, own in summary(voters, key)}
     assert rows["alignment", "all votes"] == Tally(3, 4, 1)
     assert rows["alignment", "majority of each pair"] == Tally(1, 1, 1)
-    assert rows["quality", "a"] == tally([]), "the other question was not answered"
+    assert rows["quality", '"a"'] == tally([]), "the other question was not answered"
     console = Console(record=True, width=120)
     show_votes(summary(voters[:1], key), console)
     shown = console.export_text()

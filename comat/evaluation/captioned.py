@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from comat.corpora.coco import Tally, captions_by_file, read_photos
-from comat.errors import UserError
+from comat.errors import UserError, say
 from comat.judges.renders import clean_renders
 from comat.params import Params
 from comat.randomness import python_random
@@ -69,7 +69,7 @@ def _photos(params: Params, images: Path, captions: Path, count: int) -> Iterato
     for photo in tally.wanted(read_photos(images, pairs, params.resolution)):
         yield Captioned(photo.name, photo.caption, photo.image)
     if tally.skipped:
-        print(f"{images}: left out {sum(tally.skipped.values())} of {len(pairs)} images: {dict(tally.skipped)}")
+        say(f"{images}: left out {sum(tally.skipped.values())} of {len(pairs)} images: {dict(tally.skipped)}")
 
 
 def _samples(folder: Path, seed: int, count: int) -> Iterator[Captioned]:

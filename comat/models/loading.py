@@ -50,7 +50,8 @@ def loaded(model: str, part: str, load: Callable[[], T]) -> T:
     except Exception as error:  # a configuration of others may hold anything, and so may what it makes loaders raise
         if "out of memory" in str(error):
             raise
-        layout = f"{type(error).__name__}: {first_line(error)} (expected a hub id or a folder in hub layout with safetensors weights)"
+        why = f"{type(error).__name__}: {first_line(error)}"
+        layout = f"{why} (expected a hub id or a folder in hub layout with safetensors weights)"
         raise UserError(f"model {model!r}: cannot load {part}: {_remedy(model, error) or layout}") from error
 
 
