@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from comat.errors import UserError
-from comat.models.loading import M, load_model, loaded, pipeline_index
+from comat.models.loading import INDEX, M, load_model, loaded, pipeline_index
 from comat.running.device import DTYPES
 
 TextEncoder = CLIPTextModel | CLIPTextModelWithProjection
@@ -59,6 +59,19 @@ def load_vae(
     """
     where, folder = ((vae, vae_revision), "") if vae else ((model, revision), "vae")
     return load_model(AutoencoderKL, *where, part="vae", subfolder=folder, dtype=DTYPES[precision], device=device)
+
+
+def check_encoders(model: str, unet: UNet2DConditionModel, index: Mapping[str, object]) -> None:
+    """See that the text encoders that `index` lists give what the UNet reads.
+
+    Raises:
+        UserError: if the UNet is of SDXL's kind, but the encoder of pooled embeddings is missing.
+    """
+    if unet.config["addition_embed_type"] == "text_time" and not index.get("text_encoder_2"):
+        raise UserError(
+            f"model {model!r}: its UNet reads pooled embeddings, as SDXL's does: expected a text_encoder_2 in {INDEX}, "
+            "found none; name a whole SDXL model"
+        )
 
 
 @torch.no_grad()
@@ -110,7 +123,7 @@ class Backbone:
         Raises:
             UserError: naming the part that is missing or of another architecture.
         """
-        config = pipeline_index(model, revision)
+        index = pipeline_index(model, revision)
 
         def part(kind: type[M], name: str, other: str | None = None) -> M:
             where = (other, None) if other else (model, revision)
@@ -123,18 +136,20 @@ class Backbone:
 
         encoders: list[TextEncoder] = [part(CLIPTextModel, "text_encoder")]
         tokenizers = [tokenizer("tokenizer")]
-        if config.get("text_encoder_2"):
+        if index.get("text_encoder_2"):
             encoders.append(part(CLIPTextModelWithProjection, "text_encoder_2"))
             tokenizers.append(tokenizer("tokenizer_2"))
         where = {"subfolder": "scheduler", "revision": revision}
         schedule = loaded(model, "scheduler", lambda: EulerDiscreteScheduler.load_config(model, **where))
+        denoiser = part(UNet2DConditionModel, "unet", unet)
+        check_encoders(model, denoiser, index)
         return Backbone(
-            part(UNet2DConditionModel, "unet", unet),
+            denoiser,
             load_vae(model, revision, vae, vae_revision, precision, device),
             encoders,
             tokenizers,
             dict(schedule),
-            bool(config.get("force_zeros_for_empty_prompt", False)),
+            bool(index.get("force_zeros_for_empty_prompt", False)),
         )
 
     @property

@@ -13,6 +13,7 @@ from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import adapted, add_lora
 from comat.discriminators.dino import DinoDiscriminator
 from comat.discriminators.unet import UNetDiscriminator
+from comat.errors import UserError
 from comat.estimate.cost import NOTHING, Cost, checkpoint_as_on_device, cost
 from comat.estimate.meta import meta_backbone, meta_features
 from comat.estimate.seeing import Seen, captioned, guarded, segmented, size
@@ -99,7 +100,9 @@ def _discriminator(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> No
     run: nn.Module  # what judging runs besides
     if p.discriminator == "dino":
         features = meta_features("discriminator_model", name, revision, p.precision)
-        assert isinstance(features, ViTModel | Dinov2Model)
+        if not isinstance(features, ViTModel | Dinov2Model):
+            found = features.config.model_type
+            raise UserError(f"discriminator_model {name!r}: expected a DINO (vit) or a DINOv2 (dinov2), found {found}")
         preprocess = Preprocess(name, revision, features.config.image_size)
         critic, run = DinoDiscriminator(features, preprocess, backbone, generator), backbone.vae
         calls.weights["discriminator"] = size(features)

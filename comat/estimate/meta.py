@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from comat.diffusion.backbone import Backbone, TextEncoder
+from comat.diffusion.backbone import Backbone, TextEncoder, check_encoders
 from comat.errors import UserError, first_line
 from comat.models.loading import pipeline_index
 from comat.running.device import DTYPES
@@ -36,7 +36,7 @@ def meta_backbone(model: str, revision: str | None, vae: str | None, vae_revisio
     """A diffusion model on the meta device; only configurations and tokenizers are read (or downloaded).
 
     Raises:
-        UserError: if they cannot be had.
+        UserError: if they cannot be had, or do not fit together.
     """
     tokenizers, commit = load_tokenizers(model, revision), revision or "main"
     try:
@@ -56,6 +56,7 @@ def meta_backbone(model: str, revision: str | None, vae: str | None, vae_revisio
     with torch.device("meta"):
         denoiser, autoencoder = UNet2DConditionModel.from_config(unet), AutoencoderKL.from_config(decoder)
         encoders = [TEXT_ENCODERS[part](config) for part, config in texts.items()]
+    check_encoders(model, denoiser, index)
     for module in (denoiser, autoencoder, *encoders):
         # Not their own `to`: it warns of modules to be kept in float32 even where there are none.
         nn.Module.to(module, DTYPES[dtype])
