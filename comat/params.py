@@ -462,7 +462,7 @@ def _nearest(place: list[str]) -> str | None:
     section = key.rpartition(".")[0]
     beside = [name for name in known if name.rpartition(".")[0] == section]
     found = get_close_matches(key, beside, 1) or [name for name in known if name.rpartition(".")[2] == place[-1]]
-    return (found or get_close_matches(key, known, 1) or [None])[0]
+    return next(iter(found or get_close_matches(key, known, 1)), None)
 
 
 def _paths(kind: object, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

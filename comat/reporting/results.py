@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import TypedDict
 
@@ -42,21 +43,23 @@ def read_metrics(path: Path) -> dict[str, dict]:
     Raises:
         UserError: if it holds no result, or something else.
     """
-    return _by_name(path, read_json(path, dict[str, dict[str, Category] | Distance], "a result of `evaluate`", REMEDY))
+    kind: type[dict[str, Any]] = dict[str, dict[str, Category] | Distance]  # type: ignore[assignment]
+    return _by_name(path, read_json(path, kind, "a result of `evaluate`", REMEDY))
 
 
 def read_peer_metrics(path: Path) -> dict[str, dict]:
     """`metrics.json` of `comat evaluate`; raises what `read_metrics` does."""
-    return _by_name(path, read_json(path, dict[str, dict[str, PeerValue] | PeerValue], "a peer's result", REMEDY))
+    kind: type[dict[str, Any]] = dict[str, dict[str, PeerValue] | PeerValue]  # type: ignore[assignment]
+    return _by_name(path, read_json(path, kind, "a peer's result", REMEDY))
 
 
-def _by_name(path: Path, found: dict[str, dict]) -> dict[str, dict]:
+def _by_name(path: Path, found: Mapping[str, Any]) -> dict[str, dict]:
     for name, row in found.items():
         if (name in DISTANCES) == all(isinstance(value, dict) for value in row.values()):
             raise UserError(f"{path}: {clean(name, 60)} has not the values of its kind; {REMEDY}")
     if not found:
         raise UserError(f"{path}: holds no result; {REMEDY}")
-    return found
+    return dict(found)
 
 
 class _Total(TypedDict):
