@@ -143,14 +143,19 @@ class Backbone:
         schedule = loaded(model, "scheduler", lambda: EulerDiscreteScheduler.load_config(model, **where))
         denoiser = part(UNet2DConditionModel, "unet", unet)
         check_encoders(model, denoiser, index)
-        return Backbone(
-            denoiser,
-            load_vae(model, revision, vae, vae_revision, precision, device),
-            encoders,
-            tokenizers,
-            dict(schedule),
-            bool(index.get("force_zeros_for_empty_prompt", False)),
-        )
+        own_vae = load_vae(model, revision, vae, vae_revision, precision, device)
+
+        def build() -> Backbone:
+            return Backbone(
+                denoiser,
+                own_vae,
+                encoders,
+                tokenizers,
+                dict(schedule),
+                bool(index.get("force_zeros_for_empty_prompt", False)),
+            )
+
+        return loaded(model, "its parts, which have to fit each other", build)
 
     @property
     def device(self) -> torch.device:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoTokenizer, CLIPSegForImageSegmentation
+from transformers import AutoTokenizer, CLIPSegForImageSegmentation
 
 from comat.models.loading import load_model, loaded
+from comat.models.preprocess import image_processor
 
 
 def decode(
@@ -31,9 +32,7 @@ class ClipSeg:
     def __init__(
         self, model: str, revision: str | None, threshold: float, device: torch.device, dtype: torch.dtype
     ) -> None:
-        self.processor = loaded(
-            model, "image processor", lambda: AutoImageProcessor.from_pretrained(model, revision=revision)
-        )
+        self.processor = image_processor(model, revision)
         self.tokenizer = loaded(model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision))
         self.model = load_model(
             CLIPSegForImageSegmentation, model, revision, part="CLIPSeg", dtype=dtype, device=device
