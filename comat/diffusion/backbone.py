@@ -58,7 +58,16 @@ def load_vae(
         UserError: if it is missing or of another architecture.
     """
     where, folder = ((vae, vae_revision), "") if vae else ((model, revision), "vae")
-    return load_model(AutoencoderKL, *where, part="vae", subfolder=folder, dtype=DTYPES[precision], device=device)
+    found = load_model(AutoencoderKL, *where, part="vae", subfolder=folder, dtype=DTYPES[precision], device=device)
+
+    @torch.no_grad()
+    def tried() -> AutoencoderKL:
+        # Of a configuration whose parts do not fit each other all weights may be there.
+        side = 2 ** len(found.config["block_out_channels"])
+        found.decode(encode_images(found, torch.full((1, 3, side, side), 0.5)).to(found.device, found.dtype))
+        return found
+
+    return loaded(where[0], "vae (tried on a grey image)", tried)
 
 
 def check_encoders(model: str, unet: UNet2DConditionModel, index: Mapping[str, object]) -> None:

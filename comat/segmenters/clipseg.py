@@ -39,6 +39,8 @@ class ClipSeg:
         )
         self.threshold = threshold
         self._texts: dict[str, Tensor] = {}
+        grey = torch.full((1, 3, 64, 64), 0.5, device=device)
+        loaded(model, "CLIPSeg (tried on a grey image)", lambda: self.masks(grey, [["thing"]]))
 
     def _embed(self, noun: str) -> Tensor:
         """(P,) text embedding; each noun is encoded once."""
