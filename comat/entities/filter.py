@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from comat.entities.parse import ParsedEntity
-from comat.errors import UserError
+from comat.errors import UserError, clean
 from comat.storage.yaml_files import read_bounded, shown
 
 FILTER = Path(__file__).with_name("filtered_nouns.yaml")
@@ -38,7 +38,7 @@ def _read(path: Path) -> dict[str, str | None]:
     filtered = {}
     for reason, nouns in classes.items():
         if not isinstance(nouns, list) or not all(isinstance(noun, str) for noun in nouns):
-            raise UserError(f'{path}: {shown(reason)} is {shown(nouns)}; {expected}; quote words like "on" and "no"')
+            raise UserError(f'{path}: {clean(reason, 60)} is {shown(nouns)}; {expected}; quote words like "on" and "no"')
         filtered |= {noun.lower(): None if reason == KEEP else str(reason) for noun in nouns}
     return filtered
 
