@@ -27,6 +27,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -60,12 +61,12 @@ def outcome(read: Callable[[], bool]) -> tuple[str, str]:
 def spoil(rng: random.Random, document: object) -> tuple[str, object]:
     """A JSON document with another value somewhere, a key renamed, or one taken away; and where."""
     document = copy.deepcopy(document)
-    places: list[tuple[str, dict | list, object]] = []
+    places: list[tuple[str, Any, Any]] = []
 
-    def walk(node: object, above: str) -> None:
+    def walk(node: Any, above: str) -> None:
         for key in list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
-            places.append((f"{above}/{key}", node, key))  # type: ignore[arg-type]
-            walk(node[key], f"{above}/{key}")  # type: ignore[index]
+            places.append((f"{above}/{key}", node, key))
+            walk(node[key], f"{above}/{key}")
 
     walk(document, "")
     if not places or rng.random() < 0.05:
@@ -74,9 +75,9 @@ def spoil(rng: random.Random, document: object) -> tuple[str, object]:
     kind = rng.choice(("value", "value", "value", "gone", "renamed"))
     if kind == "value":
         value = rng.choice(STRANGE)
-        node[key] = value  # type: ignore[index]
+        node[key] = value
         return f"{where} = {value!r}", document
-    value = node.pop(key)  # type: ignore[arg-type]
+    value = node.pop(key)
     if kind == "renamed" and isinstance(node, dict):
         node[f"{key}_"] = value
     return f"{where} {kind}", document
@@ -189,8 +190,8 @@ def _caption(folder: str) -> bool:
 
     own = load(ROOT / "presets/shapes.yaml")
     captioner = load_captioner(own.captioner, folder, None, own.caption_prefix, torch.device("cpu"), torch.float32)
-    log_p, own = captioner.log_likelihood(torch.rand(1, 3, 64, 64), ["a red ball"])
-    return bool(log_p[own.bool()].isfinite().all())
+    log_p, counted = captioner.log_likelihood(torch.rand(1, 3, 64, 64), ["a red ball"])
+    return bool(log_p[counted.bool()].isfinite().all())
 
 
 def _segment(folder: str) -> bool:

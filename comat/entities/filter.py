@@ -38,7 +38,8 @@ def _read(path: Path) -> dict[str, str | None]:
     filtered = {}
     for reason, nouns in classes.items():
         if not isinstance(nouns, list) or not all(isinstance(noun, str) for noun in nouns):
-            raise UserError(f'{path}: {clean(reason, 60)} is {shown(nouns)}; {expected}; quote words like "on" and "no"')
+            came = f"{clean(reason, 60)} is {shown(nouns)}"
+            raise UserError(f'{path}: {came}; {expected}; quote words like "on" and "no"')
         filtered |= {noun.lower(): None if reason == KEEP else str(reason) for noun in nouns}
     return filtered
 

@@ -43,13 +43,13 @@ def read_metrics(path: Path) -> dict[str, dict]:
     Raises:
         UserError: if it holds no result, or something else.
     """
-    kind: type[dict[str, Any]] = dict[str, dict[str, Category] | Distance]  # type: ignore[assignment]
+    kind: type[dict[str, Any]] = dict[str, dict[str, Category] | Distance]
     return _by_name(path, read_json(path, kind, "a result of `evaluate`", REMEDY))
 
 
 def read_peer_metrics(path: Path) -> dict[str, dict]:
     """`metrics.json` of `comat evaluate`; raises what `read_metrics` does."""
-    kind: type[dict[str, Any]] = dict[str, dict[str, PeerValue] | PeerValue]  # type: ignore[assignment]
+    kind: type[dict[str, Any]] = dict[str, dict[str, PeerValue] | PeerValue]
     return _by_name(path, read_json(path, kind, "a peer's result", REMEDY))
 
 
