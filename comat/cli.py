@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+from difflib import get_close_matches
 from pathlib import Path
 
 import typer
 
-from comat.errors import UserError, main_guard
+from comat.errors import UserError, main_guard, say
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 PRESETS = Path("presets")
@@ -29,14 +29,15 @@ def preset(name: str) -> None:
     source = PRESETS / f"{name}.yaml"
     if not source.is_file():
         known = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml"))) or f"none in {PRESETS.resolve()}"
-        raise UserError(f"no preset {name!r}; there are: {known}")
+        like = "".join(f"; did you mean {one}?" for one in get_close_matches(name, known.split(", "), 1))
+        raise UserError(f"no preset {name!r}; there are: {known}{like}")
     from comat.params import load
 
     load(source)
     part = Path(".params.yaml.part")
     shutil.copyfile(source, part)
     os.replace(part, "params.yaml")
-    print(f"params.yaml is now {source}; `dvc repro` runs it")
+    say(f"params.yaml is now {source}; `dvc repro` runs it")
 
 
 @app.command()
@@ -70,10 +71,10 @@ def estimate(params: Path = PARAMS, data: Path = DATA) -> None:
 @main_guard
 def show(folder: Path = DATA / "evaluate", peers: Path = PEERS) -> None:
     """Print the result table of the last run, with the peers that were evaluated; and where report and pictures are."""
-    print(_table(folder, peers))
-    print(f"\nreport: {folder / 'report.html'}\npictures:")
+    say(_table(folder, peers))
+    say(f"\nreport: {folder / 'report.html'}\npictures:")
     for picture in sorted((folder / "pictures").glob("*.png")):
-        print(f"  {picture}")
+        say(f"  {picture}")
 
 
 @app.command()
@@ -111,7 +112,7 @@ def evaluate(
     judging = Judging(own.evaluate, files, parser, device, own.seed, own.resolution)
     peer = Peer(name, Weights(model, revision, unet, lora) if model else None)
     evaluate_peer(own, own.samples.batch_size, judging, peer, data / "base_samples", out / name)
-    print(_table(data / "evaluate", out))
+    say(_table(data / "evaluate", out))
 
 
 def _table(folder: Path, peers: Path) -> str:
@@ -119,14 +120,11 @@ def _table(folder: Path, peers: Path) -> str:
     path = folder / "metrics.json"
     if not path.is_file():
         raise UserError(f"{path}: no result yet; run `dvc repro` first")
+    from comat.reporting.results import read_metrics, read_peer_metrics
     from comat.reporting.table import result_table
 
-    found = {file.parent.name: _read(file) for file in sorted(peers.glob("*/metrics.json"))}
-    return result_table(_read(path), found)
-
-
-def _read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
+    found = {file.parent.name: read_peer_metrics(file) for file in sorted(peers.glob("*/metrics.json"))}
+    return result_table(read_metrics(path), found)
 
 
 @app.command()
@@ -144,7 +142,7 @@ def generate(
     from comat.params import load
 
     draw(load(params), data, prompt, seeds, "base" if base else "tuned", out)
-    print(f"{out}: {seeds} images")
+    say(f"{out}: {seeds} images")
 
 
 @app.command()
@@ -161,7 +159,7 @@ def compare(
     from comat.params import load
 
     draw(load(params), data, prompts, seeds, out)
-    print(f"{out}: base above, tuned below")
+    say(f"{out}: base above, tuned below")
 
 
 @app.command()
@@ -178,7 +176,7 @@ def attention(
     from comat.params import load
 
     draw(load(params), data, prompt, seed, out)
-    print(f"{out}: base above, tuned below, one scale for each token")
+    say(f"{out}: base above, tuned below, one scale for each token")
 
 
 @app.command()
@@ -206,7 +204,7 @@ def preference(
 
     folders: dict[Model, Path] = {"base": data / "base_samples", "tuned": data / "samples"}
     pairs = write_study(folders, count, load(params).seed, out, key)
-    print(f"{out}: {pairs} pairs\n{key}: the key, for `comat votes`")
+    say(f"{out}: {pairs} pairs\n{key}: the key, for `comat votes`")
 
 
 @app.command()
@@ -254,7 +252,7 @@ def sensitivity(
     result = measure_sensitivity(
         loaded, loaded, loaded.entities, found, out, batch_size=batch_size, resamples=resamples, seed=seed
     )
-    print(sensitivity_table(result))
+    say(sensitivity_table(result))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comat.errors import main_guard
+from comat.errors import main_guard, say
 from comat.models.lock import pinned
 from comat.params import load
 from comat.running.stage import options
@@ -47,7 +47,7 @@ def main() -> None:
     values, inputs = params.model_dump(), Inputs(args.prompts, args.train / "curves.csv", args.base_samples)
     write_report(values, params.device, shown, inputs, args.out)
     write_card(params, values, named_models(params), metrics, args.out)
-    print(result_table(metrics))
+    say(result_table(metrics))
 
 
 if __name__ == "__main__":

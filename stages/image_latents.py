@@ -32,16 +32,18 @@ def main() -> None:
 
     section = params.image_latents
     inputs, values = [Path(section.captions)] if section.captions else [], params.model_dump()
-    with join(params.device) as processes, processes.directory("image_latents", values, args.models, inputs) as work:
-        captions = choose(section, params.seed)
-        counts = encode(params, captions.pairs, work, processes)
-        if not processes.main:
-            return
-        if captions.pairs and not counts["stored"]:
-            listed = f"the {len(captions.pairs)} images that {section.captions} lists"
-            raise UserError(f"{section.images}: none of {listed} could be read")
-        write_json(work / "report.json", {"listed": len(captions.pairs), "without_caption": captions.without, **counts})
-        publish(work, args.out)
+    with join(params.device) as processes:
+        captions = choose(section, params.seed)  # says better what is wrong with them than who takes their fingerprint
+        with processes.directory("image_latents", values, args.models, inputs) as work:
+            counts = encode(params, captions.pairs, work, processes)
+            if not processes.main:
+                return
+            if captions.pairs and not counts["stored"]:
+                listed = f"the {len(captions.pairs)} images that {section.captions} lists"
+                raise UserError(f"{section.images}: none of {listed} could be read")
+            report = {"listed": len(captions.pairs), "without_caption": captions.without, **counts}
+            write_json(work / "report.json", report)
+            publish(work, args.out)
 
 
 def encode(params: Params, pairs: list[tuple[str, str]], work: Path, processes: Processes) -> dict:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections import Counter, deque
 from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +18,9 @@ from typing_extensions import TypedDict
 from comat.errors import UserError
 from comat.params import CocoPrompts, ImageLatentsParams
 from comat.randomness import python_random
+from comat.storage.images import BROKEN
 from comat.storage.json_files import read_json
 
-BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error)
-"""What Pillow raises for files that are damaged or no images."""
 DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # modes of more than 8 bits, which Pillow would clip to white
 READERS = min(4, os.cpu_count() or 1)
 AHEAD = 64  # images that wait, decoded, for the model

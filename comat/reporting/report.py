@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from comat.reporting.embed import data_uri
 from comat.reporting.environment import environment
 from comat.reporting.html import render, unit_of
 from comat.reporting.pairs import Shown
+from comat.reporting.results import read_curves, read_prompts_report
 from comat.reporting.table import DISTANCES, NAMES, TITLES
 from comat.storage.tables import read_legend, write_bytes, write_json
 
@@ -91,7 +91,7 @@ def write_report(parameters: Mapping[str, object], device: str, shown: Shown, in
         "params": parameters,
         "parameters": flat(parameters),
         "environment": environment(device),
-        "data": _read_json(inputs.prompts / "report.json"),
+        "data": read_prompts_report(inputs.prompts),
     }
     write_bytes(out / "report.html", render("comat.reporting", "report.html.j2", values).encode())
 
@@ -102,8 +102,7 @@ def _read_json(path: Path) -> Any:
 
 def training_charts(curves: Path) -> list[LineChart]:
     """A chart for each part of the loss that was on; none where nothing was trained."""
-    with curves.open(newline="", encoding="utf-8") as file:
-        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    rows = read_curves(curves, ["iteration", *(name for names in CURVES.values() for name in names)])
     if not rows:
         return []
     x = [row["iteration"] for row in rows]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from comat.running.device import DTYPES, choose_device
 from comat.running.workdir import fingerprint
 from comat.samples.draw import undrawn
 from comat.storage.images import write_image
+from comat.storage.json_files import read_json
 from comat.storage.tables import IMAGE_INDEX, read_table, write_json, write_table
 
 
@@ -112,7 +112,10 @@ def _record(drawing: DrawingParams, name: str, weights: Weights | None) -> dict:
 def _check(record: dict, out: Path) -> None:
     """See that `out` is the peer's of this record, or nobody's yet."""
     path = out / "peer.json"
-    if path.is_file() and (found := json.loads(path.read_text(encoding="utf-8"))) != record:
+    if not path.is_file():
+        return
+    found = read_json(path, dict[str, object], "the record of a peer", "remove its folder, or give --name")
+    if found != record:
         other = [key for key in record if found.get(key) != record[key]]
         raise UserError(f"{out}: holds images of another model or run ({', '.join(other)}); remove it, or give --name")
 
