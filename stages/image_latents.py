@@ -31,8 +31,8 @@ def main() -> None:
     from comat.storage.tables import write_json
 
     section = params.image_latents
-    inputs = [Path(section.captions)] if section.captions else []
-    with join(params.device) as processes, processes.directory("image_latents", params, args.models, inputs) as work:
+    inputs, values = [Path(section.captions)] if section.captions else [], params.model_dump()
+    with join(params.device) as processes, processes.directory("image_latents", values, args.models, inputs) as work:
         captions = choose(section, params.seed)
         counts = encode(params, captions.pairs, work, processes)
         if not processes.main:
@@ -61,7 +61,9 @@ def encode(params: Params, pairs: list[tuple[str, str]], work: Path, processes: 
     store = SharedStore(processes, work, section.shard_size, pairs, itemgetter(0), section.batch_size)
 
     def compute(batches: Sequence[Sequence[tuple[str, str]]]) -> Iterator[list[Row]]:
-        vae = batches and load_vae(
+        if not batches:
+            return
+        vae = load_vae(
             params.base_model,
             params.base_revision,
             params.vae,
@@ -72,10 +74,11 @@ def encode(params: Params, pairs: list[tuple[str, str]], work: Path, processes: 
         photos = read_photos(folder, chain.from_iterable(batches), size)
         for batch in batches:
             part = list(tally.wanted(islice(photos, len(batch))))
-            latents = encode_images(vae, torch.stack([photo.image for photo in part])) if part else []
+            images = [photo.image for photo in part if photo.image is not None]
+            latents = list(encode_images(vae, torch.stack(images))) if images else []
             yield [Row(photo.name, z, photo.caption) for photo, z in zip(part, latents, strict=True)]
 
-    if processes.main:  # of what an interrupted run has stored, only the counts are missing
+    if store.writer:  # of what an interrupted run has stored, only the counts are missing
         for _ in tally.wanted(read_photos(folder, pairs[: store.done], size, done=store.writer)):
             pass
     store.fill(compute, "image latents")
