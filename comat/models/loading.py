@@ -149,27 +149,6 @@ def load_model(
     return loaded(model, part, load)
 
 
-def load_auto(
-    model: str,
-    revision: str | None = None,
-    *,
-    part: str,
-    dtype: torch.dtype,
-    device: torch.device | str = "cpu",
-) -> PreTrainedModel:
-    """A frozen model of transformers without a head, of the class that its configuration names; as `load_model`.
-
-    Raises:
-        UserError: if it cannot be had, is of an architecture that transformers does not know, or lacks weights.
-    """
-    from transformers import MODEL_MAPPING, AutoConfig
-
-    config = loaded(model, part, lambda: AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False))
-    if type(config) not in MODEL_MAPPING:
-        raise UserError(f"model {model!r}: {part}: transformers has no model for a {config.model_type}")
-    return load_model(MODEL_MAPPING[type(config)], model, revision, part=part, dtype=dtype, device=device)
-
-
 def _architectures(kind: type[M], model: str, where: Mapping[str, str | None]) -> tuple[str, str | None]:
     """The architecture that `kind` is of, and the one that the configuration of a model names."""
     from diffusers import ModelMixin
