@@ -32,26 +32,46 @@ class CorporaParams(Section):
 
 
 class PromptList(Section):
-    """A list of prompts: a file, or a folder of such files."""
+    """A list of prompts: a file, a folder of such files, or a data set on the hub."""
 
     name: Name
-    format: Literal["txt", "csv", "json", "jsonl", "parquet"]
-    path: Name
-    column: Name = "prompt"  # that holds the prompt, in csv, json, jsonl and parquet
+    format: Literal["txt", "csv", "tsv", "json", "jsonl", "parquet", "hub"]
+    path: Name  # of format hub: the data set's id
+    column: Name = "prompt"  # that holds the prompt, in tables and objects
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None  # of csv; null: what divides it best
+    revision: Name | None = None  # of format hub: a commit, or refs/convert/parquet
     leave_out: list[str] = []  # files of a folder to leave alone: patterns such as *_6k.csv
+
+    @model_validator(mode="after")
+    def _of_format(self) -> PromptList:
+        where = f"list {self.name}: format {self.format}"
+        if self.delimiter is not None and self.format != "csv":
+            raise ValueError(f"{where} has no delimiter to choose; remove delimiter")
+        if (self.revision is None) == (self.format == "hub"):
+            raise ValueError(
+                f"{where} needs a revision, a commit of the data set or refs/convert/parquet: got null"
+                if self.format == "hub"
+                else f"{where} has no revision; remove revision"
+            )
+        return self
 
 
 class PromptSource(PromptList):
     """A corpus of the pipeline: a list, or one of the published formats."""
 
-    format: Literal["t2i_compbench", "hrs", "abc6k", "txt", "csv", "json", "jsonl", "parquet"]
+    format: Literal["t2i_compbench", "hrs", "abc6k", "txt", "csv", "tsv", "json", "jsonl", "parquet", "hub"]
     split: Literal["train", "test"] = "train"  # test: held out. T2I-CompBench's files say it themselves
     sample: CountOrNone = 0  # prompts to draw by seed; 0 takes all
+    hold_out: Moment = 0.0  # share of the prompts to hold out, drawn by seed from every category
 
     @model_validator(mode="after")
     def _sensible(self) -> PromptSource:
-        if self.format == "t2i_compbench" and self.split != "train":
-            raise ValueError(f"source {self.name}: the files of t2i_compbench say their split themselves; remove split")
+        if self.format == "t2i_compbench" and (self.split != "train" or self.hold_out):
+            raise ValueError(
+                f"source {self.name}: the files of t2i_compbench say their split themselves; remove split and hold_out"
+            )
+        if self.split == "test" and self.hold_out:
+            raise ValueError(f"source {self.name}: split is test, which holds all prompts out; remove hold_out")
         if self.format in ("t2i_compbench", "hrs", "abc6k", "txt") and self.column != "prompt":
             raise ValueError(f"source {self.name}: format {self.format} has no column to choose; remove column")
         return self
