@@ -19,6 +19,9 @@ PEERS = DATA / "peers"
 KEY = typer.Option(Path("preference-key.json"), help="Which side is whose: keep it from the voters.")
 SEEDS = typer.Option(4, min=1, help="Images of each prompt and model; the first are the same whatever their number.")
 IMAGES = typer.Option(None, help="Folder of images: with --captions COCO's, without as the stage `samples` leaves it.")
+FILES = typer.Argument(None, help="Lists of prompts, or folders of them; none: prompts.sources of the parameters.")
+COLUMN = typer.Option(None, help="Column or key that holds the prompt; by default prompt, caption or text.")
+HOLD_OUT = typer.Option(0.0, min=0, max=0.99, help="Share of the prompts to hold out for evaluation.")
 CAPTIONS = typer.Option(None, help="COCO captions file of the images.")
 
 
@@ -179,6 +182,22 @@ def entities(prompt: str, params: Path = PARAMS) -> None:
     from comat.params import load
 
     show_entities(load(params), prompt)
+
+
+@app.command()
+@main_guard
+def prompts(
+    files: list[Path] = FILES,
+    column: str = COLUMN,
+    hold_out: float = HOLD_OUT,
+    as_json: bool = typer.Option(False, "--json", help="Print what data/prompts/report.json will hold."),
+    params: Path = PARAMS,
+) -> None:
+    """Print what the stage `prompts` makes of FILES, and write nothing: counts, lengths, duplicates, examples."""
+    from comat.corpora.show import show_prompts
+    from comat.params import load
+
+    show_prompts(load(params), files or [], column, hold_out, as_json)
 
 
 @app.command()

@@ -16,7 +16,7 @@ from comat.corpora.overview import examples, languages, spread, token_counts
 from comat.corpora.readers import read_abc6k, read_hrs, read_t2i_compbench
 from comat.corpora.text import folded, normalise, prompt_id
 from comat.errors import UserError
-from comat.params import BenchmarkFiles, PromptList, PromptSource, PromptsParams
+from comat.params import BenchmarkFiles, PromptSource, PromptsParams
 from comat.randomness import python_random
 from comat.storage.prompt_text import Prompt
 
@@ -108,8 +108,8 @@ def check_held_out(report: dict, benchmarks: BenchmarkFiles) -> None:
     """
     if not report["total"]["test"] and not any(value is not None for _, value in benchmarks):
         raise UserError(
-            "no prompt is held out, so that nothing could be evaluated: give a source in prompts.sources `hold_out: 0.1` "
-            "or `split: test`, or name files in samples.benchmarks"
+            "no prompt is held out, so that nothing could be evaluated: give a source in prompts.sources "
+            "`hold_out: 0.1` or `split: test`, or name files in samples.benchmarks"
         )
 
 

@@ -36,8 +36,8 @@ def read_hub(source: PromptList) -> Iterator[Prompt]:
     left = [f for f, name in zip(files, names, strict=True) if not any(fnmatch(name, p) for p in source.leave_out)]
     if not left:
         raise UserError(
-            f"data set {source.path!r}: no Parquet file at revision {source.revision!r}; expected a commit with some, or "
-            "refs/convert/parquet, where the hub keeps its own conversion"
+            f"data set {source.path!r}: no Parquet file at revision {source.revision!r}; expected a commit with some, "
+            "or refs/convert/parquet, where the hub keeps its own conversion"
         )
     for file in left:
         for text in parquet_texts(file, source.column):

@@ -82,8 +82,8 @@ def text_of(path: Path) -> str:
         ) from None
     if (at := text.find("\0")) >= 0:
         raise UserError(
-            f"{path}, line {_line(text[:at])}: a NUL character: this is no text, or UTF-16 without its byte-order mark; "
-            "save the file as UTF-8"
+            f"{path}, line {_line(text[:at])}: a NUL character: this is no text, or UTF-16 without its byte-order "
+            "mark; save the file as UTF-8"
         )
     if not text.strip():
         raise UserError(f"{path}: this corpus file is empty")
