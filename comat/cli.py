@@ -18,11 +18,11 @@ DATA = Path("data")
 PEERS = DATA / "peers"
 KEY = typer.Option(Path("preference-key.json"), help="Which side is whose: keep it from the voters.")
 SEEDS = typer.Option(4, min=1, help="Images of each prompt and model; the first are the same whatever their number.")
-IMAGES = typer.Option(None, help="Folder of images: with --captions COCO's, without as the stage `samples` leaves it.")
+IMAGES = typer.Option(None, help="Folder or tar file of images with captions, or a folder of samples.")
 FILES = typer.Argument(None, help="Lists of prompts, or folders of them; none: prompts.sources of the parameters.")
 COLUMN = typer.Option(None, help="Column or key that holds the prompt; by default prompt, caption or text.")
 HOLD_OUT = typer.Option(0.0, min=0, max=0.99, help="Share of the prompts to hold out for evaluation.")
-CAPTIONS = typer.Option(None, help="COCO captions file of the images.")
+CAPTIONS = typer.Option(None, help="File of captions, where they do not stand beside the images.")
 
 
 @app.command()

@@ -118,18 +118,17 @@ class ReferenceLatentsParams(Section):
 
 
 class ImageLatentsParams(Section):
-    images: Name | None  # folder of images in COCO's layout; null for none, with image_batch 0
-    captions: Name | None  # COCO captions JSON
+    images: Name | None  # folder or tar file of images; null for none, with image_batch 0
+    captions: Name | None  # captions JSON of COCO or Karpathy, or a table; null: they stand beside the images
+    split: Name | None = None  # of Karpathy's JSON: train (with restval), val or test; null takes all
     count: CountOrNone  # images; 0 takes all
     batch_size: Count  # images
     shard_size: Count  # latents per file; 1024 of 512 px are 64 MB
 
     @model_validator(mode="after")
     def _both(self) -> ImageLatentsParams:
-        if (self.images is None) != (self.captions is None):
-            raise ValueError(
-                f"images is {self.images!r} and captions {self.captions!r}: expected both, or null for both"
-            )
+        if self.images is None and self.captions is not None:
+            raise ValueError(f"images is null and captions {self.captions!r}: expected both, or null for captions too")
         return self
 
 
@@ -164,10 +163,11 @@ class TrainParams(Section):
 
 
 class CocoPrompts(Section):
-    """Images in COCO's layout: their captions are drawn, one of each image, and FID compares with the images."""
+    """Images with captions: the captions are drawn, one of each image, and FID compares with the images."""
 
-    images: Name  # folder
-    captions: Name  # COCO captions JSON
+    images: Name  # folder or tar file
+    captions: Name | None = None  # captions JSON of COCO or Karpathy, or a table; null: they stand beside the images
+    split: Name | None = None  # of Karpathy's JSON
     count: Count  # images, drawn by seed
 
 

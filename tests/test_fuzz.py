@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from comat.corpora.build import READERS
-from comat.corpora.coco import captions_by_file, read_photo
+from comat.corpora.pictures.listed import Picture, Place
+from comat.corpora.pictures.photos import read_photo
+from comat.corpora.pictures.read import pictures_in
 from comat.entities.filter import filtered_nouns
 from comat.errors import UserError
 from comat.models.files import check_complete
@@ -165,7 +167,26 @@ COCO = {
 def test_coco_captions_with_any_value(tmp_path: Path, places: list[int], new: object) -> None:
     path = tmp_path / "captions.json"
     path.write_text(json.dumps(replaced(COCO, places, new)))
-    accepted_or_refused(lambda: captions_by_file(path, 0), path)
+    accepted_or_refused(lambda: pictures_in(tmp_path, path, 0), path)
+
+
+@settings(FUZZ, max_examples=80)
+@given(st.binary(max_size=60) | (st.text('{}",:\n\\x0 ', max_size=60) | JSON.map(json.dumps)).map(str.encode))
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv", "a.txt", "a.tar"])
+def test_captions_beside_images_of_any_bytes(tmp_path: Path, name: str, data: bytes) -> None:
+    path = tmp_path / "set" / name
+    path.parent.mkdir(exist_ok=True)
+    (path.parent / "a.png").touch()
+    path.write_bytes(data)
+    accepted_or_refused(lambda: pictures_in(path.parent, None, 0), path)
+
+
+@settings(FUZZ, max_examples=80)
+@given(PLACES, JSON)
+def test_metadata_with_any_value(tmp_path: Path, places: list[int], new: object) -> None:
+    path = tmp_path / "metadata.jsonl"
+    path.write_text(json.dumps(replaced({"file_name": "a.png", "text": ["a ball", "a cube"]}, places, new)))
+    accepted_or_refused(lambda: pictures_in(tmp_path, None, 0), path)
 
 
 @settings(FUZZ, max_examples=80)
@@ -196,7 +217,7 @@ def test_images_of_spoiled_bytes(project: Path, tmp_path: Path, places: list[int
     whole = next((project / "data/base_samples/images").iterdir())
     path.write_bytes(spoiled(whole.read_bytes(), places, cut))
     accepted_or_refused(lambda: read_rgb(path), path)
-    read_photo(tmp_path, "a.png", "a caption", 8)  # counted, never an error
+    read_photo(Picture("a.png", "a caption", Place(path)), 8)  # counted, never an error
 
 
 @settings(FUZZ, max_examples=15)  # the project's own list is read each time

@@ -1,4 +1,4 @@
-"""Images whose captions are true: renders of the shapes world, photos in COCO's layout, or samples of a model."""
+"""Images whose captions are true: renders of the shapes world, photos with captions, or samples of a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from comat.corpora.coco import Tally, captions_by_file, read_photos
+from comat.corpora.pictures.photos import Tally, read_photos
+from comat.corpora.pictures.read import pictures_in
 from comat.errors import UserError
 from comat.judges.renders import clean_renders
 from comat.params import Params
@@ -36,23 +37,23 @@ def captioned_images(
 ) -> Iterator[Captioned]:
     """At most `count` images (0: all), drawn by seed.
 
-    Without `images` they are clean renders of the held-out prompts of the shapes world; with `captions` photos that
-    this COCO captions file lists, resized and cropped to the resolution of the parameters; otherwise samples that the
-    folder's `index.parquet` lists, each with its prompt.
+    Without `images` they are clean renders of the held-out prompts of the shapes world; where the folder has an
+    `index.parquet` and there are no `captions` the samples that it lists, each with its prompt; otherwise photos in any
+    layout of docs/data.md, resized and cropped to the resolution of the parameters.
 
     Raises:
         UserError: if a file is missing or not what it should be.
     """
     if images is None:
         return _renders(params, prompts, count)
-    if captions is None:
+    if captions is None and (images / "index.parquet").is_file():
         return _samples(images, params.seed, count)
     return _photos(params, images, captions, count)
 
 
 def _renders(params: Params, prompts: Path, count: int) -> Iterator[Captioned]:
-    rows = [row for row in read_table(prompts / "prompts.parquet", PROMPTS) if row["split"] == "test"]
-    rows = _drawn(rows, params.seed, count)
+    held_out = [row for row in read_table(prompts / "prompts.parquet", PROMPTS) if row["split"] == "test"]
+    rows = _drawn(held_out, params.seed, count)
     try:
         images = list(clean_renders([row["text"] for row in rows], params.resolution, params.seed))
     except ValueError as error:
@@ -61,15 +62,13 @@ def _renders(params: Params, prompts: Path, count: int) -> Iterator[Captioned]:
         yield Captioned(row["id"], row["text"], _tensor(image))
 
 
-def _photos(params: Params, images: Path, captions: Path, count: int) -> Iterator[Captioned]:
-    if not images.is_dir():
-        raise UserError(f"{images}: no such folder; expected the images that {captions} lists")
-    pairs = _drawn(captions_by_file(captions, params.seed).pairs, params.seed, count)
+def _photos(params: Params, images: Path, captions: Path | None, count: int) -> Iterator[Captioned]:
+    pictures = _drawn(pictures_in(images, captions, params.seed).pictures, params.seed, count)
     tally = Tally()
-    for photo in tally.wanted(read_photos(images, pairs, params.resolution)):
-        yield Captioned(photo.name, photo.caption, photo.image)
+    for photo in tally.wanted(read_photos(pictures, params.resolution)):
+        yield Captioned(photo.name, photo.caption, photo.pixels)
     if tally.skipped:
-        print(f"{images}: left out {sum(tally.skipped.values())} of {len(pairs)} images: {dict(tally.skipped)}")
+        print(f"{images}: left out {tally.skipped.total()} of {len(pictures)} images: {dict(tally.skipped)}")
 
 
 def _samples(folder: Path, seed: int, count: int) -> Iterator[Captioned]:

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from comat.corpora.coco import choose
+from comat.corpora.pictures.photos import Tally, read_photos
+from comat.corpora.pictures.read import choose
 from comat.judges.benchmark import Drawn, evaluator
 from comat.judges.frechet import Features, batches, frechet_distances
 from comat.judges.inception import SIDE, Inception
@@ -15,7 +17,7 @@ from comat.judges.oracle import in_world
 from comat.judges.renders import clean_renders
 from comat.params import Params
 from comat.running.device import choose_device
-from comat.storage.images import read_rgb, read_square
+from comat.storage.images import read_rgb, read_square, to_bytes
 
 Found = tuple[dict[str, float], dict[str, str]]
 """Model → distance, and role → evaluator."""
@@ -49,11 +51,15 @@ def _to_clean_renders(params: Params, images: Sequence[Drawn]) -> Found:
 def _to_photographs(params: Params, images: Sequence[Drawn]) -> Found:
     """FID: of one image of each caption to the photographs that the captions are of."""
     own, coco, batch = params.evaluate.fid, params.samples.benchmarks.coco, params.evaluate.batch_size
-    photographs = [Path(coco.images) / name for name, _ in choose(coco, params.seed).pairs]
+    tally = Tally()
+    photos = read_photos(choose(coco, params.seed).pictures, SIDE, resample=Image.Resampling.BICUBIC)
+    photographs = (to_bytes(photo.pixels) for photo in tally.wanted(photos))
     sets = _by_model([image for image in images if image.source == "coco" and image.seed == 0])
     drawn = {model: batches(_squares([Path(i.path) for i in part]), batch) for model, part in sets.items()}
     inception = Inception(own.inception_model, own.inception_revision, own.inception_file)
-    found = frechet_distances(inception, batches(_squares(photographs), batch), drawn, choose_device(params.device))
+    found = frechet_distances(inception, batches(photographs, batch), drawn, choose_device(params.device))
+    if tally.skipped:
+        print(f"{coco.images}: FID leaves out {tally.skipped.total()} photographs: {dict(tally.skipped)}")
     return found, {"inception": evaluator(own.inception_model, own.inception_revision)}
 
 

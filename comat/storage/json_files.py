@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,14 +14,14 @@ T = TypeVar("T")
 
 
 def read_json(path: Path, kind: type[T], expected: str, remedy: str) -> T:
-    """The contents of a file, of the type `kind`; keys that a TypedDict does not name are left out.
+    """The contents of a file, of the type `kind`; a byte-order mark and keys that a TypedDict lacks do not count.
 
     Raises:
         UserError: if it is not JSON, or not of that type; says what was `expected`, where it differs, and the `remedy`.
         FileNotFoundError: if there is no such file.
     """
     try:
-        return TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)
+        return TypeAdapter(kind).validate_json(path.read_bytes().removeprefix(codecs.BOM_UTF8), strict=True)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in problem["loc"])

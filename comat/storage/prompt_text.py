@@ -63,13 +63,25 @@ def visible_files(folder: Path) -> list[Path]:
 
 
 def text_of(path: Path) -> str:
-    """The text of a file that is not empty, in UTF-8, or in UTF-16 or UTF-32 with the byte-order mark that says so.
+    """The text of a file that is not empty.
 
     Raises:
-        UserError: if it is missing, empty, or in another encoding; names the line.
+        UserError: if it is missing, empty, or not to be `decoded`.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such corpus file; check prompts.sources in params.yaml")
+    text = decoded(path)
+    if not text.strip():
+        raise UserError(f"{path}: this corpus file is empty")
+    return text
+
+
+def decoded(path: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 or UTF-32 with the byte-order mark that says so.
+
+    Raises:
+        UserError: if it is in another encoding; names the line.
+    """
     data = path.read_bytes()
     encoding = next((name for mark, name in MARKS.items() if data.startswith(mark)), "utf-8")
     try:
@@ -85,8 +97,6 @@ def text_of(path: Path) -> str:
             f"{path}, line {_line(text[:at])}: a NUL character: this is no text, or UTF-16 without its byte-order "
             "mark; save the file as UTF-8"
         )
-    if not text.strip():
-        raise UserError(f"{path}: this corpus file is empty")
     return text
 
 
