@@ -21,7 +21,11 @@ SEEDS = typer.Option(4, min=1, help="Images of each prompt and model; the first 
 IMAGES = typer.Option(None, help="Folder or tar file of images with captions, or a folder of samples.")
 FILES = typer.Argument(None, help="Lists of prompts, or folders of them; none: prompts.sources of the parameters.")
 COLUMN = typer.Option(None, help="Column or key that holds the prompt; by default prompt, caption or text.")
-HOLD_OUT = typer.Option(0.0, min=0, max=0.99, help="Share of the prompts to hold out for evaluation.")
+OWN_PROMPTS = typer.Option(..., help="A list of prompts, or a folder of them; may be given again.")
+OWN_IMAGES = typer.Option(None, help="Folder or tar file of images with captions, for mixed latents.")
+HELD_OUT = "Share of the prompts to hold out for evaluation, drawn by seed."
+A_TENTH = typer.Option(0.1, min=0, max=0.99, help=HELD_OUT)
+HOLD_OUT = typer.Option(0.0, min=0, max=0.99, help=HELD_OUT)
 CAPTIONS = typer.Option(None, help="File of captions, where they do not stand beside the images.")
 
 
@@ -40,6 +44,22 @@ def preset(name: str) -> None:
     shutil.copyfile(source, part)
     os.replace(part, "params.yaml")
     print(f"params.yaml is now {source}; `dvc repro` runs it")
+
+
+@app.command()
+@main_guard
+def init(
+    prompts: list[Path] = OWN_PROMPTS,
+    images: Path = OWN_IMAGES,
+    captions: Path = CAPTIONS,
+    column: str = COLUMN,
+    hold_out: float = A_TENTH,
+    params: Path = PARAMS,
+) -> None:
+    """Take your own prompts and images into data/own and write params.yaml for them, from what stands there now."""
+    from comat.own.init import Given, take_in
+
+    take_in(params, Given(prompts, images, captions), column, hold_out)
 
 
 @app.command()
@@ -194,7 +214,7 @@ def prompts(
     params: Path = PARAMS,
 ) -> None:
     """Print what the stage `prompts` makes of FILES, and write nothing: counts, lengths, duplicates, examples."""
-    from comat.corpora.show import show_prompts
+    from comat.own.show import show_prompts
     from comat.params import load
 
     show_prompts(load(params), files or [], column, hold_out, as_json)

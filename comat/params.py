@@ -232,6 +232,7 @@ class EvaluateParams(Section):
     dpg: VqaParams | None
     geneval: GenEvalParams | None
     clip_score: ClipScoreParams | None
+    captioner: bool = False  # the captioner of training, which is no independent judge
     frechet: FrechetParams | None  # distance to clean renders of the shapes world
     fid: FidParams | None  # distance to samples.benchmarks.coco
     batch_size: Count  # images
@@ -241,8 +242,8 @@ class EvaluateParams(Section):
     @model_validator(mode="after")
     def _something(self) -> EvaluateParams:
         benchmarks = (self.oracle, self.t2i_compbench, self.tifa, self.dpg, self.geneval, self.clip_score)
-        if not any(benchmarks):
-            raise ValueError("no benchmark is on: expected at least one of oracle, t2i_compbench … clip_score")
+        if not any((*benchmarks, self.captioner)):
+            raise ValueError("no benchmark is on: expected at least one of oracle, t2i_compbench … captioner")
         return self
 
 

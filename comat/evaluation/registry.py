@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from comat.judges.benchmark import Benchmark
+from comat.judges.benchmark import Benchmark, evaluator
 from comat.judges.clip import Clip
 from comat.judges.detector import NounDetector
 from comat.judges.vqa import BlipVqa
 from comat.params import ClipScoreParams, GenEvalParams, Params, T2ICompBenchParams, VqaParams
-from comat.running.device import choose_device
+from comat.running.device import DTYPES, choose_device
 
 
 def benchmarks(params: Params) -> Iterator[Benchmark]:
@@ -45,6 +45,13 @@ def benchmarks(params: Params) -> Iterator[Benchmark]:
         from comat.judges.clip_score import ClipScore
 
         yield ClipScore(_clip(on.clip_score, device), batch)
+    if on.captioner:
+        from comat.captioners import load_captioner
+        from comat.evaluation.captioner import CaptionerScore
+
+        kind, model, revision = params.captioner, params.captioner_model, params.captioner_revision
+        own = load_captioner(kind, model, revision, params.caption_prefix, device, DTYPES[params.precision])
+        yield CaptionerScore(own, evaluator(model, revision), batch, device)
 
 
 def _vqa(section: VqaParams, device: torch.device) -> BlipVqa:

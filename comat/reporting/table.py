@@ -11,6 +11,7 @@ TITLES = {
     "dpg": "DPG-Bench",
     "geneval": "GenEval",
     "clip_score": "CLIPScore",
+    "captioner": "captioner's reading",
     "frechet": "Fréchet distance",
     "fid": "FID",
 }
