@@ -36,6 +36,13 @@ def test_case_and_punctuation_do_not_make_a_new_prompt() -> None:
     assert folded("\u2026 !") == ""
 
 
+@given(st.text(st.characters(max_codepoint=127)))
+def test_ascii_is_folded_as_any_script_is(text: str) -> None:
+    """Beside a letter that is not ASCII, which ends the short way."""
+    assert folded(text) == " ".join(folded(f"{text} \u00e9").split()[:-1])
+    assert normalise(text) == " ".join(normalise(f"{text} \u00e9").split()[:-1])
+
+
 def test_prompt_id_is_sixteen_hexadecimal_digits() -> None:
     assert len(prompt_id("a red ball")) == 16
     assert int(prompt_id("a red ball"), 16) >= 0

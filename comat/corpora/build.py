@@ -82,10 +82,11 @@ def build_corpus(params: PromptsParams, seed: int, tokenizers: Sequence[CLIPToke
     for row in dropped:
         sources[row["source"]]["dropped"][row["reason"]] += 1
     texts = [row["text"] for row in rows]
-    counts = list(token_counts(tokenizers, texts))
     most = [tokenizer.model_max_length for tokenizer in tokenizers]
-    cut = [any(n > limit for n, limit in zip(own, most, strict=True)) for own in counts]
-    long = Counter(row["source"] for row, is_long in zip(rows, cut, strict=True) if is_long)
+    lengths, long = [], Counter[str]()
+    for row, counts in zip(rows, token_counts(tokenizers, texts), strict=True):
+        lengths.append(max(counts))
+        long[row["source"]] += any(count > limit for count, limit in zip(counts, most, strict=True))
     for name, entry in sources.items():
         entry |= {"dropped": dict(sorted(entry["dropped"].items())), "too_long": long[name]}
     splits = Counter(row["split"] for row in rows)
@@ -93,7 +94,7 @@ def build_corpus(params: PromptsParams, seed: int, tokenizers: Sequence[CLIPToke
         "total": {"train": splits["train"], "test": splits["test"], "too_long": long.total()},
         "sources": sources,
         "evaluation": {name: {"prompts": len(own), **_matches(dropped, name)} for name, own in lists.items()},
-        "tokens": {**spread([max(own) for own in counts]), "limit": min(most)},
+        "tokens": {**spread(lengths), "limit": min(most)},
         "languages": languages(texts),
         "examples": examples(rows),
     }

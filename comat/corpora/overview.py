@@ -28,7 +28,7 @@ def token_counts(tokenizers: Sequence[CLIPTokenizer], texts: Sequence[str]) -> I
     """The tokens of each text by each tokenizer, start and end included."""
     for at in range(0, len(texts), CHUNK):
         part = list(texts[at : at + CHUNK])
-        ids = [tokenizer(part, verbose=False).input_ids for tokenizer in tokenizers]
+        ids = [tokenizer(part, verbose=False, return_attention_mask=False).input_ids for tokenizer in tokenizers]
         yield from ([len(own) for own in row] for row in zip(*ids, strict=True))
 
 
