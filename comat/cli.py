@@ -57,7 +57,7 @@ def init(
     params: Path = PARAMS,
 ) -> None:
     """Take your own prompts and images into data/own and write params.yaml for them, from what stands there now."""
-    from comat.own.init import Given, take_in
+    from comat.corpora.own.init import Given, take_in
 
     take_in(params, Given(prompts, images, captions), column, hold_out)
 
@@ -214,7 +214,7 @@ def prompts(
     params: Path = PARAMS,
 ) -> None:
     """Print what the stage `prompts` makes of FILES, and write nothing: counts, lengths, duplicates, examples."""
-    from comat.own.show import show_prompts
+    from comat.corpora.own.show import show_prompts
     from comat.params import load
 
     show_prompts(load(params), files or [], column, hold_out, as_json)

@@ -51,7 +51,6 @@ RERUN = {
     "comat/judges": ["train", "evaluate"],
     "comat/method": ["train"],
     "comat/models": EVERY,
-    "comat/own": [],
     "comat/params.py": EVERY,
     "comat/preference": [],
     "comat/randomness.py": [name for name in EVERY if name not in ("corpora", "models", "entities")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import shutil
 from collections.abc import Sequence
@@ -14,13 +15,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from comat.corpora.build import Corpus, build_corpus, check_held_out
+from comat.corpora.own.show import show_corpus
+from comat.corpora.own.sources import own_sources
 from comat.corpora.pictures.photos import Tally, read_photos
 from comat.corpora.pictures.read import Pictures, pictures_in
-from comat.judges.oracle import in_world
-from comat.own.show import show_corpus
-from comat.own.sources import own_sources
 from comat.params import Params, PromptSource, load
 from comat.running.stage import publish
+from comat.shapes.world.captions import parse_prompt
 from comat.storage.tables import atomic_path
 from comat.tokenizers import load_tokenizers
 
@@ -136,7 +137,11 @@ def _of_judges(params: Params, corpus: Corpus) -> dict[str, object]:
 
 def _worldly(corpus: Corpus) -> bool:
     """Whether any held-out prompt is of the shapes world."""
-    return any(row["split"] == "test" and in_world(row["text"]) for row in corpus.rows)
+    for row in corpus.rows:
+        with contextlib.suppress(ValueError):
+            if row["split"] == "test" and parse_prompt(row["text"]):
+                return True
+    return False
 
 
 def _notes(params: Params, corpus: Corpus) -> list[str]:

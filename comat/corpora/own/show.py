@@ -12,8 +12,8 @@ from rich.text import Text
 
 from comat.corpora.build import Corpus, build_corpus, check_held_out
 from comat.corpora.overview import EXAMPLES
+from comat.corpora.own.sources import own_sources
 from comat.errors import UserError
-from comat.own.sources import own_sources
 from comat.params import Params
 from comat.tokenizers import load_tokenizers
 
