@@ -14,7 +14,7 @@ from comat.storage.images import read_rgb
 
 
 class CaptionerScore:
-    """The geometric mean of the probabilities of a prompt's tokens, given the image (Eq. 2): 0 to 1.
+    """The mean log-likelihood of a prompt's tokens, given the image (Eq. 2), in nats: at most 0.
 
     It is the teacher itself that judges here, so that a gain is no proof of better images.
     """
@@ -35,5 +35,5 @@ class CaptionerScore:
             pixels = torch.from_numpy(np.stack([read_rgb(folder / image.path) for image in part]))
             pixels = pixels.permute(0, 3, 1, 2).float().to(self.device) / 255
             log_p, counts = self.captioner.log_likelihood(pixels, [image.text for image in part])
-            for value in (log_p.sum(1) / counts.sum(1)).exp().tolist():
+            for value in (log_p.sum(1) / counts.sum(1)).tolist():
                 yield Score(value)
