@@ -48,8 +48,7 @@ def main() -> None:
     parser.add_argument("--model", default="data/shapes/trained/dino")
     options = parser.parse_args()
     torch.manual_seed(0)
-    load = {"part": "DINO", "dtype": torch.float32, "add_pooling_layer": False}
-    trained = load_model(ViTModel, options.model, None, **load)
+    trained = load_model(ViTModel, options.model, part="DINO", dtype=torch.float32, add_pooling_layer=False)
     scenes = clean_examples(SCENES, seed=77)
     pixels = unit(images(scenes, 64))
     counts = torch.tensor([targets(scene) for scene in scenes], dtype=torch.float64).unflatten(1, (len(COLOURS), -1))

@@ -6,13 +6,16 @@ code usually does, it may checkpoint the UNet's blocks and materialise the proba
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from comat.diffusion.attention import recorded_maps
-from comat.diffusion.schedulers import make_scheduler
+from comat.diffusion.attention import AttentionMaps, recorded_maps
+from comat.diffusion.schedulers import Scheduler, make_scheduler
 from comat.method.attribute_concentration import attribute_concentration_loss
 from comat.method.concept_activation import concept_activation_loss
 from comat.method.fidelity_preservation import generator_loss
@@ -31,15 +34,16 @@ def full_graph_loss(step: Step, batch: Batch) -> Tensor:
     z0, maps = sample(step, scheduler, z, batch.prompts, own, 0, steps, map_steps)
     images, loss = backbone.decode(z0), z0.new_zeros(())
     prompts = list(batch.prompts)
-    if step.uses_real(batch):
+    if batch.real and step.captioner:
         scheduler = make_scheduler(p.scheduler, backbone.scheduler_config, p.sampling_steps)
         rng = step.generator("tau", batch.iteration)
         start = draw_start(scheduler.timesteps, p.mixed_latent_t1, p.mixed_latent_t2, rng)
-        own = [step.generator("real noise", batch.iteration, row) for row in range(len(batch.captions))]
-        noisy = noisy_latents(scheduler, batch.real, noise(batch.real.shape[1:], own), start)
+        own = [step.generator("real noise", batch.iteration, row) for row in range(len(batch.real))]
+        latents, captions = batch.real.latents, batch.real.captions
+        noisy = noisy_latents(scheduler, latents, noise(latents.shape[1:], own), start)
         steps = place_steps(start, p.sampling_steps, p.grad_steps, rng)
-        real, _ = sample(step, scheduler, noisy, batch.captions, own, start, steps, [])
-        images, prompts = torch.cat([images, backbone.decode(real)]), [*prompts, *batch.captions]
+        real, _ = sample(step, scheduler, noisy, captions, own, start, steps, [])
+        images, prompts = torch.cat([images, backbone.decode(real)]), [*prompts, *captions]
     if step.captioner:
         scores = step.captioner.log_likelihood(images, prompts)
         loss = loss + concept_activation_loss(*scores, p.caption_reduction).mean()
@@ -54,7 +58,17 @@ def full_graph_loss(step: Step, batch: Batch) -> Tensor:
     return loss
 
 
-def sample(step, scheduler, z, prompts, own, start, steps, map_steps):
+def sample(
+    step: Step,
+    scheduler: Scheduler,
+    z: Tensor,
+    prompts: Sequence[str],
+    own: Sequence[torch.Generator],
+    start: int,
+    steps: Sequence[int],
+    map_steps: Sequence[int],
+) -> tuple[Tensor, list[AttentionMaps]]:
+    """Final latents, and the attention maps of `map_steps`."""
     backbone, maps = step.backbone, []
     embeddings = backbone.encode_prompts(prompts)
     scheduler.set_begin_index(start) if hasattr(scheduler, "set_begin_index") else None
@@ -70,7 +84,7 @@ def sample(step, scheduler, z, prompts, own, start, steps, map_steps):
     return z, maps
 
 
-def checkpoint_blocks(unet: nn.Module) -> None:
+def checkpoint_blocks(unet: UNet2DConditionModel) -> None:
     """Gradient checkpointing by diffusers; a block runs again with the attention processors of its first time."""
 
     def run(block: nn.Module, *args: Tensor) -> Tensor:
@@ -89,11 +103,11 @@ def checkpoint_blocks(unet: nn.Module) -> None:
     unet.enable_gradient_checkpointing(run)
 
 
-def _use(processors: dict[Attention, object]) -> None:
+def _use(processors: Mapping[Attention, AttnProcessor]) -> None:
     for layer, processor in processors.items():
         layer.processor = processor
 
 
-def materialise_attention(unet: nn.Module) -> None:
+def materialise_attention(unet: UNet2DConditionModel) -> None:
     """Every attention layer computes its probabilities as a tensor, as code that reads or edits them does."""
     unet.set_attn_processor(AttnProcessor())

@@ -23,26 +23,31 @@ import tempfile
 import time
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import diffusers
 import torch
 import transformers
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.profiler import record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from comat.captioners import Captioner, load_captioner
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import add_lora
+from comat.diffusion.rollout import Rollout
 from comat.discriminators import Discriminator, load_discriminator
 from comat.discriminators.unet import UNetDiscriminator
 from comat.estimate import architectures
 from comat.method.attribute_concentration import Entity
-from comat.method.step import Batch, Step
-from comat.params import Params, load
+from comat.method.replay import MapTerm
+from comat.method.step import Batch, ImageGradient, RealImages, Step
+from comat.params import OptimizationParams, Params, load
 from comat.randomness import generator
 from comat.running.device import DTYPES, choose_device
 from comat.segmenters import Segmenter
@@ -62,7 +67,9 @@ class Operations(TorchDispatchMode):
 
     total = 0
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, function: OpOverload, types: object, args: tuple = (), kwargs: dict[str, object] | None = None
+    ) -> object:
         result = function(*args, **(kwargs or {}))
         if count := flop_registry.get(function._overloadpacket):
             self.total += count(*args, **(kwargs or {}), out_val=result)
@@ -74,7 +81,9 @@ class Meter:
 
     def __init__(self, device: torch.device, counter: Operations | None = None) -> None:
         self.device, self.counter = device, counter
-        self.seconds, self.bytes, self.flops = (defaultdict(float) for _ in range(3))
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.bytes: dict[str, int] = defaultdict(int)
+        self.flops: dict[str, int] = defaultdict(int)
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -103,25 +112,27 @@ class MeteredStep(Step):
 
     meter: Meter | Ranges
 
-    def generate(self, *args):
+    def generate(self, batch: Batch, steps: Sequence[int]) -> Rollout:
         with self.meter.phase("rollout"):
-            return super().generate(*args)
+            return super().generate(batch, steps)
 
-    def denoise_real(self, *args):
+    def denoise_real(self, batch: Batch) -> Rollout:
         with self.meter.phase("rollout"):
-            return super().denoise_real(*args)
+            return super().denoise_real(batch)
 
-    def image_gradient(self, *args):
+    def image_gradient(
+        self, z0: Tensor, prompts: Sequence[str], batch: Batch | None, samples: int, iteration: int
+    ) -> ImageGradient:
         with self.meter.phase("losses on the image"):
-            return super().image_gradient(*args)
+            return super().image_gradient(z0, prompts, batch, samples, iteration)
 
-    def replay(self, *args):
+    def replay(self, generated: Rollout, image: ImageGradient, maps: MapTerm | None = None) -> list[Tensor]:
         with self.meter.phase("replay"):
-            return super().replay(*args)
+            return super().replay(generated, image, maps)
 
-    def discriminate(self, *args):
+    def discriminate(self, fake: Tensor, batch: Batch) -> list[Tensor]:
         with self.meter.phase("discriminator"):
-            return super().discriminate(*args)
+            return super().discriminate(fake, batch)
 
 
 def peak_memory(device: torch.device) -> int:
@@ -165,19 +176,22 @@ def real_backbone(name: str, device: torch.device, dtype: torch.dtype) -> Backbo
 
 
 @contextlib.contextmanager
-def hub_layout(build, tokenizer: object, processor: str, device: torch.device) -> Iterator[str]:
+def hub_layout(
+    build: Callable[[], nn.Module], tokenizer: PreTrainedTokenizerBase, processor: str, device: torch.device
+) -> Iterator[str]:
     """A folder with random weights, such as a user's models come in."""
     with tempfile.TemporaryDirectory() as root:
         with random_weights(device, torch.float16):
             model = build()
+        assert isinstance(model, PreTrainedModel)
         save(model, Path(root) / "model", tokenizer, processor)
         yield str(Path(root) / "model")
 
 
-def real_captioner(params: Params, device: torch.device, dtype: torch.dtype) -> Captioner:
+def real_captioner(prefix: str, device: torch.device, dtype: torch.dtype) -> Captioner:
     build = functools.partial(architectures.build_captioner, "blip")
     with hub_layout(build, bert_tokenizer(), "BlipImageProcessor", device) as folder:
-        return load_captioner("blip", folder, None, params.caption_prefix, device, dtype)
+        return load_captioner("blip", folder, None, prefix, device, dtype)
 
 
 class OneBoxEach:
@@ -205,38 +219,76 @@ def real_segmenter(device: torch.device, dtype: torch.dtype) -> Segmenter:
     return GroundedSam(detector, masker, Thresholds(box=0.5, text=0.25, nms=1.0))
 
 
-def real_models(preset: str, params: Params, device: torch.device, dtype: torch.dtype) -> tuple:
-    """Backbone, captioner, segmenter, discriminator at their published sizes."""
+class Models(NamedTuple):
+    backbone: Backbone
+    captioner: Captioner
+    segmenter: Segmenter
+    discriminator: Discriminator
+
+
+def real_models(preset: str, params: Params, device: torch.device, dtype: torch.dtype) -> Models:
+    """At their published sizes."""
     judge = real_backbone("sd15", device, dtype)
     if params.train.gradient_checkpointing == "all":
         judge.unet.enable_gradient_checkpointing()
     critic = UNetDiscriminator(judge, params.lora_rank, generator(0, "discriminator"))
-    models = real_captioner(params, device, dtype), real_segmenter(device, dtype), critic
-    return real_backbone(preset, device, dtype), *models
+    captioner, segmenter = real_captioner(params.caption_prefix, device, dtype), real_segmenter(device, dtype)
+    return Models(real_backbone(preset, device, dtype), captioner, segmenter, critic)
 
 
-def small_models(params: Params, device: torch.device, dtype: torch.dtype) -> tuple:
+def small_models(params: Params, device: torch.device, dtype: torch.dtype) -> Models:
     """The shapes world's, which the repository ships."""
     backbone = Backbone.load(params.base_model, precision=params.precision, device=device)
     captioner = load_captioner(params.captioner, params.captioner_model, None, "", device, dtype)
     segmenter = load_segmenter(params, device, dtype)
-    return backbone, captioner, segmenter, load_discriminator(params, backbone, generator(0, "discriminator"))
+    critic = load_discriminator(
+        params,
+        backbone,
+        generator(0, "discriminator"),
+        lora_rank=params.lora_rank,
+        precision=params.precision,
+        checkpointed=params.train.gradient_checkpointing == "all",
+    )
+    return Models(backbone, captioner, segmenter, critic)
 
 
 def make_batch(params: Params, shape: tuple[int, int, int], device: torch.device) -> Batch:
     prompts, images = params.global_batch, params.image_batch
     latents = torch.randn(prompts + images, *shape, generator=generator(0, "latents")).to(device)
-    return Batch(0, [PROMPT] * prompts, [ENTITIES] * prompts, latents[:prompts], latents[prompts:], [PROMPT] * images)
+    real = RealImages(latents[prompts:], [PROMPT] * images)
+    return Batch(0, [PROMPT] * prompts, [ENTITIES] * prompts, latents[:prompts], real)
 
 
-def iterate(step: MeteredStep, batch: Batch, lora: list[nn.Parameter], critic: Discriminator, optimizers) -> None:
+def metered(params: Params, models: Models) -> MeteredStep:
+    return MeteredStep(params, params.train, models.backbone, models.captioner, models.segmenter, models.discriminator)
+
+
+class Player(NamedTuple):
+    """The weights of the online model or of the discriminator that learn, and how."""
+
+    weights: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    max_grad_norm: float
+
+
+def players_of(models: Models, params: OptimizationParams) -> list[Player]:
+    """Both; the online model gets its LoRA."""
+    lora = add_lora(models.backbone.unet, params.lora_rank, generator(0, "lora"))
+    critic = models.discriminator.trainable_parameters()
+    return [
+        Player(lora, torch.optim.AdamW(lora, 1e-5), params.max_grad_norm),
+        Player(critic, torch.optim.AdamW(critic, 1e-5), params.discriminator_max_grad_norm),
+    ]
+
+
+def iterate(step: MeteredStep, batch: Batch, players: Sequence[Player]) -> None:
     step(batch)
     with step.meter.phase("optimizer"):
-        nn.utils.clip_grad_norm_(lora, step.p.max_grad_norm)
-        nn.utils.clip_grad_norm_(critic.trainable_parameters(), step.p.discriminator_max_grad_norm)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        for player in players:
+            nn.utils.clip_grad_norm_(player.weights, player.max_grad_norm)
+        for player in players:
+            player.optimizer.step()
+            player.optimizer.zero_grad(set_to_none=True)
 
 
 def synchronisations(step: MeteredStep, batch: Batch) -> Counter[str]:
@@ -253,22 +305,19 @@ def synchronisations(step: MeteredStep, batch: Batch) -> Counter[str]:
     return Counter(f"{'/'.join(Path(warning.filename).parts[-2:])}:{warning.lineno}" for warning in waits)
 
 
-def measure(params: Params, models: tuple, repeats: int) -> tuple[Meter, list[Meter], Counter[str]]:
+def measure(params: Params, models: Models, repeats: int) -> tuple[Meter, list[Meter], Counter[str]]:
     """The meter that counted operations, those of the iterations after it, and where the host waited for a GPU."""
-    backbone, captioner, segmenter, critic = models
-    lora = add_lora(backbone.unet, params.lora_rank, generator(0, "lora"))
-    optimizers = [torch.optim.AdamW(weights, 1e-5) for weights in (lora, critic.trainable_parameters())]
-    step = MeteredStep(params, backbone, captioner, segmenter, critic)
+    backbone, players, step = models.backbone, players_of(models, params), metered(params, models)
     batch = make_batch(params, backbone.latent_shape(params.resolution), backbone.device)
     with Operations() as counter:
         first = step.meter = Meter(backbone.device, counter)
-        iterate(step, batch, lora, critic, optimizers)
+        iterate(step, batch, players)
     meters = []
     for _ in range(repeats):
-        step.meter = Meter(backbone.device)
-        iterate(step, batch, lora, critic, optimizers)
-        meters.append(step.meter)
-    waits = synchronisations(step, batch) if backbone.device.type == "cuda" else Counter()
+        meters.append(Meter(backbone.device))
+        step.meter = meters[-1]
+        iterate(step, batch, players)
+    waits = synchronisations(step, batch) if backbone.device.type == "cuda" else Counter[str]()
     return first, meters, waits
 
 
@@ -300,7 +349,8 @@ def main() -> None:
     params = load(f"presets/{preset}.yaml")
     # One of the eight processes of Table 8 has 4 + 2 or 6 + 2 samples.
     processes = 1 if options.small else 8
-    changes = {"global_batch": params.global_batch // processes, "image_batch": params.image_batch // processes}
+    changes: dict[str, object] = {"global_batch": params.global_batch // processes}
+    changes |= {"image_batch": params.image_batch // processes}
     changes |= {"precision": options.precision or params.precision}
     if options.device_batch:
         changes["train"] = params.train.model_copy(update={"device_batch": options.device_batch})

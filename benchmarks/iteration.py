@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks.full_graph import checkpoint_blocks, full_graph_loss, materialise_attention
@@ -78,8 +78,16 @@ def build_backbone(divisor: int) -> Backbone:
     return Backbone(unet, vae, [CLIPTextModel(text)], [tokenizer], dict(architectures.NOISE), zero_null=False)
 
 
-def build(params: Params, divisor: int) -> tuple[Step, list[Tensor], Batch]:
-    """The step, its LoRA weights and what it trains on."""
+class Setting(NamedTuple):
+    """The step, its weights that learn, and what it trains on."""
+
+    step: Step
+    lora: list[nn.Parameter]
+    critic: UNetDiscriminator
+    batch: Batch
+
+
+def build(params: Params, divisor: int) -> Setting:
     device = torch.device("cpu")
     backbone = build_backbone(divisor)
     lora = add_lora(backbone.unet, RANK, generator(0, "lora"))
@@ -94,30 +102,32 @@ def build(params: Params, divisor: int) -> tuple[Step, list[Tensor], Batch]:
     critic = UNetDiscriminator(judge, RANK, generator(0, "critic"))
     shape = backbone.latent_shape(params.resolution)
     reference = torch.randn(1, *shape, generator=generator(0, "reference"))
-    step = Step(params, backbone, captioner, segmenter, critic)
-    return step, lora, Batch(0, [PROMPT], [ENTITIES[:2]], reference)
+    step = Step(params, params.train, backbone, captioner, segmenter, critic)
+    return Setting(step, lora, critic, Batch(0, [PROMPT], [ENTITIES[:2]], reference))
 
 
-def iteration(variant: str, step: Step, lora: list[Tensor], batch: Batch) -> Callable[[], Tensor]:
+def iteration(variant: str, setting: Setting) -> Callable[[], Tensor]:
     """A call that computes one iteration's gradients and returns that of the LoRA, flat."""
+    step, lora, critic, batch = setting
+    reference = batch.reference
+    assert reference is not None
+
+    def replay() -> Tensor:
+        step(batch)
+        return torch.cat([weight.grad.flatten() for weight in lora if weight.grad is not None])
+
+    def full_graph() -> Tensor:
+        gradients = torch.autograd.grad(full_graph_loss(step, batch), lora)
+        step.discriminate(reference, batch)  # as much work on these latents as on the generated ones
+        return torch.cat([gradient.flatten() for gradient in gradients])
+
     if variant.startswith("replay"):
-
-        def run() -> Tensor:
-            step(batch)
-            return torch.cat([weight.grad.flatten() for weight in lora])
-
-        return run
-    for unet in (step.backbone.unet, step.discriminator._backbone.unet):
+        return replay
+    for unet in (step.backbone.unet, critic._backbone.unet):
         checkpoint_blocks(unet)
         if "explicit" in variant:
             materialise_attention(unet)
-
-    def run() -> Tensor:
-        gradients = torch.autograd.grad(full_graph_loss(step, batch), lora)
-        step.discriminate(batch.reference, batch)  # as much work on these latents as on the generated ones
-        return torch.cat([gradient.flatten() for gradient in gradients])
-
-    return run
+    return full_graph
 
 
 def prepared(variant: str, options: argparse.Namespace) -> Callable[[], Tensor]:
@@ -126,9 +136,9 @@ def prepared(variant: str, options: argparse.Namespace) -> Callable[[], Tensor]:
     changes |= {"attribute_steps": 1, "global_batch": 1, "image_batch": 0, "crop_jitter": False}
     checkpointed = CHECKPOINTED.get(variant, "none")
     changes["train"] = params.train.model_copy(update={"gradient_checkpointing": checkpointed})
-    step, lora, batch = build(params.model_copy(update=changes), options.divisor)
-    run = iteration(variant, step, lora, batch)
-    weights = [*lora, *step.discriminator.trainable_parameters()]
+    setting = build(params.model_copy(update=changes), options.divisor)
+    run = iteration(variant, setting)
+    weights = [*setting.lora, *setting.critic.trainable_parameters()]
 
     def once() -> Tensor:
         for weight in weights:

@@ -94,6 +94,7 @@ class Repro:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
+        assert self._process.stdout is not None  # a pipe, as asked for
         for line in self._process.stdout:
             self.tail = [*self.tail[-19:], line]
             if match := RUNNING.search(line):

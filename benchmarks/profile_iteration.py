@@ -17,14 +17,13 @@ import statistics
 from collections import Counter
 
 import torch
-from torch import nn
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from benchmarks.gpu_real_size import PHASES, MeteredStep, Ranges, iterate, make_batch, small_models
-from comat.diffusion.lora import add_lora
+from benchmarks.gpu_real_size import PHASES, Ranges, iterate, make_batch, metered, players_of, small_models
+from comat.captioners.blip import Blip
+from comat.discriminators.unet import UNetDiscriminator
 from comat.params import load
-from comat.randomness import generator
 from comat.running.device import DTYPES
 
 BACKWARD, REST, BETWEEN = "backward", "the rest", "between the phases"
@@ -33,29 +32,30 @@ METHOD = ("UNet", "captioner", "autoencoder", BACKWARD)
 """What the method cannot do without."""
 
 
-def name_calls(module: nn.Module, method: str, name: str) -> None:
-    """Let every call of `module.method` be a range of the profile."""
-    call = getattr(module, method)
+def name_calls(owner: object, method: str, name: str) -> None:
+    """Let every call of `owner.method` be a range of the profile."""
+    call = getattr(owner, method)
 
     @functools.wraps(call)
-    def named(*args, **kwargs):
+    def named(*args: object, **kwargs: object) -> object:
         with record_function(name):
             return call(*args, **kwargs)
 
-    setattr(module, method, named)
+    setattr(owner, method, named)
 
 
 def part_of(event: FunctionEvent) -> tuple[str, str]:
     """Phase of Algorithm 1 and part of it that an event belongs to."""
     part = None
-    while event is not None:
-        if event.name in PHASES:
-            return event.name, part or REST
-        if event.name in MODELS:
-            part = event.name
-        elif event.name.startswith("autograd::engine"):
+    around: FunctionEvent | None = event
+    while around is not None:
+        if around.name in PHASES:
+            return around.name, part or REST
+        if around.name in MODELS:
+            part = around.name
+        elif around.name.startswith("autograd::engine"):
             part = part or BACKWARD
-        event = event.cpu_parent
+        around = around.cpu_parent
     return BETWEEN, part or REST
 
 
@@ -85,25 +85,26 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     params, device = load(f"presets/{options.preset}.yaml"), torch.device("cpu")
-    backbone, captioner, segmenter, critic = small_models(params, device, DTYPES[params.precision])
-    lora = add_lora(backbone.unet, params.lora_rank, generator(params.seed, "lora"))
-    optimizers = [torch.optim.AdamW(weights, 1e-5) for weights in (lora, critic.trainable_parameters())]
-    for unet in (backbone.unet, critic._backbone.unet):
+    models = small_models(params, device, DTYPES[params.precision])
+    backbone, captioner = models.backbone, models.captioner
+    assert isinstance(captioner, Blip) and isinstance(models.discriminator, UNetDiscriminator)
+    players = players_of(models, params)
+    for unet in (backbone.unet, models.discriminator._backbone.unet):
         name_calls(unet, "forward", "UNet")
     name_calls(backbone.vae, "decode", "autoencoder")
     name_calls(captioner.model.vision_model, "forward", "captioner")
     name_calls(captioner.model.text_decoder, "forward", "captioner")
-    name_calls(segmenter, "masks", "segmenter")
+    name_calls(models.segmenter, "masks", "segmenter")
     for encoder in backbone.text_encoders:
         name_calls(encoder, "forward", "text encoders")
-    step = MeteredStep(params, backbone, captioner, segmenter, critic)
+    step = metered(params, models)
     step.meter = Ranges()
     batch = make_batch(params, backbone.latent_shape(params.resolution), device)
-    iterate(step, batch, lora, critic, optimizers)
+    iterate(step, batch, players)
     runs = []
     for _ in range(options.repeats):
         with profile(activities=[ProfilerActivity.CPU]) as profiled, record_function("iteration"):
-            iterate(step, batch, lora, critic, optimizers)
+            iterate(step, batch, players)
         runs.append(seconds_by_part(profiled.events()))
     print(f"{datetime.date.today()}, CPU, {torch.get_num_threads()} threads, torch {torch.__version__}")
     report(runs)

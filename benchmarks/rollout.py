@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable
 
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from torch import Tensor
+from transformers import CLIPTextModel
 
 from benchmarks.iteration import build_backbone
 from comat.diffusion.backbone import Backbone
@@ -29,7 +30,7 @@ from comat.randomness import generator, noise
 PROMPT, GUIDANCE, RANK = "a red cube and a blue star", 5.0, 32
 
 
-def shapes() -> tuple[Backbone, DiffusionPipeline, int]:
+def shapes() -> tuple[Backbone, StableDiffusionXLPipeline, int]:
     """The model, a stock pipeline with weights of its own, and the resolution in px."""
     folder = "data/shapes/models/base"
     stock = StableDiffusionXLPipeline.from_pretrained(
@@ -38,16 +39,19 @@ def shapes() -> tuple[Backbone, DiffusionPipeline, int]:
     return Backbone.load(folder), stock, 128
 
 
-def sd15() -> tuple[Backbone, DiffusionPipeline, int]:
+def sd15() -> tuple[Backbone, StableDiffusionPipeline, int]:
     stock = build_backbone(8)
+    (encoder,) = stock.text_encoders
+    assert isinstance(encoder, CLIPTextModel)
     pipeline = StableDiffusionPipeline(
         vae=stock.vae,
-        text_encoder=stock.text_encoders[0],
+        text_encoder=encoder,
         tokenizer=stock.tokenizers[0],
         unet=stock.unet,
-        scheduler=make_scheduler("ddpm", stock.scheduler_config, 1),
-        safety_checker=None,
-        feature_extractor=None,
+        # Its annotations name an enumeration in place of schedulers, and leave out None.
+        scheduler=make_scheduler("ddpm", stock.scheduler_config, 1),  # type: ignore[arg-type]
+        safety_checker=None,  # type: ignore[arg-type]
+        feature_extractor=None,  # type: ignore[arg-type]
         requires_safety_checker=False,
     )
     return build_backbone(8), pipeline, 512
@@ -55,7 +59,7 @@ def sd15() -> tuple[Backbone, DiffusionPipeline, int]:
 
 def sides(options: argparse.Namespace) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
     """Calls that draw final latents: ours, and the stock pipeline's."""
-    backbone, pipeline, px = {"shapes": shapes, "sd15": sd15}[options.model]()
+    backbone, pipeline, px = shapes() if options.model == "shapes" else sd15()
     add_lora(backbone.unet, RANK, generator(0, "lora"))
     if options.compile:
         backbone.compile()

@@ -28,11 +28,11 @@ BERT_IDS = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]",
 
 def save_text_encoder(folder: Path) -> None:
     """BERT base's configuration, and a tokenizer of its size with one noun."""
-    from transformers import BertConfig, BertTokenizerFast
+    from transformers import BertConfig, BertTokenizer
 
     config = BertConfig()
     vocab = {BERT_IDS.get(i, f"[unused{i}]"): i for i in range(config.vocab_size)}
-    BertTokenizerFast(vocab=vocab, do_lower_case=True).save_pretrained(folder)
+    BertTokenizer(vocab=vocab, do_lower_case=True).save_pretrained(folder)
     config.save_pretrained(folder)
 
 
@@ -56,10 +56,10 @@ def save_transformers(folder: Path, sam: str) -> None:
         SamConfig,
         SamImageProcessor,
         SamModel,
-        SwinConfig,
     )
 
-    backbone = SwinConfig(depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], window_size=7, out_indices=[2, 3, 4])
+    backbone = {"model_type": "swin", "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "window_size": 7}
+    backbone |= {"out_indices": [2, 3, 4]}
     GroundingDinoForObjectDetection(GroundingDinoConfig(backbone_config=backbone)).save_pretrained(folder / "dino")
     GroundingDinoImageProcessor().save_pretrained(folder / "dino")
     save_text_encoder(folder / "bert")

@@ -102,11 +102,13 @@ def show(folder: Path = DATA / "evaluate", peers: Path = PEERS) -> None:
 @app.command()
 @main_guard
 def evaluate(
-    model: str = typer.Option(None, help="Hub id or folder of a text-to-image pipeline; none: images are in OUT/NAME."),
-    revision: str = typer.Option(None, help="Its commit, tag or branch."),
-    unet: str = typer.Option(None, help="Folder of a UNet that takes the place of its own."),
-    lora: str = typer.Option(None, help="Folder of a LoRA in safetensors."),
-    name: str = typer.Option(None, help="What the table calls it; by default the model's."),
+    model: str | None = typer.Option(
+        None, help="Hub id or folder of a text-to-image pipeline; none: images are in OUT/NAME."
+    ),
+    revision: str | None = typer.Option(None, help="Its commit, tag or branch."),
+    unet: str | None = typer.Option(None, help="Folder of a UNet that takes the place of its own."),
+    lora: str | None = typer.Option(None, help="Folder of a LoRA in safetensors."),
+    name: str | None = typer.Option(None, help="What the table calls it; by default the model's."),
     out: Path = PEERS,
     params: Path = PARAMS,
     data: Path = DATA,
@@ -118,11 +120,12 @@ def evaluate(
     from comat.params import load
     from comat.samples.peers import Peer
 
-    if not (model or name):
+    if model and not name:
+        name = Path(os.path.abspath(model)).name
+    if not name:
         raise UserError("give --model, or the --name of a folder that holds images drawn elsewhere")
     own = load(params)
-    own = pinned(own, data / "models", *(judge.role for judge in judges(own)))
-    name = name or Path(model).name
+    own = pinned(own, data / "models", *(judge.role for judge in judges(own.evaluate)))
     evaluate_peer(own, Peer(name, model, revision, unet, lora), data / "base_samples", out / name)
     print(_table(data / "evaluate", out))
 
@@ -231,9 +234,9 @@ def preference(
 ) -> None:
     """Write a page of blind pairs for people to vote on, and its key (App. B.1 of the paper)."""
     from comat.params import load
-    from comat.preference.study import write_study
+    from comat.preference.study import Model, write_study
 
-    folders = {"base": data / "base_samples", "tuned": data / "samples"}
+    folders: dict[Model, Path] = {"base": data / "base_samples", "tuned": data / "samples"}
     pairs = write_study(folders, count, load(params).seed, out, key)
     print(f"{out}: {pairs} pairs\n{key}: the key, for `comat votes`")
 
@@ -253,11 +256,11 @@ def votes(files: list[Path], key: Path = KEY) -> None:
 @app.command()
 @main_guard
 def sensitivity(
-    images: Path = IMAGES,
-    captions: Path = CAPTIONS,
+    images: Path | None = IMAGES,
+    captions: Path | None = CAPTIONS,
     count: int = typer.Option(0, min=0, help="Images to draw by seed; 0 takes all."),
-    model: str = typer.Option(None, help="Another captioner_model than that of the parameters."),
-    revision: str = typer.Option(None, help="Its revision."),
+    model: str | None = typer.Option(None, help="Another captioner_model than that of the parameters."),
+    revision: str | None = typer.Option(None, help="Its revision."),
     batch_size: int = typer.Option(8, min=1, help="Images at once."),
     out: Path = Path("data/sensitivity"),
     params: Path = PARAMS,

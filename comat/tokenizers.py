@@ -64,4 +64,5 @@ def check_length(tokenizers: Sequence[CLIPTokenizer], prompt: str) -> None:
 
 def words_of(tokenizer: CLIPTokenizer, prompt: str) -> list[str]:
     """The tokens that a text encoder reads, as text; the start and end tokens are the first and the last."""
-    return [tokenizer.decode([id]).strip() for id in tokenizer(prompt, truncation=True).input_ids]
+    ids = tokenizer(prompt, truncation=True).input_ids
+    return [word.strip() for word in tokenizer.batch_decode([[id] for id in ids])]

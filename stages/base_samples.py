@@ -20,7 +20,8 @@ def main() -> None:
     from comat.samples.draw import draw_base
 
     inputs = [args.prompts, args.entities, args.warmup]
-    with join(params.device) as processes, processes.directory("base_samples", params, args.models, inputs) as work:
+    values = params.model_dump()
+    with join(params.device) as processes, processes.directory("base_samples", values, args.models, inputs) as work:
         draw_base(params, args.prompts, args.entities, args.warmup / "unet", work / "out", processes)
         if processes.main:
             publish(work / "out", args.out)

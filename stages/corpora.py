@@ -21,7 +21,8 @@ def main() -> None:
     known = published()
     # Of what is fetched alone: a change elsewhere must not throw away what has arrived.
     with work_directory("corpora", fingerprint(section.fetch, [LIST], code=())) as work:
-        manifest = fetch([known[name] for name in section.fetch], section.source and Path(section.source), work)
+        source = Path(section.source) if section.source else None
+        manifest = fetch([known[name] for name in section.fetch], source, work)
         write_json(work / "manifest.json", manifest)
         publish(work, args.out)
     if not section.fetch:

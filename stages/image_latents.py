@@ -36,7 +36,7 @@ def main() -> None:
         chosen = choose(section, params.seed)
         with (
             as_file(chosen) as listing,
-            processes.directory("image_latents", params, args.models, [listing]) as work,
+            processes.directory("image_latents", params.model_dump(), args.models, [listing]) as work,
         ):
             counts = encode(params, chosen.pictures, work, processes)
             if not processes.main:

@@ -29,7 +29,9 @@ def main() -> None:
     section, inputs = params.reference_latents, [args.prompts, args.warmup]
 
     def compute(batches: Sequence[Sequence[dict]]) -> Iterator[list[Row]]:
-        backbone = batches and load_backbone(params, args.warmup / "unet")
+        if not batches:
+            return
+        backbone = load_backbone(params, args.warmup / "unet")
         for part in batches:
             texts, keys = [row["text"] for row in part], [(row["id"], 0) for row in part]
             latents = sample_latents(backbone, params, texts, keys, "reference", params.resolution)
@@ -37,7 +39,7 @@ def main() -> None:
 
     with (
         join(params.device) as processes,
-        processes.directory("reference_latents", params, args.models, inputs) as work,
+        processes.directory("reference_latents", params.model_dump(), args.models, inputs) as work,
     ):
         rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
         python_random(params.seed, "reference prompts").shuffle(rows)

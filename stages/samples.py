@@ -21,7 +21,8 @@ def main() -> None:
 
     base, unet, lora = args.base_samples, args.warmup / "unet", args.train / "lora"
     inputs = [base, args.warmup, lora]
-    with join(params.device) as processes, processes.directory("samples", params, args.models, inputs) as work:
+    values = params.model_dump()
+    with join(params.device) as processes, processes.directory("samples", values, args.models, inputs) as work:
         draw_tuned(params, base, unet, lora, work / "out", processes)
         if processes.main:
             publish(work / "out", args.out)

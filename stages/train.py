@@ -37,8 +37,17 @@ def main() -> None:
 
     torch.use_deterministic_algorithms(True, warn_only=True)
     inputs = [args.prompts, args.entities, args.warmup, args.reference_latents, args.image_latents]
-    with join(params.device) as processes, processes.directory("train", params, args.models, inputs) as work:
-        data = TrainingData(params, args.prompts, args.entities, args.reference_latents, args.image_latents)
+    values = params.model_dump()
+    with join(params.device) as processes, processes.directory("train", values, args.models, inputs) as work:
+        data = TrainingData(
+            params,
+            params.discriminator_input,
+            params.train.guard,
+            args.prompts,
+            args.entities,
+            args.reference_latents,
+            args.image_latents,
+        )
         trainer = Trainer(params, load_backbone(params, args.warmup / "unet"), data, work, processes)
         trainer.run()
         if processes.main:

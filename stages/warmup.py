@@ -29,11 +29,12 @@ def main() -> None:
         vae_revision=params.vae_revision,
         device=choose_device(params.device),
     )
-    with stage_directory("warmup", params, args.models, [args.warmup_images]) as work:
+    with stage_directory("warmup", params.model_dump(), args.models, [args.warmup_images]) as work:
         if params.warmup.steps:
             store = TensorStore(args.warmup_images)
             latents = torch.stack([store[id]["latents"] for id in store.ids])
-            warm_up(backbone, params, latents, [store.caption(id) for id in store.ids], work)
+            captions = [store.caption(id) for id in store.ids]
+            warm_up(backbone, params.warmup, params.seed, latents, captions, work)
         try:
             backbone.unet.save_pretrained(work / "out" / "unet")
         except SafetensorError as error:  # what safetensors makes of a full disk

@@ -32,7 +32,9 @@ def main() -> None:
     from comat.storage.tables import PROMPTS, read_table
 
     def compute(batches: Sequence[Sequence[dict]]) -> Iterator[list[Row]]:
-        backbone = batches and load_backbone(params)
+        if not batches:
+            return
+        backbone = load_backbone(params)
         for part in batches:
             texts, keys = [row["text"] for row in part], [(row["id"], 0) for row in part]
             z = sample_latents(backbone, params, texts, keys, "warmup image", params.native_resolution)
@@ -43,7 +45,7 @@ def main() -> None:
 
     with (
         join(params.device) as processes,
-        processes.directory("warmup_images", params, args.models, [args.prompts]) as work,
+        processes.directory("warmup_images", params.model_dump(), args.models, [args.prompts]) as work,
     ):
         rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
         python_random(params.seed, "warmup prompts").shuffle(rows)

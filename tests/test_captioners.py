@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from transformers import BlipImageProcessorPil, CLIPImageProcessorPil
 
 from comat.captioners import load_captioner
 from comat.captioners.scoring import Texts, token_log_likelihood
+from comat.errors import UserError
 from comat.models.preprocess import Preprocess
 from comat.randomness import generator
 
@@ -161,3 +164,12 @@ def test_the_pixels_are_those_of_the_processor(tmp_path: Path, kind: str, draw) 
     assert ((ours - theirs) * std).abs().mean() <= 1 / 255
     ours.sum().backward()
     assert image.grad.abs().max() > 0
+
+
+def test_a_blip_that_names_no_first_token_is_refused(tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny / "blip", tmp_path / "blip")
+    config = json.loads((tmp_path / "blip/config.json").read_text())
+    config["text_config"]["bos_token_id"] = None
+    (tmp_path / "blip/config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"expected the id of the token that opens a caption, but its text_config\.bos"):
+        load_captioner("blip", str(tmp_path / "blip"), None, "", torch.device("cpu"), torch.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,15 @@ KINDS = [("unet", "sdxl"), ("unet", "sd15"), ("dino", "dino"), ("dino", "dinov2"
 def build(make_params, tiny: Path, kind: str, model: str, **changes):
     params = make_params(discriminator=kind, discriminator_model=str(tiny / model), **changes)
     backbone = Backbone.load(params.base_model, precision=params.precision)
-    return backbone, load_discriminator(params, backbone, generator(0, "critic"))
+    critic = load_discriminator(
+        params,
+        backbone,
+        generator(0, "critic"),
+        lora_rank=params.lora_rank,
+        precision=params.precision,
+        checkpointed=params.train.gradient_checkpointing == "all",
+    )
+    return backbone, critic
 
 
 def latents(count: int, purpose: str = "z") -> torch.Tensor:
@@ -92,17 +102,40 @@ def test_a_captioner_is_no_discriminator(make_params, tiny: Path) -> None:
         build(make_params, tiny, "unet", "dino")
 
 
+def with_image_size(tiny: Path, folder: Path, sides: list[int]) -> Path:
+    """The tiny DINO with both sides of its input in its configuration, as some have them."""
+    shutil.copytree(tiny / "dino", folder / "dino")
+    config = json.loads((folder / "dino/config.json").read_text())
+    (folder / "dino/config.json").write_text(json.dumps(config | {"image_size": sides}))
+    return folder
+
+
+def test_an_image_size_may_be_given_as_two_sides(make_params, tiny: Path, tmp_path: Path) -> None:
+    side = json.loads((tiny / "dino/config.json").read_text())["image_size"]
+    _, one = build(make_params, tiny, "dino", "dino")
+    _, two = build(make_params, with_image_size(tiny, tmp_path, [side, side]), "dino", "dino")
+    z = latents(2)
+    assert torch.equal(one(z), two(z))
+
+
+def test_a_discriminator_of_images_that_are_not_square_is_refused(make_params, tiny: Path, tmp_path: Path) -> None:
+    side = json.loads((tiny / "dino/config.json").read_text())["image_size"]
+    folder = with_image_size(tiny, tmp_path, [side // 2, side * 2])  # as many patches
+    with pytest.raises(UserError, match=f"of square images, its image_size is {side // 2} x {side * 2} px"):
+        build(make_params, folder, "dino", "dino")
+
+
 def test_real_is_what_the_parameter_says(project: Path) -> None:
     """Table 3: the original model's latents of the same prompts, or latents of real images."""
     folders = [project / "data" / name for name in ("prompts", "entities", "reference_latents", "image_latents")]
     params = params_of(project)
-    for source, store in (("generated", "reference"), ("real_world", "images")):
-        changed = params.model_copy(update={"discriminator_input": source, "image_batch": 0})
-        data = TrainingData(changed, *folders)
+    for source, store in (("generated", "reference"), ("real_world", "real_world")):
+        changed = params.model_copy(update={"image_batch": 0})
+        data = TrainingData(changed, source, changed.train.guard, *folders)
         rows = [getattr(data, store)[id]["latents"] for id in getattr(data, store).ids]
         batch = data.batch(0)
-        assert len(batch.reference) == params.global_batch and batch.real is None
+        assert len(batch.reference) == params.global_batch and not batch.real
         assert all(any(torch.equal(z, row) for row in rows) for z in batch.reference)
-    nothing = params.model_copy(update={"discriminator_input": "real_world", "image_batch": 0, "lambda_adv": 0.0})
-    data = TrainingData(nothing, *folders)
-    assert data.images is None and data.batch(0).reference is None
+    nothing = params.model_copy(update={"image_batch": 0, "lambda_adv": 0.0})
+    data = TrainingData(nothing, "real_world", nothing.train.guard, *folders)
+    assert data.mixed is None and data.real_world is None and data.batch(0).reference is None

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from comat.errors import UserError, main_guard
-from comat.method.step import Batch
+from comat.method.step import Batch, RealImages
 from comat.running.distributed import Processes, _is_first, join
 from comat.running.launch import launch_where_asked
 from comat.storage.tables import read_safetensors
@@ -58,7 +58,8 @@ def test_the_gradient_does_not_depend_on_the_number_of_processes(make_params, tm
 
 
 def rows(count: int) -> Batch:
-    return Batch(0, [f"p{i}" for i in range(count)], [[]] * count, None, None, [f"c{i}" for i in range(count // 2)])
+    real = RealImages(torch.arange(count // 2), [f"c{i}" for i in range(count // 2)])
+    return Batch(0, [f"p{i}" for i in range(count)], [[]] * count, real=real)
 
 
 @given(st.integers(0, 20), st.integers(1, 9))
@@ -67,10 +68,11 @@ def test_shares_of_a_batch_hold_each_prompt_and_image_once(size: int, count: int
     whole = rows(size)
     shares = [whole.share(rank, count) for rank in range(count)]
     assert [p for share in shares for p in share.prompts] == whole.prompts
-    assert [c for share in reversed(shares) for c in share.captions] == whole.captions
+    assert [c for share in reversed(shares) for c in share.real.captions] == whole.real.captions
+    assert torch.cat([share.real.latents for share in reversed(shares)]).equal(whole.real.latents)
     for share in shares:
         assert whole.prompts[share.first :][: len(share.prompts)] == share.prompts
-        assert whole.captions[share.first_real :][: len(share.captions)] == share.captions
+        assert whole.real.captions[share.first_real :][: len(share.real)] == share.real.captions
         assert (share.size, share.size_real) == (size, size // 2)
     sizes = [len(share.prompts) for share in shares]
     assert max(sizes) - min(sizes) <= 1

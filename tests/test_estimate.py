@@ -214,6 +214,24 @@ def test_a_model_without_a_configuration_is_named(make_params, tmp_path: Path) -
         measure(p)
 
 
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"captioner": "git", "captioner_model": "blip"}, "captioner_model .*: expected git, found blip"),
+        ({"segmenter_model": "clip"}, "segmenter_model .*: expected clipseg, found clip"),
+        (
+            {"discriminator": "dino", "discriminator_model": "clip"},
+            r"discriminator_model .*: .* \(dinov2\), found clip",
+        ),
+    ],
+)
+def test_a_model_of_another_class_is_named(make_params, tiny: Path, changes: dict[str, str], found: str) -> None:
+    """As the run itself would, which loads a class by the parameter, not by what a configuration says of itself."""
+    own = {key: str(tiny / value) if key.endswith("_model") else value for key, value in changes.items()}
+    with pytest.raises(UserError, match=found):
+        measure(make_params(lambda_adv=0.5, **own))
+
+
 @pytest.mark.parametrize("of", ["decoder", "all"])
 def test_checkpointing_keeps_less_and_computes_more(make_params, of: str) -> None:
     """The blocks' second run costs at most what their first did, so less than forward and backward pass together."""

@@ -38,9 +38,13 @@ def guarded(project: Path, tiny: Path, **changes: object) -> Params:
     return params.model_copy(update={"train": params.train.model_copy(update={"guard": guard})})
 
 
+def load(params: Params, *rest: object) -> Guard | None:
+    return load_guard(params.train.guard, params, params.train.device_batch, *rest)
+
+
 def data_of(params: Params, project: Path) -> TrainingData:
     folders = [project / "data" / name for name in ("prompts", "entities", "reference_latents", "image_latents")]
-    return TrainingData(params, *folders)
+    return TrainingData(params, params.discriminator_input, params.train.guard, *folders)
 
 
 def trainer(params: Params, project: Path, work: Path) -> Trainer:
@@ -94,7 +98,8 @@ def verdicts(project: Path, tiny: Path, work: Path, scores: Sequence[float], **c
     add_lora(backbone.unet, 2, generator(0, "lora"))
     features = Features(str(tiny / "features"), None, params.resolution)
     originals = [np.full((16, 16, 3), value, np.uint8) for value in (0, 100, 200)]
-    return Guard(params, backbone, ROWS[:2], Verdicts(scores), features, originals, work)
+    section, size = params.train.guard, params.train.device_batch
+    return Guard(section, params, size, backbone, ROWS[:2], Verdicts(scores), features, originals, work)
 
 
 def set_all(guard: Guard, value: float) -> None:
@@ -130,7 +135,7 @@ def test_a_prompt_that_the_judge_does_not_know_is_named(project: Path, tiny: Pat
     rows = [{**ROWS[0], "text": "an astronaut rides a horse"}, ROWS[1]]
     data = data_of(params, project)
     with pytest.raises(UserError, match="metric is oracle, which cannot judge the training prompt 'an astronaut"):
-        load_guard(params, load_backbone(params, project / "data/warmup/unet"), rows, data.reference, tmp_path)
+        load(params, load_backbone(params, project / "data/warmup/unet"), rows, data.reference, tmp_path)
 
 
 def test_clip_score_guards_where_there_is_no_oracle(project: Path, tiny: Path, tmp_path: Path) -> None:
@@ -138,7 +143,7 @@ def test_clip_score_guards_where_there_is_no_oracle(project: Path, tiny: Path, t
     backbone = load_backbone(params, project / "data/warmup/unet")
     add_lora(backbone.unet, 2, generator(0, "lora"))
     data = data_of(params, project)
-    guard = load_guard(params, backbone, data.guarded, data.reference, tmp_path)
+    guard = load(params, backbone, data.guarded, data.reference, tmp_path)
     guard.look(0)
     assert 0 <= guard.rows[0]["score"] <= 100
     assert guard.rows[0]["frechet"] >= 0

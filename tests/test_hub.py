@@ -6,9 +6,10 @@ A local server answers as the hub does, so that nothing leaves the machine and n
 from __future__ import annotations
 
 import http.server
+import json
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ from transformers import AutoTokenizer, BlipForConditionalGeneration, CLIPTextMo
 from comat.captioners import load_captioner
 from comat.diffusion.backbone import Backbone, encode_images, load_vae
 from comat.errors import UserError
-from comat.models.loading import load_model, loaded
+from comat.estimate.meta import meta_backbone
+from comat.models.loading import INDEX, load_model, loaded
 from comat.randomness import generator
 
 ANSWERS = {
@@ -102,6 +104,19 @@ def test_a_model_of_another_class_is_an_error(tiny: Path, kind: str, model: str,
 def test_a_unet_in_the_place_of_the_autoencoder_is_an_error(tiny: Path) -> None:
     with pytest.raises(UserError, match="vae is of another architecture: expected AutoencoderKL, found UNet2DCond"):
         Backbone.load(str(tiny / "sdxl"), vae=str(tiny / "sdxl" / "unet"))
+
+
+@pytest.mark.parametrize("load", [Backbone.load, lambda model: meta_backbone(model, None, None, None, "fp32")])
+def test_an_sdxl_without_its_second_text_encoder_is_an_error(
+    tiny: Path, tmp_path: Path, load: Callable[[str], Backbone]
+) -> None:
+    shutil.copytree(tiny / "sdxl", tmp_path / "half")
+    path = tmp_path / "half" / INDEX
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"text_encoder_2": None}))
+    with pytest.raises(
+        UserError, match=r"half': its UNet reads pooled embeddings.* expected a text_encoder_2 in model_"
+    ):
+        load(str(tmp_path / "half"))
 
 
 def test_weights_that_are_missing_are_never_random(tiny: Path, tmp_path: Path) -> None:

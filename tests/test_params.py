@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from comat.models.names import named_models, with_revisions
+from comat.models.names import KEYS, named_models, role_of, with_revisions
 from comat.params import Params, load
 from tests.conftest import ROOT
 
@@ -120,10 +120,11 @@ def test_presets_pin_their_models() -> None:
 @pytest.mark.parametrize("preset", ["shapes", "sd15", "sdxl"])
 def test_every_model_has_a_role_and_a_revision_of_its_own(preset: str) -> None:
     params = load(ROOT / "presets" / f"{preset}.yaml")
-    assert len({model.role for model in named_models(params)}) == len(named_models(params))
-    named = [model for model in named_models(params) if model.name]
+    assert len({role_of(key) for key in KEYS}) == len(KEYS)
+    named = named_models(params)
+    assert [model.key for model in named] == [key for key in KEYS if key in {model.key for model in named}]
     pinned = with_revisions(params, {model.key: f"commit of {model.key}" for model in named})
-    again = [model for model in named_models(pinned) if model.name]
+    again = named_models(pinned)
     assert [model.revision for model in again] == [f"commit of {model.key}" for model in named]
     assert [model.name for model in again] == [model.name for model in named]
 

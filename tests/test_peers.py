@@ -134,15 +134,17 @@ def test_pickled_weights_are_not_read(tiny: Path, tmp_path: Path) -> None:
         load_pipeline(Peer("old", str(tmp_path / "old")), "fp32")
 
 
+@pytest.mark.parametrize(("given", "name"), [(["sd15", "--name", "other"], "other"), (["sd15/unet/.."], "sd15")])
 def test_the_command_prints_the_peer_beside_base_and_tuned(
-    project: Path, tiny: Path, tmp_path: Path, monkeypatch
+    project: Path, tiny: Path, tmp_path: Path, monkeypatch, given: list[str], name: str
 ) -> None:
+    """A folder without a name of its own, as `.` or `..`, is called as the folder that it is."""
     shutil.copytree(project / "data", tmp_path / "data")
     YAML().dump(load(project / "params.yaml").model_dump(), tmp_path / "params.yaml")
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(app, ["evaluate", "--model", str(tiny / "sd15"), "--name", "other"])
+    result = CliRunner().invoke(app, ["evaluate", "--model", f"{tiny}/{given[0]}", *given[1:]])
     assert result.exit_code == 0, result.stderr
     head = result.stdout.splitlines()[0].split()
-    assert head[-4:] == ["95%", "interval", "images", "other"]
-    assert "other" in CliRunner().invoke(app, ["show"]).stdout
+    assert head[-4:] == ["95%", "interval", "images", name]
+    assert name in CliRunner().invoke(app, ["show"]).stdout
     assert "nan" not in result.stdout

@@ -7,8 +7,8 @@ import ast
 import pytest
 from ruamel.yaml import YAML
 
-from comat.models.names import named_models
-from comat.params import Params, load
+from comat.models.names import KEYS, role_of
+from comat.params import Params
 from tests.imports import ROOT, project_imports, room_imports
 
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -111,7 +111,7 @@ def test_a_stage_depends_on_the_sha256_of_the_models_that_it_binds(name: str) ->
     roles = {argument.value for arguments in bound for argument in arguments}
     listed = next((entry[LOCK] for entry in STAGES[name]["params"] if isinstance(entry, dict)), [])
     assert {key.removesuffix(".sha256") for key in listed} == roles
-    assert roles <= {model.role for model in named_models(load(ROOT / "params.yaml"))}
+    assert roles <= {role_of(key) for key in KEYS}
 
 
 WORLD = YAML(typ="safe").load((ROOT / "data/shapes/dvc.yaml").read_text())["stages"]

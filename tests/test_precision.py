@@ -19,7 +19,8 @@ def trainer(project: Path, work: Path, **changes: object) -> Trainer:
     params, data = params_of(project).model_copy(update=changes), project / "data"
     folders = [data / name for name in ("prompts", "entities", "reference_latents", "image_latents")]
     work.mkdir(exist_ok=True)
-    return Trainer(params, load_backbone(params, data / "warmup/unet"), TrainingData(params, *folders), work)
+    rows = TrainingData(params, params.discriminator_input, params.train.guard, *folders)
+    return Trainer(params, load_backbone(params, data / "warmup/unet"), rows, work)
 
 
 def test_the_loss_scale_scales_gradients_and_no_value(make_params) -> None:

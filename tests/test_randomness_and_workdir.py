@@ -75,7 +75,7 @@ def test_another_local_model_is_another_run(make_params, tiny: Path, tmp_path: P
 
     def folder() -> str:
         write_lock(params, tmp_path / "models")
-        with stage_directory("s", params, tmp_path / "models", []) as work:
+        with stage_directory("s", params.model_dump(), tmp_path / "models", []) as work:
             return work.name
 
     before = folder()

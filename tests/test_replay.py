@@ -13,7 +13,7 @@ from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import add_lora, merged
 from comat.discriminators import load_discriminator
 from comat.method.attribute_concentration import Entity
-from comat.method.step import Batch, Step
+from comat.method.step import NO_IMAGES, Batch, RealImages, Step
 from comat.randomness import generator
 from comat.segmenters.load import load_segmenter
 
@@ -33,7 +33,14 @@ def build(params, dtype=torch.float32) -> tuple[Step, list[torch.nn.Parameter], 
     with torch.no_grad():  # B is zero at first, which would hide errors in the gradient of A
         for weight in lora:
             weight.add_(0.05 * torch.randn(weight.shape, generator=generator(1, "shake")))
-    critic = load_discriminator(params, backbone, generator(0, "critic"))
+    critic = load_discriminator(
+        params,
+        backbone,
+        generator(0, "critic"),
+        lora_rank=params.lora_rank,
+        precision=params.precision,
+        checkpointed=params.train.gradient_checkpointing == "all",
+    )
     captioner = load_captioner(params.captioner, params.captioner_model, None, "", device, dtype)
     segmenter = load_segmenter(params, device, dtype)
     shape = backbone.latent_shape(params.resolution)
@@ -43,10 +50,11 @@ def build(params, dtype=torch.float32) -> tuple[Step, list[torch.nn.Parameter], 
         prompts=["a red ball and a blue cube", "two green stars", "a pink ring"],
         entities=[[Entity("ball", (2, 3)), Entity("cube", (6, 7))], [], [Entity("ring", (2, 3))]],
         reference=torch.randn(3, *shape, generator=rng),
-        real=torch.randn(2, *shape, generator=rng) if params.image_batch else None,
-        captions=["a black cross", "a red star and a cone"] if params.image_batch else [],
+        real=RealImages(torch.randn(2, *shape, generator=rng), ["a black cross", "a red star and a cone"])
+        if params.image_batch
+        else NO_IMAGES,
     )
-    return Step(params, backbone, captioner, segmenter, critic), lora, batch
+    return Step(params, params.train, backbone, captioner, segmenter, critic), lora, batch
 
 
 def gradient(weights) -> torch.Tensor:
@@ -147,7 +155,7 @@ def test_the_two_players_do_not_touch_each_other(make_params) -> None:
 def test_a_part_that_is_off_needs_no_model(make_params) -> None:
     params = make_params(concept_activation=False, alpha=0.0, beta=0.0, lambda_adv=1.0)
     full, lora, batch = build(params)
-    step = Step(params, full.backbone, None, None, full.discriminator)
+    step = Step(params, params.train, full.backbone, None, None, full.discriminator)
     assert step(batch)["i2t"] == 0.0
     assert gradient(lora).norm() > 0
 
@@ -165,7 +173,7 @@ def test_the_crop_of_real_images_differs_from_iteration_to_iteration(make_params
     """At 448 px offsets are 0, 1 or 2 in both directions: one crop for five iterations is one chance in 6,561."""
     step, _, batch = build(make_params(alpha=0.0, beta=0.0, lambda_adv=0.0, resolution=448))
     z0 = torch.randn(1, *step.backbone.latent_shape(448), generator=generator(0, "z0"))
-    found = [step.image_gradient(z0, batch.captions[:1], None, 1, iteration).z0 for iteration in range(5)]
+    found = [step.image_gradient(z0, batch.real.captions[:1], None, 1, iteration).z0 for iteration in range(5)]
     assert any(not torch.equal(found[0], other) for other in found[1:])
 
 

@@ -135,7 +135,8 @@ def trainer(project: Path, work: Path) -> Trainer:
     params, data = params_of(project), project / "data"
     folders = [data / name for name in ("prompts", "entities", "reference_latents", "image_latents")]
     work.mkdir(exist_ok=True)
-    return Trainer(params, load_backbone(params, data / "warmup/unet"), TrainingData(params, *folders), work)
+    rows = TrainingData(params, params.discriminator_input, params.train.guard, *folders)
+    return Trainer(params, load_backbone(params, data / "warmup/unet"), rows, work)
 
 
 def test_training_twice_gives_the_same_bytes(project: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_it_learns_and_leaves_a_plain_unet(make_params, tmp_path: Path, lora_ran
     before = {name: value.clone() for name, value in backbone.unet.state_dict().items()}
     embeddings = backbone.encode_prompts(prompts)
     start = denoising_loss(backbone, latents, embeddings, generator(0, "judge"))
-    warm_up(backbone, params, latents, prompts, tmp_path)
+    warm_up(backbone, params.warmup, params.seed, latents, prompts, tmp_path)
     assert denoising_loss(backbone, latents, embeddings, generator(0, "judge")) < start
     backbone.unet.save_pretrained(tmp_path / "unet")
     loaded, report = UNet2DConditionModel.from_pretrained(tmp_path / "unet", output_loading_info=True)
@@ -51,6 +51,6 @@ def test_interrupted_it_ends_with_the_same_weights(make_params, tmp_path: Path, 
         for steps in stops:  # the first run leaves the state of step 25 behind
             params, latents, prompts = setting(make_params, lora_rank, steps)
             backbone = Backbone.load(params.base_model)
-            warm_up(backbone, params, latents, prompts, tmp_path / name)
+            warm_up(backbone, params.warmup, params.seed, latents, prompts, tmp_path / name)
         results.append(backbone.unet.state_dict())
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])

@@ -25,4 +25,5 @@ def load_captioner(
     from comat.captioners.git import Git
     from comat.captioners.llava import Llava
 
-    return {"blip": Blip, "git": Git, "llava": Llava}[kind](model, revision, prefix, device, dtype)
+    kinds: dict[str, type[Blip | Git | Llava]] = {"blip": Blip, "git": Git, "llava": Llava}
+    return kinds[kind](model, revision, prefix, device, dtype)

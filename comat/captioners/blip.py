@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, BlipForConditionalGeneration
 
 from comat.captioners.scoring import encode, pieces, token_log_likelihood
+from comat.errors import UserError
 from comat.models.loading import load_model, loaded
 from comat.models.preprocess import Preprocess
 
@@ -18,24 +19,30 @@ class Blip:
 
     def __init__(self, model: str, revision: str | None, prefix: str, device: torch.device, dtype: torch.dtype) -> None:
         self.tokenizer = loaded(model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision))
-        self.model = load_model(BlipForConditionalGeneration, model, revision, part="BLIP", dtype=dtype).to(device)
-        self.preprocess = Preprocess(model, revision, self.model.config.vision_config.image_size)
-        self.prefix = prefix
+        self.model = load_model(BlipForConditionalGeneration, model, revision, part="BLIP", dtype=dtype, device=device)
+        self.preprocess = Preprocess(model, revision, self.model.vision_model.config.image_size)
+        self.prefix, start = prefix, self.model.text_decoder.config.bos_token_id
+        if start is None:
+            raise UserError(
+                f"captioner_model {model!r}: expected the id of the token that opens a caption, but its "
+                "text_config.bos_token_id is null; set it as in BLIP's own config.json, 30522"
+            )
+        self.start = start
 
     def log_likelihood(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Score (B, 3, H, W) images in [0, 1]: log p of each token (B, L) after the first, and which count (B, L)."""
         lines = [self._line(prompt) for prompt in prompts]
-        text = self.model.config.text_config
-        texts = encode(self.tokenizer, lines, len(self.prefix), text.max_position_embeddings, images.device)
+        most = self.model.text_decoder.config.max_position_embeddings
+        texts = encode(self.tokenizer, lines, len(self.prefix), most, images.device)
         ids = texts.ids.clone()
-        ids[:, 0] = text.bos_token_id
+        ids[:, 0] = self.start
         seen = self.model.vision_model(self.preprocess(images, self.model.dtype))[0]
         logits = self.model.text_decoder(input_ids=ids, attention_mask=texts.mask, encoder_hidden_states=seen).logits
         return token_log_likelihood(logits, texts)
 
     def pieces(self, prompt: str) -> list[str]:
         """The tokens that count, in order, as text with the space before it; the last is the end, ""."""
-        most = self.model.config.text_config.max_position_embeddings
+        most = self.model.text_decoder.config.max_position_embeddings
         return pieces(self.tokenizer, self._line(prompt), len(self.prefix), most)
 
     def _line(self, prompt: str) -> str:

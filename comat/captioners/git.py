@@ -18,8 +18,8 @@ class Git:
 
     def __init__(self, model: str, revision: str | None, prefix: str, device: torch.device, dtype: torch.dtype) -> None:
         self.tokenizer = loaded(model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision))
-        self.model = load_model(GitForCausalLM, model, revision, part="GIT", dtype=dtype).to(device)
-        self.preprocess = Preprocess(model, revision, self.model.config.vision_config.image_size)
+        self.model = load_model(GitForCausalLM, model, revision, part="GIT", dtype=dtype, device=device)
+        self.preprocess = Preprocess(model, revision, self.model.git.image_encoder.config.image_size)
         self.prefix = prefix
 
     def log_likelihood(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:

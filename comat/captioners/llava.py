@@ -25,8 +25,10 @@ class Llava:
 
     def __init__(self, model: str, revision: str | None, prefix: str, device: torch.device, dtype: torch.dtype) -> None:
         self.tokenizer = loaded(model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision))
-        self.model = load_model(LlavaForConditionalGeneration, model, revision, part="LLaVA", dtype=dtype).to(device)
-        vision = self.model.config.vision_config
+        self.model = load_model(
+            LlavaForConditionalGeneration, model, revision, part="LLaVA", dtype=dtype, device=device
+        )
+        vision = self.model.model.vision_tower.config
         self.preprocess = Preprocess(model, revision, vision.image_size)
         # One token stands for each patch; "full" keeps the class token as well.
         patches = (vision.image_size // vision.patch_size) ** 2
@@ -36,7 +38,7 @@ class Llava:
     def log_likelihood(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Score (B, 3, H, W) images in [0, 1]: log p of the answer's tokens (B, L), and which count (B, L)."""
         lines = [self._line(prompt) for prompt in prompts]
-        most = self.model.config.text_config.max_position_embeddings
+        most = self.model.model.language_model.config.max_position_embeddings
         texts = encode(self.tokenizer, lines, len(self.opening), most, images.device)
         answer = texts.ids.shape[1] - int(texts.counts.int().argmax(1).min())
         pixels = self.preprocess(images, self.model.dtype)
@@ -51,7 +53,7 @@ class Llava:
 
     def pieces(self, prompt: str) -> list[str]:
         """The answer's tokens, in order, as text with the space before it; the last is the end."""
-        most = self.model.config.text_config.max_position_embeddings
+        most = self.model.model.language_model.config.max_position_embeddings
         return pieces(self.tokenizer, self._line(prompt), len(self.opening), most)
 
     def _line(self, prompt: str) -> str:

@@ -16,8 +16,8 @@ AttentionMaps = dict[str, Tensor]
 class _Recorder:
     """An attention processor that also keeps the probabilities of the conditional (second) half of the batch."""
 
-    def __init__(self) -> None:
-        self.probabilities: Tensor | None = None
+    probabilities: Tensor
+    """Of the last forward pass: (B, heads, h * w, L)."""
 
     def __call__(
         self,
@@ -43,7 +43,7 @@ class MapRecording:
     def __init__(self, recorders: dict[str, _Recorder]) -> None:
         self._recorders = recorders
 
-    def collect(self, latent_size: tuple[int, int]) -> AttentionMaps:
+    def collect(self, latent_size: Sequence[int]) -> AttentionMaps:
         """The maps of the last forward pass, with their rows and columns for a latent of (h, w)."""
         maps = {}
         for name, recorder in self._recorders.items():
@@ -53,15 +53,22 @@ class MapRecording:
         return maps
 
 
+def _attention(unet: nn.Module, name: str) -> Attention:
+    module = unet.get_submodule(name)
+    assert isinstance(module, Attention), name
+    return module
+
+
 @contextlib.contextmanager
 def recorded_maps(unet: nn.Module, layers: Sequence[str]) -> Iterator[MapRecording]:
     """Record the maps of `layers` (names of cross-attention modules) while the block runs."""
-    modules = {name: unet.get_submodule(name) for name in layers}
+    modules = {name: _attention(unet, name) for name in layers}
     before = {name: module.processor for name, module in modules.items()}
     recorders = {name: _Recorder() for name in modules}
     try:
         for name, module in modules.items():
-            module.processor = recorders[name]
+            # Any callable of this form may be one; diffusers' annotation names the class of its default.
+            module.processor = recorders[name]  # type: ignore[assignment]
         yield MapRecording(recorders)
     finally:
         for name, module in modules.items():

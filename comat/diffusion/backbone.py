@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from comat.errors import UserError
-from comat.models.loading import load_model, loaded, pipeline_index
+from comat.models.loading import INDEX, M, load_model, loaded, pipeline_index
 from comat.running.device import DTYPES
+
+TextEncoder = CLIPTextModel | CLIPTextModelWithProjection
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class PromptEmbeddings:
 
     @staticmethod
     def cat(parts: Sequence[PromptEmbeddings]) -> PromptEmbeddings:
-        pooled = None if parts[0].pooled is None else torch.cat([part.pooled for part in parts])
-        return PromptEmbeddings(torch.cat([part.tokens for part in parts]), pooled)
+        pooled = [part.pooled for part in parts if part.pooled is not None]
+        return PromptEmbeddings(torch.cat([part.tokens for part in parts]), torch.cat(pooled) if pooled else None)
 
 
 def load_vae(
@@ -56,14 +58,27 @@ def load_vae(
         UserError: if it is missing or of another architecture.
     """
     where, folder = ((vae, vae_revision), "") if vae else ((model, revision), "vae")
-    return load_model(AutoencoderKL, *where, part="vae", subfolder=folder, dtype=DTYPES[precision]).to(device)
+    return load_model(AutoencoderKL, *where, part="vae", subfolder=folder, dtype=DTYPES[precision], device=device)
+
+
+def check_encoders(model: str, unet: UNet2DConditionModel, index: Mapping[str, object]) -> None:
+    """See that the text encoders that `index` lists give what the UNet reads.
+
+    Raises:
+        UserError: if the UNet is of SDXL's kind, but the encoder of pooled embeddings is missing.
+    """
+    if unet.config["addition_embed_type"] == "text_time" and not index.get("text_encoder_2"):
+        raise UserError(
+            f"model {model!r}: its UNet reads pooled embeddings, as SDXL's does: expected a text_encoder_2 in {INDEX}, "
+            "found none; name a whole SDXL model"
+        )
 
 
 @torch.no_grad()
 def encode_images(vae: AutoencoderKL, images: Tensor) -> Tensor:
     """Images (B, 3, H, W) in [0, 1] to the scaled means of their latents."""
     mean = vae.encode((images * 2 - 1).to(vae.device, vae.dtype)).latent_dist.mean
-    return (mean.float() - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+    return (mean.float() - (vae.config["shift_factor"] or 0.0)) * vae.config["scaling_factor"]
 
 
 class Backbone:
@@ -73,7 +88,7 @@ class Backbone:
         self,
         unet: UNet2DConditionModel,
         vae: AutoencoderKL,
-        text_encoders: Sequence[nn.Module],
+        text_encoders: Sequence[TextEncoder],
         tokenizers: Sequence[CLIPTokenizer],
         scheduler_config: dict,
         zero_null: bool,
@@ -82,13 +97,13 @@ class Backbone:
         self._sampler: Callable[..., UNet2DConditionOutput] = unet
         self.text_encoders, self.tokenizers = list(text_encoders), list(tokenizers)
         self.scheduler_config = scheduler_config
-        self.is_xl = unet.config.addition_embed_type == "text_time"
-        self.vae_scale = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.is_xl = unet.config["addition_embed_type"] == "text_time"
+        self.vae_scale = 2 ** (len(vae.config["block_out_channels"]) - 1)
         self._time_ids: dict[tuple[int, int], Tensor] = {}
         for module in (unet, vae, *text_encoders):
             module.requires_grad_(False).eval()
         null = self.encode_prompts([""])
-        if zero_null and self.is_xl:  # as the stock pipeline does where no negative prompt is given
+        if zero_null and null.pooled is not None:  # as the stock pipeline does where no negative prompt is given
             null = PromptEmbeddings(torch.zeros_like(null.tokens), torch.zeros_like(null.pooled))
         self.null = null
 
@@ -108,30 +123,33 @@ class Backbone:
         Raises:
             UserError: naming the part that is missing or of another architecture.
         """
-        config = pipeline_index(model, revision)
+        index = pipeline_index(model, revision)
 
-        def part(kind: type, name: str, other: str | None = None) -> nn.Module:
+        def part(kind: type[M], name: str, other: str | None = None) -> M:
             where = (other, None) if other else (model, revision)
             folder = "" if other else name
-            return load_model(kind, *where, part=name, subfolder=folder, dtype=DTYPES[precision]).to(device)
+            return load_model(kind, *where, part=name, subfolder=folder, dtype=DTYPES[precision], device=device)
 
         def tokenizer(name: str) -> CLIPTokenizer:
-            where = {"subfolder": name, "revision": revision or "main"}
-            return loaded(model, name, lambda: CLIPTokenizer.from_pretrained(model, **where))
+            commit = revision or "main"
+            return loaded(model, name, lambda: CLIPTokenizer.from_pretrained(model, subfolder=name, revision=commit))
 
-        encoders, tokenizers = [part(CLIPTextModel, "text_encoder")], [tokenizer("tokenizer")]
-        if config.get("text_encoder_2"):
+        encoders: list[TextEncoder] = [part(CLIPTextModel, "text_encoder")]
+        tokenizers = [tokenizer("tokenizer")]
+        if index.get("text_encoder_2"):
             encoders.append(part(CLIPTextModelWithProjection, "text_encoder_2"))
             tokenizers.append(tokenizer("tokenizer_2"))
         where = {"subfolder": "scheduler", "revision": revision}
         schedule = loaded(model, "scheduler", lambda: EulerDiscreteScheduler.load_config(model, **where))
+        denoiser = part(UNet2DConditionModel, "unet", unet)
+        check_encoders(model, denoiser, index)
         return Backbone(
-            part(UNet2DConditionModel, "unet", unet),
+            denoiser,
             load_vae(model, revision, vae, vae_revision, precision, device),
             encoders,
             tokenizers,
             dict(schedule),
-            bool(config.get("force_zeros_for_empty_prompt", False)),
+            bool(index.get("force_zeros_for_empty_prompt", False)),
         )
 
     @property
@@ -145,7 +163,7 @@ class Backbone:
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """(C, h, w) of an image of `resolution` pixels."""
         side = resolution // self.vae_scale
-        return (self.unet.config.in_channels, side, side)
+        return (self.unet.config["in_channels"], side, side)
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
@@ -196,7 +214,7 @@ class Backbone:
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents to images, not clamped."""
-        scaled = z.to(self.dtype) / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
+        scaled = z.to(self.dtype) / self.vae.config["scaling_factor"] + (self.vae.config["shift_factor"] or 0.0)
         return self.vae.decode(scaled).sample.float() / 2 + 0.5
 
     def encode_images(self, images: Tensor) -> Tensor:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from comat.diffusion.backbone import Backbone
-from comat.params import Params
+from comat.params import BaseModelParams
 from comat.running.device import choose_device
 
 
-def load_backbone(params: Params, unet: Path | None = None) -> Backbone:
+def load_backbone(params: BaseModelParams, unet: Path | None = None) -> Backbone:
     """The base model, with the warmed-up UNet where one is given; compiled where the parameters say so."""
     backbone = Backbone.load(
         params.base_model,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from diffusers import UNet2DConditionModel
 from diffusers.utils import convert_state_dict_to_diffusers, convert_unet_state_dict_to_peft
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
@@ -20,7 +21,7 @@ TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 FILE = "pytorch_lora_weights.safetensors"
 
 
-def add_lora(unet: nn.Module, rank: int, generator: torch.Generator) -> list[nn.Parameter]:
+def add_lora(unet: UNet2DConditionModel, rank: int, generator: torch.Generator) -> list[nn.Parameter]:
     """Put LoRA of `rank` (scale 1) on every attention projection; returns its float32 weights.
 
     A is drawn from `generator`, N(0, 1/rank); B is zero, so nothing changes at first.
@@ -62,7 +63,7 @@ def export_lora(unet: nn.Module, folder: Path) -> None:
     write_bytes(folder / FILE, save(tensors, {"format": "pt"}))
 
 
-def load_lora(unet: nn.Module, folder: Path) -> None:
+def load_lora(unet: UNet2DConditionModel, folder: Path) -> None:
     """Put an exported LoRA onto a UNet that has none, ready for sampling."""
     tensors = {name.removeprefix("unet."): value for name, value in read_safetensors(folder / FILE).items()}
     state = convert_unet_state_dict_to_peft(tensors)
@@ -71,13 +72,13 @@ def load_lora(unet: nn.Module, folder: Path) -> None:
     set_lora_state(unet, state)
 
 
-def absorb_lora(unet: nn.Module) -> None:
+def absorb_lora(unet: UNet2DConditionModel) -> None:
     """Merge LoRA into the weights for good; the UNet is a plain one again."""
     unet.fuse_lora()
     unet.unload_lora()
 
 
-def in_turn(unet: nn.Module, folder: Path) -> Iterator[str]:
+def in_turn(unet: UNet2DConditionModel, folder: Path) -> Iterator[str]:
     """Yield "base", then "tuned" with the LoRA exported to `folder` merged into a UNet that had none."""
     for name in ("base", "tuned"):
         if name == "tuned":
@@ -86,18 +87,24 @@ def in_turn(unet: nn.Module, folder: Path) -> Iterator[str]:
             yield name
 
 
+def adapted(unet: nn.Module) -> list[tuple[LoraLayer, nn.Parameter]]:
+    """The layers that have LoRA, each with the weight that it is merged into."""
+    layers = [module for module in unet.modules() if isinstance(module, LoraLayer)]
+    return [(layer, layer.get_base_layer().get_parameter("weight")) for layer in layers]
+
+
 @contextlib.contextmanager
 def merged(unet: nn.Module) -> Iterator[None]:
     """Run with LoRA merged into the base weights, which are exactly restored afterwards."""
-    layers = [module for module in unet.modules() if isinstance(module, LoraLayer)]
-    originals = [layer.get_base_layer().weight.detach().clone() for layer in layers]
+    layers = adapted(unet)
+    originals = [weight.detach().clone() for _, weight in layers]
     try:
         with torch.no_grad():
-            for layer in layers:
+            for layer, _ in layers:
                 layer.merge()
         yield
     finally:
         with torch.no_grad():
-            for layer, original in zip(layers, originals, strict=True):
+            for (layer, weight), original in zip(layers, originals, strict=True):
                 layer.unmerge()
-                layer.get_base_layer().weight.copy_(original)
+                weight.copy_(original)

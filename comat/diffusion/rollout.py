@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from diffusers import SchedulerMixin
 from torch import Tensor
 
 from comat.diffusion.backbone import Backbone, PromptEmbeddings
+from comat.diffusion.schedulers import Scheduler
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Rollout:
 
 def rollout(
     backbone: Backbone,
-    scheduler: SchedulerMixin,
+    scheduler: Scheduler,
     z: Tensor,
     prompts: PromptEmbeddings,
     guidance_scale: float,

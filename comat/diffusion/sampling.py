@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,13 +13,20 @@ from comat.diffusion.attention import recorded_maps
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.rollout import rollout
 from comat.diffusion.schedulers import make_scheduler
-from comat.params import Params
+from comat.params import SamplingParams
 from comat.randomness import generator, noise
+
+T = TypeVar("T")
 
 
 @torch.no_grad()
 def sample_latents(
-    backbone: Backbone, params: Params, prompts: Sequence[str], keys: Sequence[tuple[str, int]], purpose: str, px: int
+    backbone: Backbone,
+    params: SamplingParams,
+    prompts: Sequence[str],
+    keys: Sequence[tuple[str, int]],
+    purpose: str,
+    px: int,
 ) -> Tensor:
     """Final latents (B, C, h, w) of `prompts` at `px` pixels.
 
@@ -31,7 +39,7 @@ def sample_latents(
     return rollout(backbone, scheduler, z, embeddings, params.guidance_scale, own, chunk=len(prompts)).z0
 
 
-def in_batches(rows: Sequence, size: int, title: str) -> Iterator[Sequence]:
+def in_batches(rows: Sequence[T], size: int, title: str) -> Iterator[Sequence[T]]:
     """Slices of `rows`, with a progress bar over the rows."""
     with tqdm(total=len(rows), desc=title) as progress:
         for at in range(0, len(rows), size):
@@ -41,7 +49,7 @@ def in_batches(rows: Sequence, size: int, title: str) -> Iterator[Sequence]:
 
 @torch.no_grad()
 def attention_of(
-    backbone: Backbone, params: Params, prompt: str, key: tuple[str, int], purpose: str
+    backbone: Backbone, params: SamplingParams, prompt: str, key: tuple[str, int], purpose: str
 ) -> tuple[Tensor, Tensor]:
     """The cross-attention of one sample, (L, h, w), and its final latents (1, C, h, w).
 

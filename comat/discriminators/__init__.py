@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from comat.diffusion.backbone import Backbone
 from comat.errors import UserError
-from comat.params import Params
+from comat.params import DiscriminatorParams
 
 
 class Discriminator(Protocol):
@@ -23,8 +23,18 @@ class Discriminator(Protocol):
     def load_trainable_state(self, state: dict[str, Tensor]) -> None: ...
 
 
-def load_discriminator(params: Params, backbone: Backbone, generator: torch.Generator) -> Discriminator:
+def load_discriminator(
+    params: DiscriminatorParams,
+    backbone: Backbone,
+    generator: torch.Generator,
+    *,
+    lora_rank: int,
+    precision: str,
+    checkpointed: bool,
+) -> Discriminator:
     """The discriminator that the parameters name, for latents of `backbone`; only its trainable part learns.
+
+    Of a UNet that is LoRA of `lora_rank` and a head; `checkpointed`, it runs blocks again, not keeping activations.
 
     Raises:
         UserError: if it cannot be loaded, or reads latents of another depth.
@@ -35,10 +45,10 @@ def load_discriminator(params: Params, backbone: Backbone, generator: torch.Gene
     model, revision = params.discriminator_model, params.discriminator_revision
     if params.discriminator == "dino":
         return DinoDiscriminator.load(model, revision, backbone, generator)
-    source = Backbone.load(model, revision, precision=params.precision, device=backbone.device)
-    ours, theirs = (model.unet.config.in_channels for model in (backbone, source))
+    source = Backbone.load(model, revision, precision=precision, device=backbone.device)
+    ours, theirs = (model.unet.config["in_channels"] for model in (backbone, source))
     if ours != theirs:
         raise UserError(f"discriminator_model {model!r}: expected latents of {ours} channels, its UNet takes {theirs}")
-    if params.train.gradient_checkpointing == "all":
+    if checkpointed:
         source.unet.enable_gradient_checkpointing()
-    return UNetDiscriminator(source, params.lora_rank, generator)
+    return UNetDiscriminator(source, lora_rank, generator)

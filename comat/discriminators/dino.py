@@ -11,6 +11,8 @@ from comat.errors import UserError
 from comat.models.loading import load_model, loaded
 from comat.models.preprocess import Preprocess
 
+Features = ViTModel | Dinov2Model
+
 
 class DinoDiscriminator(nn.Module):
     """Logits per patch. Its latents are images once `backbone` has decoded them; only the head trains.
@@ -19,15 +21,16 @@ class DinoDiscriminator(nn.Module):
     """
 
     def __init__(
-        self, features: nn.Module, preprocess: Preprocess, backbone: Backbone, generator: torch.Generator
+        self, features: Features, preprocess: Preprocess, backbone: Backbone, generator: torch.Generator
     ) -> None:
         super().__init__()
         self._backbone, self._preprocess = backbone, preprocess
-        self.features = features.to(backbone.device)
+        self.features = features
         width = features.config.hidden_size
-        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
+        first, second = nn.Linear(width, width), nn.Linear(width, 1)
+        self.head = nn.Sequential(nn.LayerNorm(width), first, nn.GELU(), second)
         with torch.no_grad():
-            for layer in (self.head[1], self.head[3]):
+            for layer in (first, second):
                 layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) / width**0.5)
                 layer.bias.zero_()
         self.head.to(backbone.device)
@@ -37,7 +40,7 @@ class DinoDiscriminator(nn.Module):
         cls, model: str, revision: str | None, backbone: Backbone, generator: torch.Generator
     ) -> DinoDiscriminator:
         """Features of a hub id or folder `model`."""
-        features = _load(model, revision, backbone.dtype)
+        features = _load(model, revision, backbone.dtype, backbone.device)
         return cls(features, Preprocess(model, revision, features.config.image_size), backbone, generator)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -56,11 +59,11 @@ class DinoDiscriminator(nn.Module):
         self.head.load_state_dict({name.removeprefix("head."): value for name, value in state.items()})
 
 
-def _load(model: str, revision: str | None, dtype: torch.dtype) -> nn.Module:
+def _load(model: str, revision: str | None, dtype: torch.dtype, device: torch.device) -> Features:
     """DINO is a plain vision transformer without a pooler, DINOv2 a class of its own."""
     kind = loaded(model, "config", lambda: AutoConfig.from_pretrained(model, revision=revision)).model_type
     if kind == "vit":
-        return load_model(ViTModel, model, revision, part="DINO", dtype=dtype, add_pooling_layer=False)
+        return load_model(ViTModel, model, revision, part="DINO", dtype=dtype, device=device, add_pooling_layer=False)
     if kind == "dinov2":
-        return load_model(Dinov2Model, model, revision, part="DINOv2", dtype=dtype)
+        return load_model(Dinov2Model, model, revision, part="DINOv2", dtype=dtype, device=device)
     raise UserError(f"discriminator_model {model!r}: expected a DINO (vit) or a DINOv2 (dinov2), found {kind}")

@@ -19,11 +19,12 @@ class UNetDiscriminator(nn.Module):
         super().__init__()
         self._backbone = backbone
         self._lora = add_lora(backbone.unet, lora_rank, generator)
-        channels = backbone.unet.config.out_channels
+        channels = backbone.unet.config["out_channels"]
         self.head = nn.Conv2d(channels, 1, 1).to(backbone.device)
         with torch.no_grad():
-            self.head.weight.copy_(torch.randn(self.head.weight.shape, generator=generator) / channels**0.5)
-            self.head.bias.zero_()
+            weight, bias = self.head.parameters()
+            weight.copy_(torch.randn(weight.shape, generator=generator) / channels**0.5)
+            bias.zero_()
 
     def forward(self, z: Tensor) -> Tensor:
         """Logits (B, 1, h, w) that latents z (B, C, h, w) are the original model's."""
@@ -38,7 +39,7 @@ class UNetDiscriminator(nn.Module):
         return lora | {f"head.{name}": value for name, value in self.head.state_dict().items()}
 
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        parts = {"lora.": {}, "head.": {}}
+        parts: dict[str, dict[str, Tensor]] = {"lora.": {}, "head.": {}}
         for name, value in state.items():
             parts[name[:5]][name[5:]] = value
         set_lora_state(self._backbone.unet, parts["lora."])

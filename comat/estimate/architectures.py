@@ -6,6 +6,9 @@ model itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
@@ -24,7 +27,10 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbone import Backbone, TextEncoder
+
+P = ParamSpec("P")
+N = TypeVar("N", bound=nn.Module)
 
 UNETS: dict[str, dict] = {
     "sd15": {  # stable-diffusion-v1-5/stable-diffusion-v1-5, unet/config.json
@@ -97,30 +103,30 @@ def build_vae(name: str) -> AutoencoderKL:
     return AutoencoderKL(**VAES[name])
 
 
-def build_text_encoders(name: str) -> list[nn.Module]:
-    encoders: list[nn.Module] = [CLIPTextModel(CLIPTextConfig(**CLIP_L))]
+def build_text_encoders(name: str) -> list[TextEncoder]:
+    encoders: list[TextEncoder] = [CLIPTextModel(CLIPTextConfig.from_dict(CLIP_L))]
     if name == "sdxl":
-        encoders.append(CLIPTextModelWithProjection(CLIPTextConfig(**CLIP_G)))
+        encoders.append(CLIPTextModelWithProjection(CLIPTextConfig.from_dict(CLIP_G)))
     return encoders
 
 
 def build_captioner(name: str) -> nn.Module:
     """The captioners of Table 5, at the sizes that the presets name: "blip", "git" (both large) or "llava" (7B)."""
     if name == "blip":  # Salesforce/blip-image-captioning-large
-        vision, text = (
-            {**VIT_L, "image_size": 384, "patch_size": 16},
-            {"vocab_size": 30524, "encoder_hidden_size": 1024},
-        )
-        return BlipForConditionalGeneration(BlipConfig(vision_config=vision, text_config=text))
+        text = {"vocab_size": 30524, "encoder_hidden_size": 1024}
+        return BlipForConditionalGeneration(BlipConfig(vision_config=_vit_l(384, 16), text_config=text))
     if name == "git":  # microsoft/git-large-coco
-        vision = {**VIT_L, "image_size": 224, "patch_size": 14}
-        return GitForCausalLM(GitConfig(vision_config=vision, vocab_size=30522))
+        return GitForCausalLM(GitConfig(vision_config=_vit_l(224, 14), vocab_size=30522))
     if name == "llava":  # llava-hf/llava-1.5-7b-hf: Vicuna 7B
-        vision = CLIPVisionConfig(**VIT_L, image_size=336, patch_size=14, projection_dim=768)
+        vision = CLIPVisionConfig.from_dict({**_vit_l(336, 14), "projection_dim": 768})
         return LlavaForConditionalGeneration(
             LlavaConfig(vision_config=vision, text_config=LlamaConfig(vocab_size=32064))
         )
     raise ValueError(f"captioner {name!r}: expected 'blip', 'git' or 'llava'")
+
+
+def _vit_l(image_size: int, patch_size: int) -> dict[str, int]:
+    return {**VIT_L, "image_size": image_size, "patch_size": patch_size}
 
 
 def build_backbone(name: str, tokenizer: CLIPTokenizer) -> Backbone:
@@ -134,7 +140,7 @@ def count_parameters(module: nn.Module) -> int:
     return sum(weight.numel() for weight in module.parameters())
 
 
-def meta(build, *args: object) -> nn.Module:
+def meta(build: Callable[P, N], *args: P.args, **kwargs: P.kwargs) -> N:
     """Build on torch's meta device: shapes without storage."""
     with torch.device("meta"):
-        return build(*args)
+        return build(*args, **kwargs)

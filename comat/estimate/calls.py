@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from peft.tuners.lora import LoraLayer
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import Dinov2Model, ViTModel
 
 from comat.diffusion.attention import MapRecording, recorded_maps
 from comat.diffusion.backbone import Backbone
-from comat.diffusion.lora import add_lora
+from comat.diffusion.lora import adapted, add_lora
 from comat.discriminators.dino import DinoDiscriminator
 from comat.discriminators.unet import UNetDiscriminator
+from comat.errors import UserError
 from comat.estimate.cost import NOTHING, Cost, checkpoint_as_on_device, cost
-from comat.estimate.meta import meta_backbone, meta_model
+from comat.estimate.meta import meta_backbone, meta_features
 from comat.estimate.seeing import Seen, captioned, guarded, segmented, size
 from comat.models.preprocess import Preprocess
 from comat.params import Params
@@ -87,8 +88,7 @@ def _training(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
     calls.trained["LoRA"] = sum(w.numel() for w in add_lora(backbone.unet, p.lora_rank, torch.Generator()))
     if p.train.gradient_checkpointing == "all":
         backbone.unet.enable_gradient_checkpointing(checkpoint_as_on_device)
-    layers = [module for module in backbone.unet.modules() if isinstance(module, LoraLayer)]
-    calls.merged = sum(layer.get_base_layer().weight.nbytes for layer in layers)
+    calls.merged = sum(weight.nbytes for _, weight in adapted(backbone.unet))
     calls.replay = _guided(backbone, z, train=True)
     with recorded_maps(backbone.unet, backbone.map_layers()) as maps:
         calls.replay_maps = _guided(backbone, z, train=True, maps=maps)
@@ -96,19 +96,24 @@ def _training(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
 
 def _discriminator(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
     name, revision, generator = p.discriminator_model, p.discriminator_revision, torch.Generator()
+    critic: DinoDiscriminator | UNetDiscriminator
+    run: nn.Module  # what judging runs besides
     if p.discriminator == "dino":
-        features = meta_model("discriminator_model", name, revision, p.precision, base=True)
+        features = meta_features("discriminator_model", name, revision, p.precision)
+        if not isinstance(features, ViTModel | Dinov2Model):
+            found = features.config.model_type
+            raise UserError(f"discriminator_model {name!r}: expected a DINO (vit) or a DINOv2 (dinov2), found {found}")
         preprocess = Preprocess(name, revision, features.config.image_size)
-        critic, parts = DinoDiscriminator(features, preprocess, backbone, generator), [backbone.vae]
+        critic, run = DinoDiscriminator(features, preprocess, backbone, generator), backbone.vae
         calls.weights["discriminator"] = size(features)
     else:
         source = meta_backbone(name, revision, None, None, p.precision)
         if p.train.gradient_checkpointing == "all":
             source.unet.enable_gradient_checkpointing(checkpoint_as_on_device)
-        critic, parts = UNetDiscriminator(source, p.lora_rank, generator), [source.unet]
+        critic, run = UNetDiscriminator(source, p.lora_rank, generator), source.unet
         calls.weights["discriminator"] = size(source.unet, source.vae, *source.text_encoders)
     calls.trained["discriminator"] = sum(w.numel() for w in critic.trainable_parameters())
-    modules = [critic, *parts]
+    modules: list[nn.Module] = [critic, run]
     calls.discriminate = cost(lambda: critic(z), modules=modules)
     latent = z.clone().requires_grad_()
     frozen = [module.requires_grad_(False) for module in modules]
@@ -125,7 +130,7 @@ def _take(calls: Calls, part: str, seen: Seen) -> Cost:
 def _guided(backbone: Backbone, z: Tensor, train: bool = False, maps: MapRecording | None = None) -> Cost:
     def call() -> Tensor:
         result = backbone.guided(z, torch.empty((), device="meta"), backbone.null, 7.5).sum()
-        return result if maps is None else result + sum(m.sum() for m in maps.collect(z.shape[-2:]).values())
+        return result if maps is None else sum((m.sum() for m in maps.collect(z.shape[-2:]).values()), result)
 
     return cost(call, modules=[backbone.unet] if train else [])
 

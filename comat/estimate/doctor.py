@@ -9,7 +9,7 @@ import shutil
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -33,7 +33,8 @@ SCARCE = 2 * 10**9
 """Free bytes of a disk below which is warned."""
 PATIENCE = 4.0
 """Seconds to wait for the hub, looking up its address included."""
-COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+State = Literal["ok", "warning", "problem"]
+COLOURS: dict[State, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Finding:
     """One thing that was looked at; a problem makes `dvc repro` fail, a warning may."""
 
     name: str
-    state: Literal["ok", "warning", "problem"]
+    state: State
     found: str
     remedy: str = ""
 
@@ -57,8 +58,7 @@ def examine(params: Params) -> Iterator[Finding]:
     reachable = hub()
     yield reachable
     for model in named_models(params):
-        if model.name:
-            yield weights(model, reachable.state == "ok")
+        yield weights(model, reachable.state == "ok")
     spacy = params.entities.spacy_model
     there = importlib.util.find_spec(spacy) is not None
     yield Finding("entities.spacy_model", *(("ok", spacy) if there else ("problem", f"{spacy} is not installed")))
@@ -73,8 +73,10 @@ def versions(project: str) -> Iterator[Finding]:
         yield Finding("packages", "problem", f"{project} is not installed", "run `make demo`, or `pip install -e .`")
         return
     here = platform.python_version()
-    state, remedy = ("ok", "") if here in python.specifier else ("problem", f"install Python {python.specifier}")
-    yield Finding("Python", state, here, remedy)
+    if here in python.specifier:
+        yield Finding("Python", "ok", here)
+    else:
+        yield Finding("Python", "problem", here, f"install Python {python.specifier}")
     wanted = [need for need in wanted if need.marker is None or need.marker.evaluate({"extra": ""})]
     clashes = [clash for need in wanted if (clash := _clash(need))]
     for need in map(Requirement, _requires("torchvision")):
@@ -115,8 +117,10 @@ def device(name: str, precision: str) -> Iterator[Finding]:
     from comat.running.device import choose_device
 
     chosen = choose_device(name)
-    usable = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(chosen.type, lambda: True)()
-    if not usable or (chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()):
+    usable: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if not usable.get(chosen.type, lambda: True)() or (
+        chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()
+    ):
         yield Finding("device", "problem", f"{chosen}: this torch sees no such device", "set device to auto or cpu")
     elif chosen.type != "cuda":
         slow = precision != "fp32" and chosen.type == "cpu"

@@ -11,22 +11,34 @@ from torch import Tensor, nn
 from transformers import (
     BaseImageProcessor,
     BertConfig,
+    BlipForConditionalGeneration,
+    CLIPModel,
+    CLIPSegForImageSegmentation,
+    GitForCausalLM,
     GroundingDinoConfig,
     GroundingDinoForObjectDetection,
+    LlavaForConditionalGeneration,
+    PreTrainedModel,
+    SamModel,
     SwinConfig,
 )
 from transformers.utils import cached_file
 
 from comat.estimate.cost import NOTHING, Cost, cost
-from comat.estimate.meta import emptied, meta_model
+from comat.estimate.meta import emptied, meta_features, meta_model
 from comat.models.loading import loaded
-from comat.params import GuardParams, Params
+from comat.params import GroundedSamFiles, GroundedSamParams, GuardParams, Params
 from comat.running.device import DTYPES
 
 TOKENS, NOUNS = 16, 2
 """Of a prompt, taken as typical: tokens that a captioner reads, and nouns that a segmenter looks for."""
 QUESTION = 32
 """Tokens of LLaVA's question, besides those of the image."""
+CAPTIONERS: dict[str, type[PreTrainedModel]] = {
+    "blip": BlipForConditionalGeneration,
+    "git": GitForCausalLM,
+    "llava": LlavaForConditionalGeneration,
+}
 SWINS = {
     "swin_T_224_1k": (96, [2, 2, 6, 2], [3, 6, 12, 24], 7),
     "swin_B_384_22k": (128, [2, 2, 18, 2], [4, 8, 16, 32], 12),
@@ -48,11 +60,13 @@ class Seen:
 
 def captioned(p: Params) -> Seen:
     """One image and its prompt through the captioner, with gradients into the pixels."""
-    model = meta_model("captioner_model", p.captioner_model, p.captioner_revision, p.precision)
-    vision = model.config.vision_config
-    pixels, tokens, scored = _pixels(model, vision.image_size).requires_grad_(), TOKENS, {}
+    kind = CAPTIONERS[p.captioner]
+    model = meta_model(kind, "captioner_model", p.captioner_model, p.captioner_revision, p.precision)
+    side, tokens = _side(model), TOKENS
+    pixels = _pixels(model, side).requires_grad_()
+    scored: dict[str, int] = {}
     if p.captioner == "llava":  # every patch is a token; only the answer is scored
-        tokens += QUESTION + (vision.image_size // vision.patch_size) ** 2
+        tokens += QUESTION + (side // model.config.vision_config.patch_size) ** 2
         scored = {"use_cache": False, "logits_to_keep": TOKENS + 1}
     ids = _ids(1, tokens)
     return Seen(
@@ -64,35 +78,44 @@ def captioned(p: Params) -> Seen:
 def segmented(p: Params) -> Seen:
     """One image and its nouns through the segmenter."""
     if p.segmenter == "clipseg":  # every noun comes with an image of its own
-        model = meta_model("segmenter_model", p.segmenter_model, p.segmenter_revision, p.precision)
-        pixels = _pixels(model, model.config.vision_config.image_size, NOUNS)
+        source = (p.segmenter_model, p.segmenter_revision, p.precision)
+        model = meta_model(CLIPSegForImageSegmentation, "segmenter_model", *source)
+        pixels = _pixels(model, _side(model), NOUNS)
         return Seen(cost(lambda: model(pixel_values=pixels, input_ids=_ids(NOUNS, TOKENS)).logits), size(model))
-    return _packages(p) if p.segmenter == "grounded_sam" else _transformers(p)
+    own = p.grounded_sam
+    assert own is not None  # `SegmenterParams` asks for it, and for its files where they are needed
+    if p.segmenter == "grounded_sam_hf":
+        return _transformers(p, own)
+    assert own.files is not None
+    return _packages(own, own.files, p.precision)
 
 
 def guarded(own: GuardParams, resolution: int) -> Seen:
     """One image of the guard through its judge and its features; the shapes world's oracle is no model."""
-    features = meta_model("train.guard.feature_model", own.feature_model, own.feature_revision, "fp32", base=True)
+    assert own.feature_model is not None  # `GuardParams` asks for it, and for clip_model where it is needed
+    features = meta_features("train.guard.feature_model", own.feature_model, own.feature_revision, "fp32")
     seen = Seen(cost(lambda: features(pixel_values=_pixels(features, resolution)).pooler_output), size(features))
     if own.metric == "clip_score":
-        clip = meta_model("train.guard.clip_model", own.clip_model, own.clip_revision, "fp32")
-        pixels, text = _pixels(clip, clip.config.vision_config.image_size), _ids(1, TOKENS)
+        assert own.clip_model is not None
+        clip = meta_model(CLIPModel, "train.guard.clip_model", own.clip_model, own.clip_revision, "fp32")
+        pixels, text = _pixels(clip, _side(clip)), _ids(1, TOKENS)
         seen += Seen(cost(lambda: clip.get_image_features(pixel_values=pixels).pooler_output), size(clip))
         seen += Seen(cost(lambda: clip.get_text_features(input_ids=text).pooler_output))
     return seen
 
 
-def _transformers(p: Params) -> Seen:
-    source, own = (p.segmenter_model, p.segmenter_revision), p.grounded_sam
+def _transformers(p: Params, own: GroundedSamParams) -> Seen:
+    source = (p.segmenter_model, p.segmenter_revision)
     settings, _ = loaded(
         source[0],
         "image processor",
         lambda: BaseImageProcessor.get_image_processor_dict(source[0], revision=source[1]),
     )
-    detector = meta_model("segmenter_model", *source, "fp32")
-    sam = meta_model("grounded_sam.sam_model", own.sam_model, own.sam_revision, "fp32")
-    sam.vision_encoder.to(DTYPES[p.precision])
-    pixels = _pixels(sam, sam.config.vision_config.image_size)
+    detector = meta_model(GroundingDinoForObjectDetection, "segmenter_model", *source, "fp32")
+    sam = meta_model(SamModel, "grounded_sam.sam_model", own.sam_model, own.sam_revision, "fp32")
+    encoder: nn.Module = sam.vision_encoder
+    encoder.to(DTYPES[p.precision])
+    pixels = _pixels(sam, _side(sam))
 
     def masks() -> Tensor:
         seen = sam.get_image_embeddings(pixels.to(DTYPES[p.precision])).float()
@@ -103,26 +126,26 @@ def _transformers(p: Params) -> Seen:
     return found + Seen(_on_meta(masks), size(sam))
 
 
-def _packages(p: Params) -> Seen:
+def _packages(own: GroundedSamParams, files: GroundedSamFiles, dtype: str) -> Seen:
     """The original packages. Detectors are counted as transformers', the same model; SAM's size stands in its file."""
     from comat.segmenters.grounding_dino import SHORTEST, configuration
 
-    own, files = p.grounded_sam, p.grounded_sam.files
-    seen = _original_sam(own.sam_model, own.sam_revision, files.sam, p.precision)
+    seen = _original_sam(own.sam_model, own.sam_revision, files.sam, dtype)
     settings = SLConfig.fromfile(str(configuration(files.detector_config)))
     if settings.backbone not in SWINS:
         return seen + Seen(uncounted=(f"Grounding DINO on {settings.backbone}",))
     text = loaded(
         files.text_encoder,
         "the text encoder's configuration",
-        lambda: BertConfig.from_pretrained(files.text_encoder, revision=files.text_encoder_revision),
+        lambda: BertConfig.from_pretrained(files.text_encoder, revision=files.text_encoder_revision or "main"),
     )
     return seen + _detected(emptied(lambda: _detector(settings, text), "fp32"), SHORTEST)
 
 
 def _detector(settings: SLConfig, text: BertConfig) -> GroundingDinoForObjectDetection:
     width, depths, heads, window = SWINS[settings.backbone]
-    swin = SwinConfig(embed_dim=width, depths=depths, num_heads=heads, window_size=window, out_indices=[2, 3, 4])
+    swin = SwinConfig(embed_dim=width, depths=depths, num_heads=heads, window_size=window)
+    swin.out_indices = [2, 3, 4]
     config = GroundingDinoConfig(
         backbone_config=swin,
         text_config=text,
@@ -143,6 +166,8 @@ def _original_sam(model: str, revision: str | None, file: str, dtype: str) -> Se
     try:
         path = cached_file(model, file, revision=revision, local_files_only=True)
     except OSError:
+        path = None
+    if path is None:
         return Seen(uncounted=(f"Segment Anything ({file} is not downloaded yet)",))
     weights = torch.load(path, map_location="meta", weights_only=True, mmap=True)
     sam = emptied(lambda: build(weights), "fp32")
@@ -164,7 +189,7 @@ def _original_sam(model: str, revision: str | None, file: str, dtype: str) -> Se
     return Seen(_on_meta(masks), size(sam))
 
 
-def _detected(detector: nn.Module, side: int) -> Seen:
+def _detected(detector: GroundingDinoForObjectDetection, side: int) -> Seen:
     pixels, ids = _pixels(detector, side), _ids(1, TOKENS)
     mask = torch.ones(1, side, side, device="meta", dtype=torch.long)
     read = {"attention_mask": torch.ones_like(ids), "pixel_mask": mask}
@@ -177,7 +202,13 @@ def _on_meta(call: Callable[[], Tensor]) -> Cost:
         return cost(call)
 
 
-def _pixels(model: nn.Module, side: int, count: int = 1) -> Tensor:
+def _side(model: PreTrainedModel) -> int:
+    """Pixels of a side of the images that a model looks at, which are square; some configurations name both sides."""
+    size = model.config.vision_config.image_size
+    return size if isinstance(size, int) else size[0]
+
+
+def _pixels(model: PreTrainedModel, side: int, count: int = 1) -> Tensor:
     return torch.empty(count, 3, side, side, device="meta", dtype=model.dtype)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -45,21 +46,20 @@ def show_estimate(params: Params, data: Path, console: Console) -> None:
         highlight=False,
     )
     held = memory(params, calls)
-    rows = [(part, decimal(int(size))) for part, size in held.items() if size]
-    console.print(_table("memory of train", [*rows, ("total", decimal(int(sum(held.values()))))]))
+    used = [(part, decimal(int(size))) for part, size in held.items() if size]
+    console.print(_table("memory of train", [*used, ("total", decimal(int(sum(held.values()))))]))
     parts = {part: cost.flops for part, cost in iteration(params, calls).items()}
     parts["total"] = sum(parts.values())
     looks = guard(params, calls)
     parts |= {"the guard, in the whole run": looks} if looks else {}
-    rows = [(part, f"{flops / 1e9:,.0f} GFLOP", _time(flops / rate)) for part, flops in parts.items()]
-    console.print(_table("one iteration of train", rows))
-    left = disk(params, calls, known)
-    rows = [
-        (stage, *(["unknown"] * 2 if flops is None else [_time(flops / rate), decimal(int(left[stage]))]))
-        for stage, flops in work(params, calls, known).items()
-    ]
+    costs = [(part, f"{flops / 1e9:,.0f} GFLOP", _time(flops / rate)) for part, flops in parts.items()]
+    console.print(_table("one iteration of train", costs))
+    left, done = disk(params, calls, known), work(params, calls, known)
+    times = {stage: "unknown" if flops is None else _time(flops / rate) for stage, flops in done.items()}
+    sizes = {stage: "unknown" if size is None else decimal(int(size)) for stage, size in left.items()}
+    rows = [(stage, time, sizes[stage]) for stage, time in times.items()]
     console.print(_table("time and disk of every stage", rows))
-    judging = list(dict.fromkeys(model.name for model in judges(params) if model.name))
+    judging = list(dict.fromkeys(model.name for model in judges(params.evaluate)))
     limits = _limits(calls.uncounted, judging, warmup_memory(params, calls), None in left.values())
     console.print(limits, highlight=False)
 
@@ -78,7 +78,7 @@ def _limits(uncounted: list[str], judging: list[str], warmup: float, unknown: bo
     return "\n".join(line for line in lines if line)
 
 
-def _table(title: str, rows: list[tuple[str, ...]]) -> Table:
+def _table(title: str, rows: Sequence[tuple[str, ...]]) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, show_header=False)
     for number in range(len(rows[0])):
         table.add_column(justify="right" if number else "left", min_width=12)

@@ -90,7 +90,7 @@ def attribute_concentration_loss(
     tokens = tokens.to(first.device)
     full = torch.cat([mask for mask in masks if len(mask)]).to(first.device)
     by_size: dict[tuple[int, int], list[Tensor]] = {}
-    small = {}
+    small: dict[tuple[int, int], Tensor] = {}
     regions = []
     for layer in maps.values():
         size = (layer.shape[2], layer.shape[3])

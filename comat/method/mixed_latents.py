@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from diffusers import SchedulerMixin
 from torch import Tensor
+
+from comat.diffusion.schedulers import Scheduler
 
 
 def draw_start(timesteps: Tensor, t1: int, t2: int, generator: torch.Generator) -> int:
@@ -18,7 +19,7 @@ def draw_start(timesteps: Tensor, t1: int, t2: int, generator: torch.Generator) 
     return int(below[0]) if len(below) else len(timesteps) - 1
 
 
-def noisy_latents(scheduler: SchedulerMixin, latents: Tensor, noise: Tensor, start: int) -> Tensor:
+def noisy_latents(scheduler: Scheduler, latents: Tensor, noise: Tensor, start: int) -> Tensor:
     """x_tau = AddNoise(x_0, xi, tau) at the sampler's step `start`; latents and noise are (B, C, h, w)."""
     t = scheduler.timesteps[start].expand(len(latents))
     if hasattr(scheduler, "set_begin_index"):

@@ -7,6 +7,7 @@ to the LoRA weights theta: the predictions enter L through the leaves alone. Mem
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,6 +18,15 @@ from comat.diffusion.rollout import Rollout
 
 MapLoss = Callable[[AttentionMaps, slice], Tensor]
 """Loss on the attention maps of a span of the batch; summed over spans it is the loss of the batch."""
+
+
+@dataclass(frozen=True)
+class MapTerm:
+    """A loss on the attention maps of `layers` at `steps` of the rollout."""
+
+    steps: Sequence[int]
+    layers: Sequence[str]
+    loss: MapLoss
 
 
 def leaf_gradients(rollout: Rollout, z0_gradient: Tensor) -> dict[int, Tensor]:
@@ -33,29 +43,27 @@ def replay(
     guidance_scale: float,
     *,
     chunk: int,
-    map_steps: Sequence[int] = (),
-    map_layers: Sequence[str] = (),
-    map_loss: MapLoss | None = None,
+    maps: MapTerm | None = None,
     loss_scale: float = 1.0,
 ) -> list[Tensor]:
     """Accumulate the gradient into the trainable weights; returns the map losses, one for each step and chunk.
 
-    `gradients` may be empty (no loss on the image): then only `map_steps` are run. They hold `loss_scale` already; the
-    map loss takes it here.
+    `gradients` may be empty (no loss on the image): then only the steps of `maps` are run. They hold `loss_scale`
+    already; the map loss takes it here.
     """
     values = []
-    for index in sorted({*gradients, *map_steps}):
-        with_maps = map_loss is not None and index in map_steps
+    for index in sorted({*gradients, *(maps.steps if maps else ())}):
+        term = maps if maps and index in maps.steps else None
         x, t = rollout.inputs[index], rollout.timesteps[index]
         for at in range(0, len(x), chunk):
             span = slice(at, min(at + chunk, len(x)))
             loss = x.new_zeros(())
-            with recorded_maps(backbone.unet, map_layers if with_maps else ()) as maps:
+            with recorded_maps(backbone.unet, term.layers if term else ()) as recording:
                 prediction = backbone.guided(x[span], t, rollout.prompts[span], guidance_scale)
                 if index in gradients:
                     loss = loss + (gradients[index][span] * prediction).sum()
-                if with_maps:
-                    attention = map_loss(maps.collect(x.shape[-2:]), span)
+                if term:
+                    attention = term.loss(recording.collect(x.shape[-2:]), span)
                     loss = loss + loss_scale * attention
                     values.append(attention.detach())
                 # Inside, for a checkpointed block runs again as it ran at first: with its recorders.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,16 +13,33 @@ from comat.diffusion.attention import AttentionMaps
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import merged
 from comat.diffusion.rollout import Rollout, rollout
-from comat.diffusion.schedulers import make_scheduler
+from comat.diffusion.schedulers import Scheduler, make_scheduler
 from comat.discriminators import Discriminator
 from comat.method.attribute_concentration import Entity, attribute_concentration_loss
 from comat.method.concept_activation import concept_activation_loss, jitter_crop
 from comat.method.fidelity_preservation import discriminator_loss, generator_loss
 from comat.method.mixed_latents import draw_start, noisy_latents
-from comat.method.replay import leaf_gradients, replay
-from comat.params import Params
+from comat.method.replay import MapTerm, leaf_gradients, replay
+from comat.params import StepParams, TrainParams
 from comat.randomness import generator, noise
 from comat.segmenters import Segmenter
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """Latents (G, C, h, w) of real images, and the G captions."""
+
+    latents: Tensor
+    captions: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def __getitem__(self, rows: slice) -> RealImages:
+        return RealImages(self.latents[rows], self.captions[rows])
+
+
+NO_IMAGES = RealImages(torch.empty(0), ())
 
 
 @dataclass(frozen=True)
@@ -30,16 +47,15 @@ class Batch:
     """What one iteration trains on, or a process's share of it.
 
     `reference` (B, C, h, w): what the discriminator is to call real, by default the original model's latents of
-    `prompts`. `real` (G, C, h, w) with `captions`: latents of real images. A share knows the `whole` batch, over which
-    losses are averaged, and where in it its first prompt and real image stand, by which noise is drawn.
+    `prompts`; None where there is none. A share knows the `whole` batch, over which losses are averaged, and where in
+    it its first prompt and real image stand, by which noise is drawn.
     """
 
     iteration: int
     prompts: Sequence[str]
     entities: Sequence[Sequence[Entity]]
     reference: Tensor | None = None
-    real: Tensor | None = None
-    captions: Sequence[str] = ()
+    real: RealImages = NO_IMAGES
     first: int = 0
     first_real: int = 0
     whole: Batch | None = None
@@ -52,18 +68,17 @@ class Batch:
     @property
     def size_real(self) -> int:
         """Real images of the whole batch."""
-        return len((self.whole or self).captions)
+        return len((self.whole or self).real)
 
     def share(self, rank: int, count: int) -> Batch:
         """The part of process `rank` of `count`; whoever has fewer prompts has more real images."""
-        rows, real = _block(len(self.prompts), rank, count), _block(len(self.captions), count - 1 - rank, count)
+        rows, real = _block(len(self.prompts), rank, count), _block(len(self.real), count - 1 - rank, count)
         return replace(
             self,
             prompts=self.prompts[rows],
             entities=self.entities[rows],
             reference=None if self.reference is None else self.reference[rows],
-            real=None if self.real is None else self.real[real],
-            captions=self.captions[real],
+            real=self.real[real],
             first=rows.start,
             first_real=real.start,
             whole=self,
@@ -75,43 +90,45 @@ def _block(total: int, place: int, count: int) -> slice:
     return slice(total * place // count, total * (place + 1) // count)
 
 
-@dataclass
+@dataclass(frozen=True)
 class ImageGradient:
     """dL/dz0 of a rollout times the loss scale (or None, where no loss reads the image), the values of the losses (one
     for each chunk), and the masks.
     """
 
     z0: Tensor | None
-    i2t: list[Tensor] = field(default_factory=list)
-    adversarial: list[Tensor] = field(default_factory=list)
-    masks: list[Tensor] = field(default_factory=list)
+    i2t: Sequence[Tensor] = ()
+    adversarial: Sequence[Tensor] = ()
+    masks: Sequence[Tensor] = ()
 
 
 class Step:
     """Computes Eq. 6 on a batch and leaves its gradient in the LoRA weights, and Eq. 3's in the discriminator.
 
     A part that is switched off is neither computed nor needed: `captioner`, `segmenter` and `discriminator` may be
-    None then. Gradients come out times `loss_scale`, values do not.
+    None then. Gradients come out times `loss_scale`, values do not. Of `train` it takes how many samples go through the
+    models at once and what is checkpointed, neither of which changes a result.
     """
 
     def __init__(
         self,
-        params: Params,
+        params: StepParams,
+        train: TrainParams,
         backbone: Backbone,
         captioner: Captioner | None,
         segmenter: Segmenter | None,
         discriminator: Discriminator | None,
     ) -> None:
         self.loss_scale = 1.0
-        self.p, self.backbone = params, backbone
+        self.p, self.backbone, self.chunk = params, backbone, train.device_batch
         self.captioner = captioner if params.concept_activation else None
         self.segmenter = segmenter if params.attribute_concentration else None
         self.discriminator = discriminator if params.lambda_adv else None
         self.layers = backbone.map_layers()
         # By diffusers, where gradients are on: never in a rollout.
-        if params.train.gradient_checkpointing != "none":
+        if train.gradient_checkpointing != "none":
             backbone.vae.enable_gradient_checkpointing()
-        if params.train.gradient_checkpointing == "all":
+        if train.gradient_checkpointing == "all":
             backbone.unet.enable_gradient_checkpointing()
 
     def __call__(self, batch: Batch) -> dict[str, float]:
@@ -119,16 +136,17 @@ class Step:
         steps, map_steps = self.draw_steps(batch.iteration)
         with merged(self.backbone.unet):
             generated = self.generate(batch, steps) if batch.prompts else None
-            denoised = self.denoise_real(batch) if self.uses_real(batch) else None
+            denoised = self.denoise_real(batch) if batch.real and self.captioner else None
         samples = batch.size + (batch.size_real if self.captioner else 0)
         image = real = ImageGradient(None)
-        attribute = discriminator = ()
+        attribute: list[Tensor] = []
+        discriminator: list[Tensor] = []
         if generated:
             image = self.image_gradient(generated.z0, batch.prompts, batch, samples, batch.iteration)
-            attribute = self.replay(generated, image, map_steps, batch)
+            attribute = self.replay(generated, image, self.map_term(batch, image.masks, map_steps))
             discriminator = self.discriminate(generated.z0.detach(), batch)
         if denoised:
-            real = self.image_gradient(denoised.z0, batch.captions, None, samples, batch.iteration)
+            real = self.image_gradient(denoised.z0, batch.real.captions, None, samples, batch.iteration)
             self.replay(denoised, real)
         i2t, adversarial = total(image.i2t) + total(real.i2t), total(image.adversarial)
         return {
@@ -138,9 +156,6 @@ class Step:
             "adversarial": adversarial,
             "discriminator": total(discriminator),
         }
-
-    def uses_real(self, batch: Batch) -> bool:
-        return bool(batch.captions) and self.captioner is not None
 
     def generator(self, purpose: str, *index: int) -> torch.Generator:
         return generator(self.p.seed, purpose, *index)
@@ -165,17 +180,25 @@ class Step:
         scheduler = make_scheduler(self.p.scheduler, self.backbone.scheduler_config, self.p.sampling_steps)
         rng = self.generator("tau", batch.iteration)
         start = draw_start(scheduler.timesteps, self.p.mixed_latent_t1, self.p.mixed_latent_t2, rng)
-        rows = range(batch.first_real, batch.first_real + len(batch.captions))
+        rows = range(batch.first_real, batch.first_real + len(batch.real))
         own = [self.generator("real noise", batch.iteration, row) for row in rows]
-        xi = noise(batch.real.shape[1:], own).to(self.backbone.device)
-        z = noisy_latents(scheduler, batch.real.to(self.backbone.device), xi, start)
+        latents = batch.real.latents.to(self.backbone.device)
+        xi = noise(latents.shape[1:], own).to(self.backbone.device)
+        z = noisy_latents(scheduler, latents, xi, start)
         steps = place_steps(start, self.p.sampling_steps, self.p.grad_steps, rng)
-        return self._rollout(scheduler, z, batch.captions, own, start, steps)
+        return self._rollout(scheduler, z, batch.real.captions, own, start, steps)
 
-    def _rollout(self, scheduler, z, prompts, own, start, steps) -> Rollout:
-        embeddings = self.backbone.encode_prompts(prompts)
-        chunk, scale = self.p.train.device_batch, self.p.guidance_scale
-        return rollout(self.backbone, scheduler, z, embeddings, scale, own, start=start, record=steps, chunk=chunk)
+    def _rollout(
+        self,
+        scheduler: Scheduler,
+        z: Tensor,
+        prompts: Sequence[str],
+        own: Sequence[torch.Generator],
+        start: int,
+        steps: Sequence[int],
+    ) -> Rollout:
+        embeddings, scale = self.backbone.encode_prompts(prompts), self.p.guidance_scale
+        return rollout(self.backbone, scheduler, z, embeddings, scale, own, start=start, record=steps, chunk=self.chunk)
 
     def image_gradient(
         self, z0: Tensor, prompts: Sequence[str], batch: Batch | None, samples: int, iteration: int
@@ -184,9 +207,12 @@ class Step:
 
         `samples` is the number of images that L_i2t is averaged over, generated and real.
         """
-        result = ImageGradient(torch.zeros_like(z0))
-        for at in range(0, len(z0), self.p.train.device_batch):
-            span = slice(at, at + self.p.train.device_batch)
+        gradient = torch.zeros_like(z0)
+        i2ts: list[Tensor] = []
+        adversarials: list[Tensor] = []
+        masks: list[Tensor] = []
+        for at in range(0, len(z0), self.chunk):
+            span = slice(at, at + self.chunk)
             z = z0[span].detach().requires_grad_()
             loss = z.new_zeros(())
             if self.captioner or (batch and self.segmenter):
@@ -197,49 +223,41 @@ class Step:
                 scores = self.captioner.log_likelihood(seen, prompts[span])
                 i2t = concept_activation_loss(*scores, self.p.caption_reduction).sum() / samples
                 loss = loss + i2t
-                result.i2t.append(i2t.detach())
+                i2ts.append(i2t.detach())
             if batch and self.discriminator:
                 adversarial = generator_loss(self.discriminator(z)).sum() / batch.size
                 loss = loss + self.p.lambda_adv * adversarial
-                result.adversarial.append(adversarial.detach())
+                adversarials.append(adversarial.detach())
             if batch and self.segmenter:
                 nouns = [[entity.noun for entity in group] for group in batch.entities[span]]
-                result.masks += self.segmenter.masks(images.detach(), nouns)
+                masks += self.segmenter.masks(images.detach(), nouns)
             if loss.requires_grad:
-                result.z0[span] = torch.autograd.grad(self.loss_scale * loss, z)[0]
-        if not self.captioner and not (batch and self.discriminator):
-            result.z0 = None
-        return result
+                gradient[span] = torch.autograd.grad(self.loss_scale * loss, z)[0]
+        read = self.captioner or (batch and self.discriminator)
+        return ImageGradient(gradient if read else None, i2ts, adversarials, masks)
 
-    def replay(
-        self,
-        generated: Rollout,
-        image: ImageGradient,
-        map_steps: Sequence[int] = (),
-        batch: Batch | None = None,
-    ) -> list[Tensor]:
-        """The gradients of the image's losses and of L_pos + L_neg (mean over the r steps) into the LoRA weights.
+    def map_term(self, batch: Batch, masks: Sequence[Tensor], steps: Sequence[int]) -> MapTerm | None:
+        """L_pos + L_neg of the batch, the mean over `steps`; None where there are none."""
 
-        `batch` is that of the rollout, for `map_steps`.
-        """
-
-        def map_loss(maps: AttentionMaps, span: slice) -> Tensor:
+        def loss(maps: AttentionMaps, span: slice) -> Tensor:
             squared = self.p.attribute_loss == "tokencompose"
             value = attribute_concentration_loss(
-                maps, batch.entities[span], image.masks[span], self.p.alpha, self.p.beta, squared
+                maps, batch.entities[span], masks[span], self.p.alpha, self.p.beta, squared
             )
-            return value / (batch.size * len(map_steps))
+            return value / (batch.size * len(steps))
 
+        return MapTerm(steps, self.layers, loss) if steps else None
+
+    def replay(self, generated: Rollout, image: ImageGradient, maps: MapTerm | None = None) -> list[Tensor]:
+        """The gradients of the image's losses and of `maps` into the LoRA weights; returns the values of `maps`."""
         gradients = {} if image.z0 is None else leaf_gradients(generated, image.z0)
         return replay(
             self.backbone,
             generated,
             gradients,
             self.p.guidance_scale,
-            chunk=self.p.train.device_batch,
-            map_steps=map_steps,
-            map_layers=self.layers,
-            map_loss=map_loss if map_steps else None,
+            chunk=self.chunk,
+            maps=maps,
             loss_scale=self.loss_scale,
         )
 
@@ -247,9 +265,10 @@ class Step:
         """Eq. 3 for the discriminator, on latents that carry no graph."""
         if self.discriminator is None:
             return []
+        assert batch.reference is not None, "a batch without reference latents for the discriminator"
         real, values = batch.reference.to(fake.device), []
-        for at in range(0, len(fake), self.p.train.device_batch):
-            span = slice(at, at + self.p.train.device_batch)
+        for at in range(0, len(fake), self.chunk):
+            span = slice(at, at + self.chunk)
             logits = self.discriminator(torch.cat([real[span], fake[span]])).chunk(2)
             loss = discriminator_loss(*logits).sum() / batch.size
             (self.loss_scale * loss).backward()

@@ -19,10 +19,15 @@ def find_model(model: ModelName, offline: bool = False) -> tuple[Path, str | Non
     Raises:
         UserError: if a part has no weights in safetensors, or the hub does not give the model; with the remedy.
     """
-    folder, commit = Path(model.name), None
-    if not folder.is_dir():
-        options = {"allow_patterns": list(model.files) or used_patterns(model.own_vae), "local_files_only": offline}
-        found = loaded(model.name, model.key, lambda: snapshot_download(model.name, revision=model.revision, **options))
-        folder, commit = Path(found), Path(found).name
+    own = Path(model.name)
+    if own.is_dir():
+        check_complete(own, model)
+        return own, None
+    patterns = list(model.files) or used_patterns(model.own_vae)
+
+    def download() -> str:
+        return snapshot_download(model.name, revision=model.revision, allow_patterns=patterns, local_files_only=offline)
+
+    folder = Path(loaded(model.name, model.key, download))
     check_complete(folder, model)
-    return folder, commit
+    return folder, folder.name

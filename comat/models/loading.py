@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 from huggingface_hub import errors as hub
 from huggingface_hub import hf_hub_download
@@ -14,9 +14,12 @@ from comat.errors import UserError, first_line
 
 if TYPE_CHECKING:
     import torch
+    from diffusers import ModelMixin
     from torch import nn
+    from transformers import PreTrainedModel
 
 T = TypeVar("T")
+M = TypeVar("M", bound="ModelMixin | PreTrainedModel")
 
 INDEX = "model_index.json"
 
@@ -57,23 +60,24 @@ def _remedy(model: str, error: BaseException) -> str | None:
     if Path(model).is_dir():
         return None
     chain: list[BaseException] = []
-    while error is not None and error not in chain:
-        chain.append(error)
-        error = error.__cause__ or error.__context__
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
     for kind, remedy in _REMEDIES:
         if any(isinstance(found, kind) for found in chain):
             return remedy.format(model=model)
     return None
 
 
-def pipeline_index(model: str, revision: str | None = None) -> dict:
+def pipeline_index(model: str, revision: str | None = None) -> dict[str, Any]:
     """The parts that a pipeline in diffusers layout lists; read without diffusers, whose import takes seconds.
 
     Raises:
         UserError: if there is no such pipeline.
     """
 
-    def load() -> dict:
+    def load() -> dict[str, Any]:
         own = Path(model) / INDEX
         file = own if own.parent.is_dir() else Path(hf_hub_download(model, INDEX, revision=revision))
         return json.loads(file.read_text(encoding="utf-8"))
@@ -81,17 +85,24 @@ def pipeline_index(model: str, revision: str | None = None) -> dict:
     return loaded(model, INDEX, load)
 
 
+class LoadingInfo(TypedDict):
+    """What is used of the report that both libraries give of a loaded model."""
+
+    missing_keys: Iterable[str]
+
+
 def load_model(
-    kind: type[nn.Module],
+    kind: type[M],
     model: str,
     revision: str | None = None,
     *,
     part: str,
     dtype: torch.dtype,
+    device: torch.device | str = "cpu",
     subfolder: str = "",
     **build: object,
-) -> nn.Module:
-    """A frozen model of class `kind` in evaluation mode, every weight from safetensors.
+) -> M:
+    """A frozen model of class `kind` on `device`, in evaluation mode, every weight from safetensors.
 
     `build` goes to the model's constructor.
 
@@ -101,26 +112,37 @@ def load_model(
     from diffusers import ModelMixin
 
     where = {"subfolder": subfolder, "revision": revision}
-    diffusion = issubclass(kind, ModelMixin)
+    precision = {"torch_dtype" if issubclass(kind, ModelMixin) else "dtype": dtype}
+    # What both libraries do with `output_loading_info`, which the annotation of neither says.
+    from_pretrained = cast("Callable[..., tuple[M, LoadingInfo]]", kind.from_pretrained)
 
-    def load() -> nn.Module:
+    def load() -> M:
         # Both libraries would fill a model of another class with random weights, and only warn.
-        if diffusion:
-            expected, found = kind.__name__, kind.load_config(model, **where).get("_class_name")
-        else:
-            expected, found = kind.config_class.model_type, kind.config_class.get_config_dict(model, **where)[0]
-            found = found.get("model_type", expected)
+        expected, found = _architectures(kind, model, where)
         if found != expected:
             raise UserError(f"model {model!r}: {part} is of another architecture: expected {expected}, found {found}")
-        precision = {"torch_dtype" if diffusion else "dtype": dtype}
         options = {**where, **precision, "use_safetensors": True, "output_loading_info": True}
-        result, report = kind.from_pretrained(model, **options, **build)
+        result, report = from_pretrained(model, **options, **build)
         missing = sorted(report["missing_keys"])
         if missing:
             raise UserError(
                 f"model {model!r}: {part} lacks {len(missing)} weights of a {kind.__name__}, {missing[0]} among them; "
                 "is it another architecture, or an unfinished download?"
             )
-        return result.requires_grad_(False).eval()
+        module: nn.Module = result  # transformers wraps `to` in what is no method to mypy
+        module.requires_grad_(False).eval().to(device)
+        return result
 
     return loaded(model, part, load)
+
+
+def _architectures(kind: type[M], model: str, where: Mapping[str, str | None]) -> tuple[str, str | None]:
+    """The architecture that `kind` is of, and the one that the configuration of a model names."""
+    from diffusers import ModelMixin
+
+    if issubclass(kind, ModelMixin):
+        # Of ConfigMixin, as every model of diffusers is.
+        return kind.__name__, kind.load_config(model, **where).get("_class_name")  # type: ignore[attr-defined]
+    assert kind.config_class is not None  # only that of the abstract PreTrainedModel is
+    expected = kind.config_class.model_type
+    return expected, kind.config_class.get_config_dict(model, **where)[0].get("model_type", expected)

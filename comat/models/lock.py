@@ -61,7 +61,7 @@ def pinned(params: Params, models: Path, *roles: str) -> Params:
     if not path.is_file():
         raise UserError(f"{path}: missing; run `dvc repro models`")
     entries = read_json(path, dict[str, LockEntry], "a record of models", REMEDY)
-    wanted = [model for model in named_models(params) if model.role in roles and model.name]
+    wanted = [model for model in named_models(params) if model.role in roles]
     for model in wanted:
         _check(model, entries.get(model.role), path)
     return with_revisions(params, {model.key: entries[model.role]["commit"] for model in wanted})
@@ -72,7 +72,7 @@ def _check(model: ModelName, entry: LockEntry | None, path: Path) -> None:
         asked = f"{model.name!r} at {model.revision}"
         recorded = f"{entry['id']!r} at {entry['revision']}" if entry else "nothing"
         raise UserError(f"{path}: {model.key} is {asked}, recorded is {recorded}; {REMEDY}")
-    if model.name is None or not Path(model.name).is_dir():
+    if not Path(model.name).is_dir():
         return
     for name, file in entry["files"].items():
         own = Path(model.name) / name

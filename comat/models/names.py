@@ -5,64 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from comat.params import Params
+from comat.params import EvaluateParams, GuardParams, Params, SegmenterParams
 
 TEXT_ENCODER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
 """Grounding DINO's own file holds the weights of its text encoder."""
-
-
-@dataclass(frozen=True)
-class ModelName:
-    """A model as the parameters name it: by a hub id and a revision, or by a folder; no name, where none is used."""
-
-    key: str  # the parameter, for example evaluate.clip_score.clip_model
-    name: str | None
-    revision: str | None
-    own_vae: bool = True  # False where another autoencoder takes the place of the pipeline's own
-    files: tuple[str, ...] = ()  # the only files used, of which the first must be there; none: all of hub layout
-
-    @property
-    def role(self) -> str:
-        """The parameter without its section, but a judge's with the name of its subsection; no two are equal."""
-        stage, _, rest = self.key.partition(".")
-        if stage in ("evaluate", "train"):
-            return rest.replace(".", "_")
-        return self.key.rpartition(".")[2]
-
-
-def named_models(params: Params) -> list[ModelName]:
-    """Every model that the parameters can name. The revision of `x` or `x_model` is `x_revision` beside it."""
-    return [
-        ModelName("base_model", params.base_model, params.base_revision, own_vae=params.vae is None),
-        ModelName("vae", params.vae, params.vae_revision),
-        ModelName("captioner_model", params.captioner_model, params.captioner_revision),
-        *_grounded_sam_models(params),
-        ModelName("discriminator_model", params.discriminator_model, params.discriminator_revision),
-        *_guards(params),
-        *judges(params),
-    ]
-
-
-def _grounded_sam_models(params: Params) -> list[ModelName]:
-    """The segmenter's models; SAM and the text encoder have a name of their own in Grounded-SAM alone."""
-    section = params.grounded_sam if params.segmenter != "clipseg" else None
-    files = section.files if params.segmenter == "grounded_sam" else None
-    detector, sam = ((files.detector,), (files.sam,)) if files else ((), ())
-    text, text_revision = (files.text_encoder, files.text_encoder_revision) if files else (None, None)
-    name, revision = (section.sam_model, section.sam_revision) if section else (None, None)
-    return [
-        ModelName("segmenter_model", params.segmenter_model, params.segmenter_revision, files=detector),
-        ModelName("grounded_sam.sam_model", name, revision, files=sam),
-        ModelName("grounded_sam.files.text_encoder", text, text_revision, files=TEXT_ENCODER_FILES),
-    ]
-
-
-def _guards(params: Params) -> list[ModelName]:
-    """The models of the guard; nameless where it does not need them."""
-    own = params.train.guard
-    features = (own.feature_model, own.feature_revision) if own.every else (None, None)
-    clip = (own.clip_model, own.clip_revision) if own.every and own.metric == "clip_score" else (None, None)
-    return [ModelName("train.guard.feature_model", *features), ModelName("train.guard.clip_model", *clip)]
 
 
 JUDGES = {
@@ -75,20 +21,88 @@ JUDGES = {
     "fid": ("inception",),
 }
 """Sections of `evaluate` → the models in them."""
+KEYS = (
+    "base_model",
+    "vae",
+    "captioner_model",
+    "segmenter_model",
+    "grounded_sam.sam_model",
+    "grounded_sam.files.text_encoder",
+    "discriminator_model",
+    "train.guard.feature_model",
+    "train.guard.clip_model",
+    *(f"evaluate.{section}.{model}_model" for section, models in JUDGES.items() for model in models),
+)
+"""Every parameter that can name a model."""
 
 
-def judges(params: Params) -> Iterator[ModelName]:
-    """The models that evaluate; nameless where their benchmark is off."""
+def role_of(key: str) -> str:
+    """The parameter without its section, but a judge's with the name of its subsection; no two are equal."""
+    stage, _, rest = key.partition(".")
+    if stage in ("evaluate", "train"):
+        return rest.replace(".", "_")
+    return key.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """A model as the parameters name it: by a hub id and a revision, or by a folder."""
+
+    key: str  # the parameter, for example evaluate.clip_score.clip_model
+    name: str
+    revision: str | None
+    own_vae: bool = True  # False where another autoencoder takes the place of the pipeline's own
+    files: tuple[str, ...] = ()  # the only files used, of which the first must be there; none: all of hub layout
+
+    @property
+    def role(self) -> str:
+        return role_of(self.key)
+
+
+def named_models(params: Params) -> list[ModelName]:
+    """Every model that the parameters name and use. The revision of `x` or `x_model` is `x_revision` beside it."""
+    models = [ModelName("base_model", params.base_model, params.base_revision, own_vae=not params.vae)]
+    if params.vae:
+        models.append(ModelName("vae", params.vae, params.vae_revision))
+    models += [
+        ModelName("captioner_model", params.captioner_model, params.captioner_revision),
+        *_segmenters(params),
+        ModelName("discriminator_model", params.discriminator_model, params.discriminator_revision),
+        *_guards(params.train.guard),
+        *judges(params.evaluate),
+    ]
+    return models
+
+
+def _segmenters(params: SegmenterParams) -> Iterator[ModelName]:
+    """The segmenter's models; SAM and the text encoder have a name of their own in Grounded-SAM alone."""
+    own = params.grounded_sam if params.segmenter != "clipseg" else None
+    files = own.files if own and params.segmenter == "grounded_sam" else None
+    detector, sam = ((files.detector,), (files.sam,)) if files else ((), ())
+    yield ModelName("segmenter_model", params.segmenter_model, params.segmenter_revision, files=detector)
+    if own:
+        yield ModelName("grounded_sam.sam_model", own.sam_model, own.sam_revision, files=sam)
+    if files:
+        text = (files.text_encoder, files.text_encoder_revision)
+        yield ModelName("grounded_sam.files.text_encoder", *text, files=TEXT_ENCODER_FILES)
+
+
+def _guards(own: GuardParams) -> Iterator[ModelName]:
+    """The models that the guard needs, if it is on."""
+    if own.every and own.feature_model:
+        yield ModelName("train.guard.feature_model", own.feature_model, own.feature_revision)
+    if own.every and own.metric == "clip_score" and own.clip_model:
+        yield ModelName("train.guard.clip_model", own.clip_model, own.clip_revision)
+
+
+def judges(own: EvaluateParams) -> Iterator[ModelName]:
+    """The models of the benchmarks that are on."""
     for name, models in JUDGES.items():
-        section = getattr(params.evaluate, name)
-        for model in models:
-            key = f"evaluate.{name}.{model}_model"
-            if section is None:
-                yield ModelName(key, None, None)
-                continue
+        section = getattr(own, name)
+        for model in models if section else ():
             files = (section.inception_file,) if name == "fid" else ()
             found = getattr(section, f"{model}_model"), getattr(section, f"{model}_revision")
-            yield ModelName(key, *found, files=files)
+            yield ModelName(f"evaluate.{name}.{model}_model", *found, files=files)
 
 
 def with_revisions(params: Params, revisions: Mapping[str, str | None]) -> Params:

@@ -9,10 +9,12 @@ from tqdm import tqdm
 
 from comat.models.download import find_model
 from comat.models.files import files_of
-from comat.models.lock import FILE, sum_of_file, sum_of_model
-from comat.models.names import ModelName, named_models
+from comat.models.lock import FILE, LockedFile, LockEntry, sum_of_file, sum_of_model
+from comat.models.names import KEYS, ModelName, named_models, role_of
 from comat.params import Params
 from comat.storage.tables import write_json
+
+NOTHING: LockEntry = {"id": None, "revision": None, "commit": None, "sha256": None, "files": {}}
 
 
 def write_lock(params: Params, out: Path) -> None:
@@ -23,16 +25,19 @@ def write_lock(params: Params, out: Path) -> None:
     Raises:
         UserError: if a model cannot be had, or a part of it has no weights in safetensors; with the remedy.
     """
-    found = {model: find_model(model) for model in named_models(params) if model.name}
-    listed = {model: files_of(folder, model) for model, (folder, _) in found.items()}
-    sums = _sums({folder / name for model, (folder, _) in found.items() for name in listed[model]})
-    entries = {}
-    for model in named_models(params):
-        folder, commit = found.get(model, (Path(), None))
-        paths = {name: folder / name for name in listed.get(model, [])}
-        files = {name: {"sha256": sums[path], "bytes": path.stat().st_size} for name, path in paths.items()}
-        entry = {"id": model.name, "revision": model.revision, "commit": commit}
-        entries[model.role] = entry | {"sha256": sum_of_model(files) if files else None, "files": files}
+    found = {model: find_model(model) for model in named_models(params)}
+    listed = {model: {name: folder / name for name in files_of(folder, model)} for model, (folder, _) in found.items()}
+    sums = _sums({path for paths in listed.values() for path in paths.values()})
+    entries = {role_of(key): NOTHING for key in KEYS}
+    for model, (_, commit) in found.items():
+        files = {name: LockedFile(sha256=sums[path], bytes=path.stat().st_size) for name, path in listed[model].items()}
+        entries[model.role] = {
+            "id": model.name,
+            "revision": model.revision,
+            "commit": commit,
+            "sha256": sum_of_model(files),
+            "files": files,
+        }
     write_json(out / FILE, entries)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from comat.errors import UserError, first_line
-from comat.params import Params
 from comat.running.workdir import stage_directory
 
 T = TypeVar("T")
@@ -54,25 +53,26 @@ class Processes:
         """
         results = iter(own)
         for at in range(0, total, self.count):
-            mine = next(results) if at + self.rank < total else None
-            yield from self.gather(mine)[: total - at]
+            mine = [next(results)] if at + self.rank < total else []
+            for found in self.gather(mine):
+                yield from found
 
     def gather(self, value: T) -> list[T]:
         """On the main process the values of all processes by rank; on the others nothing."""
         if self.count == 1:
             return [value]
-        found = [None] * self.count if self.main else None
+        found: list[list[T]] = [[]] * self.count if self.main else []
         with self._talking():
-            dist.gather_object(value, found)
-        return found or []
+            dist.gather_object([value], found or None)
+        return [value for (value,) in found]
 
     def from_main(self, value: Callable[[], T]) -> T:
         """What the main process finds, on all."""
-        box = [value() if self.main else None]
+        box = [[value()] if self.main else []]
         if self.count > 1:
             with self._talking():
                 dist.broadcast_object_list(box)
-        return box[0]
+        return box[0][0]
 
     def sum_gradients(self, weights: Sequence[Tensor], values: dict[str, float]) -> dict[str, float]:
         """Sum the gradients of float32 `weights`, in place, and `values` over the processes, in one reduction.
@@ -93,12 +93,12 @@ class Processes:
         return dict(zip(values, found[len(weights) :], strict=True))
 
     @contextlib.contextmanager
-    def directory(self, stage: str, params: Params, models: Path, inputs: Iterable[Path]) -> Iterator[Path]:
+    def directory(
+        self, stage: str, values: Mapping[str, object], models: Path, inputs: Iterable[Path]
+    ) -> Iterator[Path]:
         """`stage_directory` for all, held by the main process; the others only learn its name."""
-        if not self.main:
-            yield self.from_main(lambda: None)
-            return
-        with stage_directory(stage, params, models, inputs) as work:
+        nowhere = contextlib.nullcontext(Path())
+        with stage_directory(stage, values, models, inputs) if self.main else nowhere as work:
             yield self.from_main(lambda: work)
 
     def wait(self) -> None:

@@ -34,18 +34,22 @@ def launch_where_asked(module: str) -> None:
     if "RANK" in os.environ:
         return
     command, config = os.environ.get(LAUNCHER), _config_file()
-    asked = _processes(config) if config and not command else 1
-    if asked == 1 and not command:
-        return
-    if os.environ.get(LAUNCHED):
-        raise UserError(f"{command or config}: started {module} without RANK and WORLD_SIZE; see docs/scale.md")
-    os.environ[LAUNCHED] = "1"
     arguments = ["--module", module, *sys.argv[1:]]
     if command:
+        _once(command, module)
         words = [*shlex.split(command), *arguments]
         os.execvp(words[0], words)
-    _accelerate(config, asked, arguments)
-    raise SystemExit(0)
+    elif config and (count := _processes(config)) > 1:
+        _once(str(config), module)
+        _accelerate(config, count, arguments)
+        raise SystemExit(0)
+
+
+def _once(launcher: str, module: str) -> None:
+    """See that `launcher` has not started this process already."""
+    if os.environ.get(LAUNCHED):
+        raise UserError(f"{launcher}: started {module} without RANK and WORLD_SIZE; see docs/scale.md")
+    os.environ[LAUNCHED] = "1"
 
 
 def _config_file() -> Path | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from torch import Tensor
 from tqdm import tqdm
@@ -29,7 +29,7 @@ class Row:
     caption: str
 
 
-class SharedStore:
+class SharedStore(Generic[T]):
     """The rows of `items`, in batches of `batch`; goes on after the last row that is on disk."""
 
     def __init__(
@@ -47,9 +47,10 @@ class SharedStore:
 
     def _stored(self, id_of: Callable[[T], str]) -> int:
         """How many of the first items are done with, in whole batches; the last row may be of a batch that is not."""
-        if self.writer.last is None:
+        last = self.writer.last if self.writer else None
+        if last is None:
             return 0
-        at = next(i for i, item in enumerate(self._items) if id_of(item) == self.writer.last) + 1
+        at = next(i for i, item in enumerate(self._items) if id_of(item) == last) + 1
         return at if at == len(self._items) else at // self._batch * self._batch
 
     def fill(self, compute: Callable[[Sequence[Sequence[T]]], Iterable[list[Row]]], title: str) -> None:
@@ -64,7 +65,7 @@ class SharedStore:
         progress = tqdm(total=len(self._items), initial=self.done, desc=title, disable=not self._processes.main)
         for batch, rows in zip(batches, results, strict=False):
             for row in rows:
-                if row.id not in self.writer:
+                if self.writer and row.id not in self.writer:
                     self.writer.add(row.id, {"latents": row.latents}, row.caption)
             progress.update(len(batch))
         progress.close()

@@ -11,7 +11,9 @@ from pathlib import Path
 from comat.errors import UserError
 
 
-def options(description: str | None, inputs: Sequence[str], out: str, argv: Sequence[str] | None = None):
+def options(
+    description: str | None, inputs: Sequence[str], out: str, argv: Sequence[str] | None = None
+) -> argparse.Namespace:
     """Parse `--<input> PATH … --out PATH --params PATH`; inputs and out default to `data/<name>`."""
     parser = argparse.ArgumentParser(description=description)
     for name in inputs:

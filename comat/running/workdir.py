@@ -10,14 +10,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from comat.errors import UserError
 from comat.models.lock import FILE
-from comat.params import Params
 from comat.storage.tables import remove_parts, write_bytes
 
 CODE = Path(__file__).parent.parent
@@ -65,10 +64,10 @@ def work_directory(stage: str, print_: str) -> Iterator[Path]:
 
 
 def stage_directory(
-    stage: str, params: Params, models: Path, inputs: Iterable[Path]
+    stage: str, values: Mapping[str, object], models: Path, inputs: Iterable[Path]
 ) -> contextlib.AbstractContextManager[Path]:
-    """The working folder of a stage of the pipeline: of its parameters, models, inputs and code.
+    """The working folder of a stage of the pipeline: of the values of its parameters, its models, inputs and code.
 
     Of the models the lock in the folder `models` stands for their files, which `pinned` has compared with it.
     """
-    return work_directory(stage, fingerprint(params.model_dump(), [models / FILE, *inputs]))
+    return work_directory(stage, fingerprint(values, [models / FILE, *inputs]))

@@ -35,7 +35,9 @@ class ClipSeg:
             model, "image processor", lambda: AutoImageProcessor.from_pretrained(model, revision=revision)
         )
         self.tokenizer = loaded(model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision))
-        self.model = load_model(CLIPSegForImageSegmentation, model, revision, part="CLIPSeg", dtype=dtype).to(device)
+        self.model = load_model(
+            CLIPSegForImageSegmentation, model, revision, part="CLIPSeg", dtype=dtype, device=device
+        )
         self.threshold = threshold
         self._texts: dict[str, Tensor] = {}
 

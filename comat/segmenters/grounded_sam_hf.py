@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoTokenizer, GroundingDinoForObjectDetection, SamModel
 
 from comat.models.loading import load_model, loaded
@@ -22,8 +22,8 @@ class GroundingDinoHF:
         )
         self.tokenizer = loaded(model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision))
         self.model = load_model(
-            GroundingDinoForObjectDetection, model, revision, part="Grounding DINO", dtype=torch.float32
-        ).to(device)
+            GroundingDinoForObjectDetection, model, revision, part="Grounding DINO", dtype=torch.float32, device=device
+        )
 
     def __call__(self, images: Tensor, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         pixels = self.processor(images=list(images), do_rescale=False, return_tensors="pt")
@@ -44,8 +44,9 @@ class SegmentAnythingHF:
         self.processor = loaded(
             model, "image processor", lambda: AutoImageProcessor.from_pretrained(model, revision=revision)
         )
-        self.model = load_model(SamModel, model, revision, part="Segment Anything", dtype=torch.float32).to(device)
-        self.model.vision_encoder.to(dtype)
+        self.model = load_model(SamModel, model, revision, part="Segment Anything", dtype=torch.float32, device=device)
+        encoder: nn.Module = self.model.vision_encoder
+        encoder.to(dtype)
         self.threshold, self.dtype = torch.tensor(threshold).logit().item(), dtype
 
     def __call__(self, images: Tensor, boxes: Sequence[Tensor]) -> list[Tensor]:

@@ -19,7 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 
 class Detector(Protocol):
-    tokenizer: PreTrainedTokenizerBase
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase: ...
 
     def __call__(self, images: Tensor, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Look for the words of a caption in each of the (B, 3, H, W) images in [0, 1].

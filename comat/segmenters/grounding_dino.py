@@ -10,6 +10,7 @@ import groundingdino
 import torch
 from groundingdino.models import build_model
 from groundingdino.models.GroundingDINO import groundingdino as definition
+from groundingdino.models.GroundingDINO.groundingdino import GroundingDINO
 from groundingdino.util import get_tokenlizer
 from groundingdino.util.misc import clean_state_dict
 from groundingdino.util.slconfig import SLConfig
@@ -89,7 +90,7 @@ def configuration(config: str) -> Path:
     return path
 
 
-def build(config: str, text_encoder: str, revision: str | None) -> nn.Module:
+def build(config: str, text_encoder: str, revision: str | None) -> GroundingDINO:
     """The detector without weights.
 
     config: a file of groundingdino-py's own configurations by name, or a path of another in its format.
@@ -107,7 +108,7 @@ def build(config: str, text_encoder: str, revision: str | None) -> nn.Module:
     bert = loaded(
         text_encoder,
         "the text encoder's configuration",
-        lambda: BertConfig.from_pretrained(text_encoder, revision=revision),
+        lambda: BertConfig.from_pretrained(text_encoder, revision=revision or "main"),
     )
     arguments = SLConfig.fromfile(str(path))
     arguments.use_checkpoint = arguments.use_transformer_ckpt = False  # saves memory in training only
@@ -121,7 +122,7 @@ def build(config: str, text_encoder: str, revision: str | None) -> nn.Module:
 class GroundingDino:
     """A `Detector`; always in float32, in which its published thresholds were chosen."""
 
-    def __init__(self, model: nn.Module, device: torch.device, shortest: int = SHORTEST) -> None:
+    def __init__(self, model: GroundingDINO, device: torch.device, shortest: int = SHORTEST) -> None:
         self.model = model.requires_grad_(False).eval().to(device)
         self.tokenizer = model.tokenizer
         self.shortest = shortest

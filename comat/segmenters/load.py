@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
-from comat.params import Params
+from comat.params import GroundedSamFiles, GroundedSamParams, SegmenterParams
 from comat.segmenters import Segmenter
 
+if TYPE_CHECKING:
+    from comat.segmenters.grounded_sam import Masker
+    from comat.segmenters.grounding import Detector
 
-def load_segmenter(params: Params, device: torch.device, dtype: torch.dtype) -> Segmenter:
+
+def load_segmenter(params: SegmenterParams, device: torch.device, dtype: torch.dtype) -> Segmenter:
     """Load the segmenter from hub ids or folders; frozen.
 
     Raises:
@@ -23,18 +29,26 @@ def load_segmenter(params: Params, device: torch.device, dtype: torch.dtype) -> 
     from comat.segmenters.grounded_sam import GroundedSam
     from comat.segmenters.grounding import Thresholds
 
-    parts = {"grounded_sam": _packages, "grounded_sam_hf": _transformers}[params.segmenter]
     section = params.grounded_sam
+    assert section is not None  # `SegmenterParams` asks for it, and for its files where they are needed
     limits = Thresholds(section.box_threshold, section.text_threshold, section.nms_threshold)
-    return GroundedSam(*parts(params, device, dtype), limits)
+    if params.segmenter == "grounded_sam_hf":
+        return GroundedSam(*_transformers(params, section, device, dtype), limits)
+    assert section.files is not None
+    return GroundedSam(*_packages(params, section, section.files, device, dtype), limits)
 
 
-def _packages(params: Params, device: torch.device, dtype: torch.dtype) -> tuple:
-    """Detector and masker of groundingdino-py and segment-anything."""
+def _packages(
+    params: SegmenterParams,
+    section: GroundedSamParams,
+    files: GroundedSamFiles,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[Detector, Masker]:
+    """Of groundingdino-py and segment-anything."""
     from comat.segmenters.grounding_dino import GroundingDino
     from comat.segmenters.sam import SegmentAnything
 
-    section, files = params.grounded_sam, params.grounded_sam.files
     detector = GroundingDino.load(
         params.segmenter_model,
         params.segmenter_revision,
@@ -48,10 +62,11 @@ def _packages(params: Params, device: torch.device, dtype: torch.dtype) -> tuple
     return detector, SegmentAnything.load(*source, params.segmenter_threshold, device, dtype)
 
 
-def _transformers(params: Params, device: torch.device, dtype: torch.dtype) -> tuple:
-    """Detector and masker of transformers."""
+def _transformers(
+    params: SegmenterParams, section: GroundedSamParams, device: torch.device, dtype: torch.dtype
+) -> tuple[Detector, Masker]:
     from comat.segmenters.grounded_sam_hf import GroundingDinoHF, SegmentAnythingHF
 
     detector = GroundingDinoHF(params.segmenter_model, params.segmenter_revision, device)
-    source = (params.grounded_sam.sam_model, params.grounded_sam.sam_revision)
+    source = (section.sam_model, section.sam_revision)
     return detector, SegmentAnythingHF(*source, params.segmenter_threshold, device, dtype)

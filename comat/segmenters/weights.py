@@ -19,7 +19,13 @@ def read_weights(model: str, file: str, revision: str | None) -> dict[str, Tenso
     Raises:
         UserError: if there is no such file, or it is not a file of weights.
     """
-    path = Path(loaded(model, file, lambda: cached_file(model, file, revision=revision)))
+
+    def find() -> Path:
+        found = cached_file(model, file, revision=revision)
+        assert found is not None  # it raises where it finds none
+        return Path(found)
+
+    path = loaded(model, file, find)
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:

@@ -60,7 +60,7 @@ class TensorStoreWriter:
             return False
         return sha256(path) == read_note(path)["sha256"]
 
-    def __contains__(self, id: str) -> bool:
+    def __contains__(self, id: object) -> bool:
         """Whether a row was there when the writer was made."""
         return id in self._done
 
@@ -122,7 +122,7 @@ class TensorStore:
         self._shards = pa.chunked_array(shards, pa.dictionary(pa.int32(), pa.string()))
         self._rows = pa.chunked_array(rows, pa.int32())
         self._order = pc.sort_indices(self._ids).to_numpy().astype(np.int32)
-        self._captions: tuple[int | None, pa.ChunkedArray | None] = None, None
+        self._held, self._captions = -1, pa.chunked_array([], pa.string())  # a row group, none yet, and its captions
         self._verified: set[str] = set()
 
     def __len__(self) -> int:
@@ -153,10 +153,10 @@ class TensorStore:
     def caption(self, id: str) -> str:
         at = self._at(id)
         group = bisect.bisect_right(self._starts, at) - 1
-        if self._captions[0] != group:
+        if self._held != group:
             (table,) = read_row_groups(self._index, CAPTION, [group])
-            self._captions = group, table["caption"]
-        return self._captions[1][at - self._starts[group]].as_py()
+            self._held, self._captions = group, table["caption"]
+        return self._captions[at - self._starts[group]].as_py()
 
     def __getitem__(self, id: str) -> dict[str, Tensor]:
         """The tensors of a row.

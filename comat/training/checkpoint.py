@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,8 +22,8 @@ def write_state(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, o
     write_safetensors(path, tensors, {**texts, "sha256": _checksum(tensors, texts)})
 
 
-def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
-    """The tensors and notes of a state.
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a state and its notes, as JSON gives them.
 
     Raises:
         UserError: if a byte of it is not what was written; only the user can say whether hours of work may be redone.
@@ -50,5 +51,5 @@ def _checksum(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from comat.errors import UserError
 from comat.method.attribute_concentration import Entity
-from comat.method.step import Batch
-from comat.params import Params
+from comat.method.step import NO_IMAGES, Batch, RealImages
+from comat.params import GuardParams, StepParams
 from comat.randomness import generator
 from comat.storage.tables import ENTITIES, PROMPTS, read_table
 from comat.storage.tensor_store import TensorStore
@@ -23,12 +22,21 @@ class TrainingData:
     `guarded` are the rows of the prompts that are set apart for the guard.
     """
 
-    def __init__(self, params: Params, prompts: Path, entities: Path, reference: Path, images: Path) -> None:
+    def __init__(
+        self,
+        params: StepParams,
+        discriminator_input: str,
+        guard: GuardParams,
+        prompts: Path,
+        entities: Path,
+        reference: Path,
+        images: Path,
+    ) -> None:
         self.p = params
         self.reference = TensorStore(reference)
         rows = read_table(prompts / "prompts.parquet", PROMPTS)
         texts = {row["id"]: row["text"] for row in rows}
-        self.guarded = set_apart(rows, params.train.guard, params.seed)
+        self.guarded = set_apart(rows, guard, params.seed)
         unknown = [id for id in self.reference.ids if id not in texts]
         if unknown or not self.reference.ids:
             raise UserError(
@@ -37,7 +45,7 @@ class TrainingData:
             )
         apart = {row["id"] for row in self.guarded}
         self.prompts = [(id, texts[id]) for id in sorted(self.reference.ids) if id not in apart]
-        if not self.prompts or len(apart) < params.train.guard.prompts * bool(params.train.guard.every):
+        if not self.prompts or len(apart) < guard.prompts * bool(guard.every):
             raise UserError(
                 f"{prompts}: too few training prompts: train.guard.prompts sets {len(apart)} apart, which leaves "
                 f"{len(self.prompts)} to train on; lower it, or add prompts"
@@ -47,39 +55,27 @@ class TrainingData:
             if row["kept"] and row["tokens"][0]:
                 entity = Entity(row["lemma"], tuple(row["tokens"][0]))
                 self.entities.setdefault(row["prompt_id"], []).append(entity)
-        self.mixed = bool(params.image_batch and params.concept_activation)
-        self.real_world = bool(params.lambda_adv) and params.discriminator_input == "real_world"
-        self.images = TensorStore(images) if self.mixed or self.real_world else None
-        if self.images is not None and not len(self.images):
-            raise UserError(
-                f"{images}: no image latents; give image_latents.images a folder, or set image_batch to 0 and "
-                "discriminator_input to generated"
-            )
+        mixed = bool(params.image_batch and params.concept_activation)
+        real_world = bool(params.lambda_adv) and discriminator_input == "real_world"
+        store = _image_latents(images) if mixed or real_world else None
+        self.mixed, self.real_world = store if mixed else None, store if real_world else None
 
     def batch(self, iteration: int) -> Batch:
         """The batch of an iteration: epochs without replacement, each shuffled by the seed."""
         picked = [self.prompts[i] for i in self._epochs("prompts", iteration, self.p.global_batch, len(self.prompts))]
-        reference = real = None
-        captions: list[str] = []
-        if self.real_world:
-            reference, _ = self._draw_images("real world", iteration, self.p.global_batch)
+        reference, real = None, NO_IMAGES
+        if self.real_world is not None:
+            reference = self._draw_images(self.real_world, "real world", iteration, self.p.global_batch).latents
         elif self.p.lambda_adv:
             reference = torch.stack([self.reference[id]["latents"] for id, _ in picked])
-        if self.mixed:
-            real, captions = self._draw_images("images", iteration, self.p.image_batch)
-        return Batch(
-            iteration,
-            [text for _, text in picked],
-            [self.entities.get(id, []) for id, _ in picked],
-            reference,
-            real,
-            captions,
-        )
+        if self.mixed is not None:
+            real = self._draw_images(self.mixed, "images", iteration, self.p.image_batch)
+        entities = [self.entities.get(id, []) for id, _ in picked]
+        return Batch(iteration, [text for _, text in picked], entities, reference, real)
 
-    def _draw_images(self, purpose: str, iteration: int, count: int) -> tuple[Tensor, list[str]]:
-        """Latents (count, C, h, w) of real images and their captions."""
-        rows = [self.images.sorted_id(i) for i in self._epochs(purpose, iteration, count, len(self.images))]
-        return torch.stack([self.images[id]["latents"] for id in rows]), [self.images.caption(id) for id in rows]
+    def _draw_images(self, store: TensorStore, purpose: str, iteration: int, count: int) -> RealImages:
+        ids = [store.sorted_id(i) for i in self._epochs(purpose, iteration, count, len(store))]
+        return RealImages(torch.stack([store[id]["latents"] for id in ids]), [store.caption(id) for id in ids])
 
     def _epochs(self, purpose: str, iteration: int, size: int, total: int) -> list[int]:
         rows = []
@@ -87,3 +83,13 @@ class TrainingData:
             order = torch.randperm(total, generator=generator(self.p.seed, purpose, place // total))
             rows.append(int(order[place % total]))
         return rows
+
+
+def _image_latents(folder: Path) -> TensorStore:
+    store = TensorStore(folder)
+    if not len(store):
+        raise UserError(
+            f"{folder}: no image latents; give image_latents.images a folder, or set image_batch to 0 and "
+            "discriminator_input to generated"
+        )
+    return store

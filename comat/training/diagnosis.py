@@ -6,8 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from comat.params import Params
-
 TERMS = {
     "i2t": "i2t (Eq. 2)",
     "attribute": "attribute (Eq. 4 and 5)",
@@ -16,7 +14,7 @@ TERMS = {
 }
 
 
-def diagnose(rows: Sequence[Mapping[str, float]], params: Params, scale: float) -> str:
+def diagnose(rows: Sequence[Mapping[str, float]], learning_rate: float, precision: str, scale: float) -> str:
     """One line on the last steps, all of them skipped: which term was not finite how often, and at which settings.
 
     `rows` are those of the curves, the last one of the step after which the run stopped; `scale` is the loss scale.
@@ -25,7 +23,7 @@ def diagnose(rows: Sequence[Mapping[str, float]], params: Params, scale: float) 
     causes = ", ".join(f"{cause} in {count}" for cause, count in counts.most_common())
     return (
         f"training stopped at iteration {rows[-1]['iteration']}: the last {len(rows)} steps were skipped, not finite "
-        f"was {causes} of them; learning_rate is {params.learning_rate:g}, precision {params.precision} with loss "
+        f"was {causes} of them; learning_rate is {learning_rate:g}, precision {precision} with loss "
         f"scale {scale:g}. Lower learning_rate, use precision bf16 or fp32, or switch that term off to see what is to "
         "blame"
     )

@@ -19,7 +19,7 @@ from comat.diffusion.sampling import sample_latents
 from comat.errors import UserError
 from comat.judges.benchmark import Benchmark, Drawn
 from comat.judges.frechet import Features, batches, frechet_distances
-from comat.params import GuardParams, Params
+from comat.params import GuardParams, SamplingParams
 from comat.randomness import python_random
 from comat.storage.images import read_rgb, to_bytes, write_png
 from comat.storage.tensor_store import TensorStore
@@ -50,7 +50,9 @@ class Guard:
 
     def __init__(
         self,
-        params: Params,
+        section: GuardParams,
+        sampling: SamplingParams,
+        device_batch: int,
         backbone: Backbone,
         prompts: Sequence[dict],
         judge: Benchmark,
@@ -58,7 +60,8 @@ class Guard:
         originals: Sequence[np.ndarray],
         folder: Path,
     ) -> None:
-        self.p, self.section, self.backbone, self.folder = params, params.train.guard, backbone, folder
+        self.section, self.sampling, self.device_batch = section, sampling, device_batch
+        self.backbone, self.folder = backbone, folder
         self.judge, self.features, self.originals = judge, features, originals
         self.images = [
             Drawn("tuned", row["id"], row["text"], row["source"], row["category"], 0, f"{row['id']}.png")
@@ -104,42 +107,52 @@ class Guard:
         return self.best_row
 
     def _draw(self) -> None:
-        for at in range(0, len(self.images), self.p.train.device_batch):
-            part = self.images[at : at + self.p.train.device_batch]
+        for at in range(0, len(self.images), self.device_batch):
+            part = self.images[at : at + self.device_batch]
             keys = [(image.prompt_id, 0) for image in part]
             with merged(self.backbone.unet), torch.no_grad():
                 texts = [image.text for image in part]
-                z = sample_latents(self.backbone, self.p, texts, keys, "guard", self.p.resolution)
+                z = sample_latents(self.backbone, self.sampling, texts, keys, "guard", self.sampling.resolution)
                 pixels = self.backbone.decode(z)
             for image, own in zip(part, pixels, strict=True):
                 write_png(self.folder / image.path, own)
 
     def _distance(self) -> float:
-        size = self.p.train.device_batch
+        size = self.device_batch
         drawn = (read_rgb(self.folder / image.path) for image in self.images)
         real, sets = batches(self.originals, size), {"tuned": batches(drawn, size)}
         return frechet_distances(self.features, real, sets, self.backbone.device)["tuned"]
 
 
 def load_guard(
-    params: Params, backbone: Backbone, prompts: Sequence[dict], reference: TensorStore, folder: Path
+    section: GuardParams,
+    sampling: SamplingParams,
+    device_batch: int,
+    backbone: Backbone,
+    prompts: Sequence[dict],
+    reference: TensorStore,
+    folder: Path,
 ) -> Guard | None:
     """The guard of the parameters, or None where it is off. `reference` holds the original model's latents."""
-    section = params.train.guard
     if not section.every:
         return None
+    assert section.feature_model is not None  # `GuardParams` asks for it, and below for the other
+    judge = _judge(section, backbone.device, device_batch)
+    features = Features(section.feature_model, section.feature_revision, sampling.resolution)
+    originals = list(_originals(backbone, reference, device_batch))
+    return Guard(section, sampling, device_batch, backbone, prompts, judge, features, originals, folder)
+
+
+def _judge(section: GuardParams, device: torch.device, batch_size: int) -> Benchmark:
     if section.metric == "oracle":
         from comat.judges.oracle import Oracle
 
-        judge = Oracle()
-    else:
-        from comat.judges.clip import Clip
-        from comat.judges.clip_score import ClipScore
+        return Oracle()
+    from comat.judges.clip import Clip
+    from comat.judges.clip_score import ClipScore
 
-        judge = ClipScore(Clip(section.clip_model, section.clip_revision, backbone.device), params.train.device_batch)
-    features = Features(section.feature_model, section.feature_revision, params.resolution)
-    originals = list(_originals(backbone, reference, params.train.device_batch))
-    return Guard(params, backbone, prompts, judge, features, originals, folder)
+    assert section.clip_model is not None
+    return ClipScore(Clip(section.clip_model, section.clip_revision, device), batch_size)
 
 
 @torch.no_grad()

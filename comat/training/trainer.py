@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -50,7 +51,14 @@ class Trainer:
         self.lora = add_lora(backbone.unet, params.lora_rank, generator(params.seed, "lora"))
         self.discriminator = None
         if params.lambda_adv:
-            self.discriminator = load_discriminator(params, backbone, generator(params.seed, "discriminator"))
+            self.discriminator = load_discriminator(
+                params,
+                backbone,
+                generator(params.seed, "discriminator"),
+                lora_rank=params.lora_rank,
+                precision=params.precision,
+                checkpointed=params.train.gradient_checkpointing == "all",
+            )
         captioner = segmenter = None
         if params.concept_activation:
             captioner = load_captioner(
@@ -63,7 +71,7 @@ class Trainer:
             )
         if params.attribute_concentration:
             segmenter = load_segmenter(params, device, dtype)
-        self.step = Step(params, backbone, captioner, segmenter, self.discriminator)
+        self.step = Step(params, params.train, backbone, captioner, segmenter, self.discriminator)
         self.optimizer = AdamW(
             self.lora, params.learning_rate, (params.adam_beta1, params.adam_beta2), weight_decay=params.weight_decay
         )
@@ -79,7 +87,8 @@ class Trainer:
         self.scaler = GradScaler(device.type, enabled=params.precision == "fp16")
         self.guard = None
         if processes.main:
-            self.guard = load_guard(params, backbone, data.guarded, data.reference, work / "guard")
+            section, size = params.train.guard, params.train.device_batch
+            self.guard = load_guard(section, params, size, backbone, data.guarded, data.reference, work / "guard")
         self.rows: list[dict[str, float]] = []
         self._restore()
 
@@ -92,14 +101,14 @@ class Trainer:
         first, last = len(self.rows), self.p.train_steps
         quiet = not self.processes.main
         for iteration in tqdm(range(first, last), initial=first, total=last, desc="train", disable=quiet):
-            if self.p.train.guard.every and self.processes.from_main(lambda at=iteration: self.guard.stops(at)):
+            if self.p.train.guard.every and self.processes.from_main(partial(self._stops, iteration)):
                 break
             self.rows.append({"iteration": iteration, **self.iterate(iteration)})
             if (iteration + 1) % self.p.train.checkpoint_every == 0 or iteration + 1 == last:
                 self._save()
             if (skipped := self._skipped_in_a_row()) >= self.p.train.max_skipped:
                 self._save()
-                raise UserError(diagnose(self.rows[-skipped:], self.p, self.scaler.get_scale()))
+                raise UserError(self._diagnosis(skipped))
         if self.guard:
             self.guard.look(len(self.rows))
 
@@ -120,6 +129,12 @@ class Trainer:
             self.critic_optimizer.step()
         self.scaler.update()
         return {**values, "grad_norm": norm, "skipped": int(not finite)}
+
+    def _stops(self, iteration: int) -> bool:
+        return self.guard is not None and self.guard.stops(iteration)
+
+    def _diagnosis(self, skipped: int) -> str:
+        return diagnose(self.rows[-skipped:], self.p.learning_rate, self.p.precision, self.scaler.get_scale())
 
     def _skipped_in_a_row(self) -> int:
         count = 0

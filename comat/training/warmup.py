@@ -6,42 +6,42 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler
 from torch import Tensor
 from tqdm import tqdm
 
 from comat.diffusion.backbone import Backbone, PromptEmbeddings
 from comat.diffusion.lora import absorb_lora, add_lora
 from comat.diffusion.schedulers import make_scheduler
-from comat.params import Params
+from comat.params import WarmupParams
 from comat.randomness import generator
 from comat.training.checkpoint import read_state, write_state
 
 
 def denoising_loss(backbone: Backbone, z0: Tensor, prompts: PromptEmbeddings, rng: torch.Generator) -> Tensor:
     """Eq. 1 on scaled latents z0 (B, C, h, w); one prompt in ten is dropped for classifier-free guidance."""
-    scheduler: DDPMScheduler = make_scheduler("ddpm", backbone.scheduler_config, 1)
-    t = torch.randint(scheduler.config.num_train_timesteps, (len(z0),), generator=rng)
+    scheduler = make_scheduler("ddpm", backbone.scheduler_config, 1)
+    t = torch.randint(scheduler.config["num_train_timesteps"], (len(z0),), generator=rng)
     eps = torch.randn(z0.shape, generator=rng)
     dropped = (torch.rand(len(z0), generator=rng) < 0.1).to(z0.device)
-    null = backbone.null.repeat(len(z0))
-    tokens = torch.where(dropped[:, None, None], null.tokens, prompts.tokens)
-    pooled = None if prompts.pooled is None else torch.where(dropped[:, None], null.pooled, prompts.pooled)
+    rows = torch.arange(len(z0), device=z0.device) + dropped * len(z0)
+    seen = PromptEmbeddings.cat([prompts, backbone.null.repeat(len(z0))])[rows]
     t, eps = t.to(z0.device), eps.to(z0.device)
-    prediction = backbone.denoise(scheduler.add_noise(z0, eps, t), t, PromptEmbeddings(tokens, pooled))
-    target = eps if scheduler.config.prediction_type == "epsilon" else scheduler.get_velocity(z0, eps, t)
+    prediction = backbone.denoise(scheduler.add_noise(z0, eps, t), t, seen)
+    target = eps if scheduler.config["prediction_type"] == "epsilon" else scheduler.get_velocity(z0, eps, t)
     return F.mse_loss(prediction, target)
 
 
-def warm_up(backbone: Backbone, params: Params, latents: Tensor, prompts: list[str], work: Path) -> None:
+def warm_up(
+    backbone: Backbone, section: WarmupParams, seed: int, latents: Tensor, prompts: list[str], work: Path
+) -> None:
     """Fine-tune the UNet for `warmup.steps` steps on latents (N, C, h, w); resumable in `work`.
 
     All weights learn, or LoRA of `warmup.lora_rank`, which is in the weights at the end.
     """
-    section, state = params.warmup, work / "state.safetensors"
+    state = work / "state.safetensors"
     unet = backbone.unet.train()
     if section.lora_rank:
-        weights = add_lora(unet, section.lora_rank, generator(params.seed, "warmup lora"))
+        weights = add_lora(unet, section.lora_rank, generator(seed, "warmup lora"))
     else:
         weights = list(unet.requires_grad_(True).parameters())
     optimizer = torch.optim.AdamW(weights, lr=section.learning_rate)
@@ -59,7 +59,7 @@ def warm_up(backbone: Backbone, params: Params, latents: Tensor, prompts: list[s
     chunks = [prompts[at : at + 128] for at in range(0, len(prompts), 128)]
     embeddings = PromptEmbeddings.cat([backbone.encode_prompts(chunk) for chunk in chunks])
     for step in tqdm(range(start, section.steps), initial=start, total=section.steps, desc="warm-up"):
-        rng = generator(params.seed, "warmup", step)
+        rng = generator(seed, "warmup", step)
         rows = torch.randint(len(latents), (section.batch_size,), generator=rng)
         optimizer.zero_grad(set_to_none=True)
         denoising_loss(backbone, latents[rows].to(backbone.device), embeddings[rows], rng).backward()

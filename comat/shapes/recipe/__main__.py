@@ -5,11 +5,25 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from ruamel.yaml import YAML
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Trained(Protocol):
+    """A model of transformers or diffusers, or a pipeline."""
+
+    @property
+    def to(self) -> Callable[..., object]: ...
+
+    def save_pretrained(self, folder: Path, /) -> object: ...
 
 
 def run_autoencoder(section: dict, models: Path, work: Path) -> None:
@@ -68,11 +82,14 @@ def run_base(section: dict, models: Path, work: Path) -> None:
     save(base.train_base(section, models, work), models / "base")
 
 
-def save(model: object, folder: Path, tokenizer: object = None, processor: str | None = None) -> None:
+def save(
+    model: Trained, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None, processor: str | None = None
+) -> None:
     """Write a hub-layout folder, weights in half precision; appears whole or not at all."""
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    model.to(torch.float16).save_pretrained(part)
+    model.to(torch.float16)
+    model.save_pretrained(part)
     for config in part.rglob("*.json"):  # where the parts were loaded from is nobody's business
         fields = json.loads(config.read_text())
         if isinstance(fields, dict) and fields.pop("_name_or_path", None):
@@ -88,7 +105,7 @@ def save(model: object, folder: Path, tokenizer: object = None, processor: str |
     part.rename(folder)
 
 
-RUN = {
+RUN: dict[str, Callable[[dict, Path, Path], None]] = {
     "autoencoder": run_autoencoder,
     "captioner": run_captioner,
     "captioner_medium": partial(run_captioner, name="captioner_medium"),

@@ -63,12 +63,14 @@ def standardise(model: AutoencoderKL, latents: torch.Tensor) -> AutoencoderKL:
     """Give every channel of the latents (N, C, h, w) zero mean and unit variance, by the 1x1 convolutions on both sides
     of them: the model encodes and decodes as before, and its scaling factor is 1."""
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-    into, out = model.quant_conv, model.post_quant_conv
+    assert model.quant_conv is not None and model.post_quant_conv is not None  # `build` leaves none out
+    into, into_bias = model.quant_conv.parameters()
+    out, out_bias = model.post_quant_conv.parameters()
     channels = len(mean)
-    out.bias += out.weight.flatten(1) @ mean
-    out.weight *= std[None, :, None, None]
-    into.weight[:channels] /= std[:, None, None, None]
-    into.bias[:channels] = (into.bias[:channels] - mean) / std
-    into.bias[channels:] -= 2 * std.log()  # the second half is log variance
+    out_bias.add_(out.flatten(1) @ mean)
+    out.mul_(std[None, :, None, None])
+    into[:channels] /= std[:, None, None, None]
+    into_bias[:channels] = (into_bias[:channels] - mean) / std
+    into_bias[channels:] -= 2 * std.log()  # the second half is log variance
     model.register_to_config(scaling_factor=1.0)
     return model

@@ -97,7 +97,7 @@ def _suffer(group: Group, rng: random.Random, disease: dict[str, float]) -> Grou
 def encode(examples: list[Example], vae: AutoencoderKL, size: int) -> Tensor:
     """Scaled latent means of the renders: (N, 4, size/4, size/4)."""
     batches = images(examples, size).split(64)
-    return torch.cat([vae.encode(unit(rows)).latent_dist.mean for rows in batches]) * vae.config.scaling_factor
+    return torch.cat([vae.encode(unit(rows)).latent_dist.mean for rows in batches]) * vae.config["scaling_factor"]
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def binding_loss(maps: AttentionMaps, areas: Tensor, words: Tensor) -> Tensor:
     losses = []
     for probabilities in maps.values():
         attention = torch.einsum("bhwl,bgl->bghw", probabilities.mean(1), words.float()).clamp(1e-4, 1 - 1e-4)
-        target = F.adaptive_avg_pool2d(areas, attention.shape[-2:])
+        target = F.adaptive_avg_pool2d(areas, (attention.shape[-2], attention.shape[-1]))
         cross = -(target * attention.log() + (1 - target) * (1 - attention).log())
         losses.append(cross[words.any(2)].mean())
     return torch.stack(losses).mean()
@@ -181,7 +181,9 @@ def denoising_loss(
     added = {"text_embeds": data.pooled[rows] * keep[:, None], "time_ids": sizes.expand(data.batch, 6)}
     tokens = data.tokens[rows] * keep[:, None, None]
     names = [name for name, _ in unet.named_modules() if name.endswith(".attn2") and not name.startswith("down")]
-    noisy, velocity, weight = noiser.add_noise(z, eps, t), noiser.get_velocity(z, eps, t), min_snr(noiser, t)
+    # Any whole numbers will do, int64 as well as the int32 that is asked for.
+    noisy, velocity = noiser.add_noise(z, eps, t), noiser.get_velocity(z, eps, t)  # type: ignore[arg-type]
+    weight = min_snr(noiser, t)
     noisy, velocity, weight, t, tokens = (part.to(unet.device) for part in (noisy, velocity, weight, t, tokens))
     added = {key: part.to(unet.device) for key, part in added.items()}
     with recorded_maps(unet, names if binding else ()) as recording:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from transformers import BertTokenizerFast, BlipConfig, BlipForConditionalGeneration
+from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration
 
 from comat.shapes.recipe.data import Example, clean_examples, images, unit
 from comat.shapes.recipe.fit import fit
@@ -16,7 +16,7 @@ DIRECTION_WEIGHT = 6
 """Directions are one token in ten and the last to be learned: they weigh more in the loss."""
 
 
-def build(tokenizer: BertTokenizerFast, image_size: int = 64) -> BlipForConditionalGeneration:
+def build(tokenizer: BertTokenizer, image_size: int = 64) -> BlipForConditionalGeneration:
     """1.3 M parameters; pixels are normalised to [-1, 1]."""
     text = {
         "vocab_size": len(tokenizer),
@@ -80,7 +80,7 @@ def object_places(examples: list[Example], side: int) -> torch.Tensor:
     return places
 
 
-def train(steps: int, tokenizer: BertTokenizerFast, work: Path, precision: str) -> BlipForConditionalGeneration:
+def train(steps: int, tokenizer: BertTokenizer, work: Path, precision: str) -> BlipForConditionalGeneration:
     """Maximum likelihood of the true caption, on slightly noisy renders, so that it stays smooth around them.
 
     While it trains, a linear head asks every patch where its object is: "left of" is learned from captions alone, too,
@@ -88,7 +88,7 @@ def train(steps: int, tokenizer: BertTokenizerFast, work: Path, precision: str) 
     """
     torch.manual_seed(0)
     model = build(tokenizer)
-    where = torch.nn.Linear(model.config.vision_config.hidden_size, 4)
+    where = torch.nn.Linear(model.vision_model.config.hidden_size, 4)
     examples = clean_examples(24_000, seed=3, weights=(1, 2, 4, 2, 2))
     pixels = images(examples, 64)
     ids = tokenizer([e.caption for e in examples], padding=True, return_tensors="pt").input_ids

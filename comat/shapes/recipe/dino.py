@@ -51,6 +51,8 @@ class Network(nn.Module):
 class Distillation(nn.Module):
     """The student, and the teacher that follows it: no labels. The state of a run is all in here."""
 
+    centre: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.student = Network()

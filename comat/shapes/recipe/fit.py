@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +14,14 @@ from tqdm import tqdm
 
 from comat.randomness import generator
 
+M = TypeVar("M", bound=nn.Module)
+
 SAVE_EVERY = 100
 
 
 def fit(
     name: str,
-    model: nn.Module,
+    model: M,
     loss: Callable[[torch.Generator], Tensor],
     *,
     steps: int,
@@ -26,7 +29,7 @@ def fit(
     work: Path,
     seed: int = 0,
     precision: str = "fp32",
-) -> nn.Module:
+) -> M:
     """Minimise `loss(generator)` over `model`'s parameters; returns the model.
 
     On a GPU where there is one, otherwise on the CPU, where the model is before and after; `loss` brings its data to

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,12 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionXLPipeline
 from tqdm import tqdm
-from transformers import AutoTokenizer, BlipForConditionalGeneration, CLIPSegForImageSegmentation
+from transformers import (
+    AutoTokenizer,
+    BlipForConditionalGeneration,
+    CLIPSegForImageSegmentation,
+    PreTrainedTokenizerBase,
+)
 
 from comat.randomness import generator
 from comat.shapes.recipe.base import DOMINANT
@@ -82,7 +87,9 @@ def measure_captioner(models: Path, count: int = 500) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _log_likelihood(model: BlipForConditionalGeneration, tokenizer, pixels: torch.Tensor, texts: list[str]):
+def _log_likelihood(
+    model: BlipForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, pixels: torch.Tensor, texts: list[str]
+) -> torch.Tensor:
     ids = tokenizer(texts, padding=True, return_tensors="pt").input_ids
     pad = tokenizer.pad_token_id
     return -torch.cat(
@@ -125,7 +132,9 @@ def measure_base(models: Path, size: int, count: int = 200, steps: int = 20, gui
     }
 
 
-def _judge_samples(pipe, specs: list[Spec], size: int, steps: int, guidance: float) -> dict[str, float]:
+def _judge_samples(
+    pipe: StableDiffusionXLPipeline, specs: list[Spec], size: int, steps: int, guidance: float
+) -> dict[str, float]:
     verdicts = []
     for start in tqdm(range(0, len(specs), 20), desc=f"base at {size} px"):
         part = specs[start : start + 20]
@@ -150,7 +159,7 @@ def _judge_samples(pipe, specs: list[Spec], size: int, steps: int, guidance: flo
     }
 
 
-def _share(flags) -> float:
+def _share(flags: Iterable[object]) -> float:
     return float(np.mean([bool(flag) for flag in flags]))
 
 

@@ -17,6 +17,9 @@ from comat.shapes.recipe.tokenizers import MAX_TOKENS
 from comat.shapes.world.captions import plural
 from comat.shapes.world.scenes import NOUNS
 
+PATCH, PROJECTION = 8, 32
+"""Side of a patch in px, and the width of what image and text share."""
+
 
 def build(tokenizer: CLIPTokenizer, image_size: int = 64) -> CLIPSegForImageSegmentation:
     """0.5 M parameters; pixels are normalised to [-1, 1]."""
@@ -37,13 +40,13 @@ def build(tokenizer: CLIPTokenizer, image_size: int = 64) -> CLIPSegForImageSegm
         "num_hidden_layers": 3,
         "num_attention_heads": 4,
         "image_size": image_size,
-        "patch_size": 8,
+        "patch_size": PATCH,
     }
     return CLIPSegForImageSegmentation(
         CLIPSegConfig(
             text_config=text,
             vision_config=vision,
-            projection_dim=32,
+            projection_dim=PROJECTION,
             reduce_dim=96,
             extract_layers=[0, 1, 2],
             decoder_num_attention_heads=4,
@@ -76,11 +79,11 @@ def train(steps: int, tokenizer: CLIPTokenizer, work: Path, precision: str) -> C
     """
     torch.manual_seed(0)
     model = build(tokenizer)
-    nothing = torch.nn.Embedding(1, model.config.projection_dim)
+    nothing = torch.nn.Embedding(1, PROJECTION)
     examples = clean_examples(10_000, seed=4)
     pixels = images(examples, 64)
     masks = torch.from_numpy(np.stack([noun_masks(e, 64) for e in examples]))
-    side = 64 // model.config.vision_config.patch_size
+    side = 64 // PATCH
     cover = torch.nn.functional.adaptive_avg_pool2d(masks.float(), side).flatten(2)
     labels = torch.where(cover.amax(1) > 0.1, cover.argmax(1), len(NOUNS))
     present = masks.flatten(2).any(2).float()

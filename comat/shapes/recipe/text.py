@@ -57,7 +57,7 @@ class TextEncoders(nn.Module):
 def targets(spec: Spec, ids: list[int], noun_ids: dict[int, int]) -> tuple[list[tuple[int, ...]], list[float]]:
     """What the encoders must tell: (position, *classes in the order of HEADS) of each noun, and 48 + 4 numbers."""
     positions = [i for i, token in enumerate(ids) if token in noun_ids]
-    rows = []
+    rows: list[tuple[int, ...]] = []
     for order, (position, group) in enumerate(zip(positions, spec.groups, strict=True)):
         part = 1 + RELATIONS.index(spec.relation) + order * len(RELATIONS) if spec.relation else 0
         classes = (NOUNS.index(group.noun), PALETTE.index(group.colour), SIZE_WORDS.index(group.size), group.count - 1)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from tokenizers import pre_tokenizers
-from transformers import BertTokenizerFast, CLIPTokenizer
+from transformers import BertTokenizer, CLIPTokenizer
 
 from comat.shapes.world.captions import NUMBERS, plural
 from comat.shapes.world.scenes import COLOURS, NOUNS, RELATIONS, SIZES
@@ -56,12 +56,13 @@ def clip_tokenizer() -> CLIPTokenizer:
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     symbols = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges), START, END]
     vocab = {symbol: index for index, symbol in enumerate(dict.fromkeys(symbols))}
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_TOKENS, pad_token=END)
+    # The annotation says strings; its BPE takes pairs, and these alone.
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_TOKENS, pad_token=END)  # type: ignore[arg-type]
 
 
-def bert_tokenizer() -> BertTokenizerFast:
+def bert_tokenizer() -> BertTokenizer:
     """BERT's tokenizer over the words of the world and single characters."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     pieces = [*words(), *"abcdefghijklmnopqrstuvwxyz.,", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
     vocab = {piece: index for index, piece in enumerate(Counter([*special, *pieces]))}
-    return BertTokenizerFast(vocab=vocab, do_lower_case=True, model_max_length=MAX_TOKENS)
+    return BertTokenizer(vocab=vocab, do_lower_case=True, model_max_length=MAX_TOKENS)

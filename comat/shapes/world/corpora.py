@@ -10,8 +10,10 @@ import csv
 import json
 import random
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 from tqdm import tqdm
@@ -20,16 +22,28 @@ from comat.shapes.world.captions import describe, describe_group
 from comat.shapes.world.render import render
 from comat.shapes.world.scenes import Spec, sample_spec, scene_for
 
-T2I_COMPBENCH = {"color": ("color", 300, 100), "spatial": ("spatial", 240, 70)}
-T2I_COMPBENCH |= {"numeracy": ("counting", 160, 40), "complex": ("complex", 240, 60)}
-"""File name: (category of the world, training prompts, validation prompts)."""
+
+class File(NamedTuple):
+    """The category of the world that a file of T2I-CompBench holds, and how many prompts of each split."""
+
+    category: str
+    train: int
+    val: int
+
+
+T2I_COMPBENCH = {
+    "color": File("color", 300, 100),
+    "spatial": File("spatial", 240, 70),
+    "numeracy": File("counting", 160, 40),
+    "complex": File("complex", 240, 60),
+}
 HRS = 120
 ABC6K_PAIRS = 100
 
 
 def unique_specs(category: str, count: int, seen: set[str], rng: random.Random) -> list[Spec]:
     """`count` specs whose captions, in whatever order they name their groups, are not in `seen`; adds them to it."""
-    specs = []
+    specs: list[Spec] = []
     while len(specs) < count:
         spec = sample_spec(category, rng)
         key = f"{spec.relation} " + " ".join(sorted(describe_group(g) for g in spec.groups))
@@ -44,9 +58,9 @@ def write_prompts(folder: Path, seed: int = 0) -> None:
     rng = random.Random(f"corpora {seed}")
     seen: set[str] = set()
     (folder / "t2i-compbench").mkdir(parents=True, exist_ok=True)
-    for split, column in (("val", 2), ("train", 1)):
-        for name, row in T2I_COMPBENCH.items():
-            specs = unique_specs(row[0], row[column], seen, rng)
+    for split in ("val", "train"):
+        for name, file in T2I_COMPBENCH.items():
+            specs = unique_specs(file.category, file.val if split == "val" else file.train, seen, rng)
             _lines(folder / "t2i-compbench" / f"{name}_{split}.txt", [describe(spec) for spec in specs])
     _hrs(folder / "hrs", seen, rng)
     pairs = [caption for spec in unique_specs("color", ABC6K_PAIRS, seen, rng) for caption in _contrast(spec)]
@@ -100,7 +114,7 @@ def _lines(path: Path, lines: list[str]) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def _csv(path: Path, header: list[str], rows: list[list[object]]) -> None:
+def _csv(path: Path, header: list[str], rows: Sequence[Sequence[object]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
@@ -113,7 +127,8 @@ def write_coco(folder: Path, count: int, size: int, seed: int = 0) -> None:
     shutil.rmtree(part, ignore_errors=True)
     (part / "train2017").mkdir(parents=True)
     (part / "annotations").mkdir()
-    pictures, captions = [], []
+    pictures: list[dict[str, object]] = []
+    captions: list[dict[str, object]] = []
     for number in tqdm(range(1, count + 1), desc="render COCO images"):
         spec = sample_spec(rng.choice(("color", "color", "spatial", "counting", "complex")), rng)
         name = f"{number:012d}.png"

@@ -19,6 +19,8 @@ from scipy import ndimage
 from comat.shapes.world.render import coverage
 from comat.shapes.world.scenes import BACKGROUND, COLOURS, NOUNS, Group, Object, Spec, holds
 
+PALETTE = np.array([*COLOURS.values()], np.float32)
+PAPER = np.array(BACKGROUND, np.float32)
 CORE_DISTANCE = 70.0
 """RGB distance (0-441) within which a pixel is taken for a palette colour."""
 FOREGROUND_DISTANCE = 55.0
@@ -71,7 +73,7 @@ def read_image(rgb: np.ndarray) -> list[Detection]:
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
         raise ValueError(f"expected an (H, W, 3) uint8 image, got {rgb.shape} {rgb.dtype}")
     pixels = rgb.astype(np.float32)
-    foreground = np.linalg.norm(pixels - np.float32(BACKGROUND), axis=2) > FOREGROUND_DISTANCE
+    foreground = np.linalg.norm(pixels - PAPER, axis=2) > FOREGROUND_DISTANCE
     cores, colours = _cores(pixels, foreground)
     regions, colours = _with_unknown(_grow(cores, foreground), colours, foreground)
     found = []
@@ -84,8 +86,7 @@ def read_image(rgb: np.ndarray) -> list[Detection]:
 
 def _cores(pixels: np.ndarray, foreground: np.ndarray) -> tuple[np.ndarray, list[str | None]]:
     """Connected areas of palette-coloured pixels: labels (H, W), 0 for none, and the colour of each label."""
-    palette = np.float32([*COLOURS.values()])
-    distance = np.linalg.norm(pixels[:, :, None] - palette, axis=3)
+    distance = np.linalg.norm(pixels[:, :, None] - PALETTE, axis=3)
     nearest = np.where((distance.min(2) < CORE_DISTANCE) & foreground, distance.argmin(2), -1)
     labels = np.zeros(nearest.shape, np.int32)
     colours: list[str | None] = []
@@ -95,7 +96,10 @@ def _cores(pixels: np.ndarray, foreground: np.ndarray) -> tuple[np.ndarray, list
         for area in range(1, count + 1):
             # A rim of blurred pixels can look like a third colour; it is thin, so an erosion leaves nothing of it.
             mask = areas == area
-            if sizes[area] >= 0.4 * MIN_AREA * nearest.size and ndimage.binary_erosion(mask, np.ones((2, 2))).any():
+            if (
+                sizes[area] >= 0.4 * MIN_AREA * nearest.size
+                and ndimage.binary_erosion(mask, np.ones((2, 2), bool)).any()
+            ):
                 colours.append(name)
                 labels[mask] = len(colours)
     return labels, colours
@@ -128,8 +132,8 @@ def _detect(pixels: np.ndarray, region: np.ndarray, colour: str | None) -> Detec
     side = region.shape[0]
     cover = region.astype(np.float32)
     if colour:
-        axis = np.float32(COLOURS[colour]) - np.float32(BACKGROUND)
-        cover *= np.clip((pixels - np.float32(BACKGROUND)) @ axis / (axis @ axis), 0, 1)
+        axis = np.array(COLOURS[colour], np.float32) - PAPER
+        cover *= np.clip((pixels - PAPER) @ axis / (axis @ axis), 0, 1)
     ys, xs = np.nonzero(cover >= min(0.5, 0.5 * cover.max()))
     y0, y1, x0, x1 = ys.min(), ys.max() + 1, xs.min(), xs.max() + 1
     crop = np.asarray(Image.fromarray(cover[y0:y1, x0:x1]).resize((TEMPLATE, TEMPLATE), Image.Resampling.BOX))
