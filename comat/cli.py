@@ -18,8 +18,15 @@ DATA = Path("data")
 PEERS = DATA / "peers"
 KEY = typer.Option(Path("preference-key.json"), help="Which side is whose: keep it from the voters.")
 SEEDS = typer.Option(4, min=1, help="Images of each prompt and model; the first are the same whatever their number.")
-IMAGES = typer.Option(None, help="Folder of images: with --captions COCO's, without as the stage `samples` leaves it.")
-CAPTIONS = typer.Option(None, help="COCO captions file of the images.")
+IMAGES = typer.Option(None, help="Folder or tar file of images with captions, or a folder of samples.")
+FILES = typer.Argument(None, help="Lists of prompts, or folders of them; none: prompts.sources of the parameters.")
+COLUMN = typer.Option(None, help="Column or key that holds the prompt; by default prompt, caption or text.")
+OWN_PROMPTS = typer.Option(..., help="A list of prompts, or a folder of them; may be given again.")
+OWN_IMAGES = typer.Option(None, help="Folder or tar file of images with captions, for mixed latents.")
+HELD_OUT = "Share of the prompts to hold out for evaluation, drawn by seed."
+A_TENTH = typer.Option(0.1, min=0, max=0.99, help=HELD_OUT)
+HOLD_OUT = typer.Option(0.0, min=0, max=0.99, help=HELD_OUT)
+CAPTIONS = typer.Option(None, help="File of captions, where they do not stand beside the images.")
 
 
 @app.command()
@@ -38,6 +45,22 @@ def preset(name: str) -> None:
     shutil.copyfile(source, part)
     os.replace(part, "params.yaml")
     say(f"params.yaml is now {source}; `dvc repro` runs it")
+
+
+@app.command()
+@main_guard
+def init(
+    prompts: list[Path] = OWN_PROMPTS,
+    images: Path = OWN_IMAGES,
+    captions: Path = CAPTIONS,
+    column: str = COLUMN,
+    hold_out: float = A_TENTH,
+    params: Path = PARAMS,
+) -> None:
+    """Take your own prompts and images into data/own and write params.yaml for them, from what stands there now."""
+    from comat.corpora.own.init import Given, take_in
+
+    take_in(params, Given(prompts, images, captions), column, hold_out)
 
 
 @app.command()
@@ -109,7 +132,7 @@ def evaluate(
     own = load(params)
     own = pinned(own, data / "models", *(judge.role for judge in judges(own.evaluate)))
     files, parser, device = own.samples.benchmarks, own.entities.spacy_model, choose_device(own.device)
-    judging = Judging(own.evaluate, files, parser, device, own.seed, own.resolution)
+    judging = Judging(own.evaluate, files, parser, device, own.seed, own.resolution, own, own.precision)
     peer = Peer(name, Weights(model, revision, unet, lora) if model else None)
     evaluate_peer(own, own.samples.batch_size, judging, peer, data / "base_samples", out / name)
     say(_table(data / "evaluate", out))
@@ -187,6 +210,22 @@ def entities(prompt: str, params: Path = PARAMS) -> None:
     from comat.params import load
 
     show_entities(load(params), prompt)
+
+
+@app.command()
+@main_guard
+def prompts(
+    files: list[Path] = FILES,
+    column: str = COLUMN,
+    hold_out: float = HOLD_OUT,
+    as_json: bool = typer.Option(False, "--json", help="Print what data/prompts/report.json will hold."),
+    params: Path = PARAMS,
+) -> None:
+    """Print what the stage `prompts` makes of FILES, and write nothing: counts, lengths, duplicates, examples."""
+    from comat.corpora.own.show import show_prompts
+    from comat.params import load
+
+    show_prompts(load(params), files or [], column, hold_out, as_json)
 
 
 @app.command()

@@ -42,26 +42,46 @@ class CorporaParams(Section):
 
 
 class PromptList(Section):
-    """A list of prompts: a file, or a folder of such files."""
+    """A list of prompts: a file, a folder of such files, or a data set on the hub."""
 
     name: Name
-    format: Literal["txt", "csv", "json", "jsonl", "parquet"]
-    path: Name
-    column: Name = "prompt"  # that holds the prompt, in csv, json, jsonl and parquet
+    format: Literal["txt", "csv", "tsv", "json", "jsonl", "parquet", "hub"]
+    path: Name  # of format hub: the data set's id
+    column: Name = "prompt"  # that holds the prompt, in tables and objects
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None  # of csv; null: what divides it best
+    revision: Name | None = None  # of format hub: a commit, or refs/convert/parquet
     leave_out: list[str] = []  # files of a folder to leave alone: patterns such as *_6k.csv
+
+    @model_validator(mode="after")
+    def _of_format(self) -> Self:
+        where = f"list {self.name}: format {self.format}"
+        if self.delimiter is not None and self.format != "csv":
+            raise ValueError(f"{where} has no delimiter to choose; remove delimiter")
+        if (self.revision is None) == (self.format == "hub"):
+            raise ValueError(
+                f"{where} needs a revision, a commit of the data set or refs/convert/parquet: got null"
+                if self.format == "hub"
+                else f"{where} has no revision; remove revision"
+            )
+        return self
 
 
 class PromptSource(PromptList):
     """A corpus of the pipeline: a list, or one of the published formats."""
 
-    format: Literal["t2i_compbench", "hrs", "abc6k", "txt", "csv", "json", "jsonl", "parquet"]
+    format: Literal["t2i_compbench", "hrs", "abc6k", "txt", "csv", "tsv", "json", "jsonl", "parquet", "hub"]
     split: Literal["train", "test"] = "train"  # test: held out. T2I-CompBench's files say it themselves
     sample: CountOrNone = 0  # prompts to draw by seed; 0 takes all
+    hold_out: Moment = 0.0  # share of the prompts to hold out, drawn by seed from every category
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
-        if self.format == "t2i_compbench" and self.split != "train":
-            raise ValueError(f"source {self.name}: the files of t2i_compbench say their split themselves; remove split")
+        if self.format == "t2i_compbench" and (self.split != "train" or self.hold_out):
+            raise ValueError(
+                f"source {self.name}: the files of t2i_compbench say their split themselves; remove split and hold_out"
+            )
+        if self.split == "test" and self.hold_out:
+            raise ValueError(f"source {self.name}: split is test, which holds all prompts out; remove hold_out")
         if self.format in ("t2i_compbench", "hrs", "abc6k", "txt") and self.column != "prompt":
             raise ValueError(f"source {self.name}: format {self.format} has no column to choose; remove column")
         return self
@@ -108,18 +128,17 @@ class ReferenceLatentsParams(Section):
 
 
 class ImageLatentsParams(Section):
-    images: Name | None  # folder of images in COCO's layout; null for none, with image_batch 0
-    captions: Name | None  # COCO captions JSON
+    images: Name | None  # folder or tar file of images; null for none, with image_batch 0
+    captions: Name | None  # captions JSON of COCO or Karpathy, or a table; null: they stand beside the images
+    split: Name | None = None  # of Karpathy's JSON: train (with restval), val or test; null takes all
     count: CountOrNone  # images; 0 takes all
     batch_size: Count  # images
     shard_size: Count  # latents per file; 1024 of 512 px are 64 MB
 
     @model_validator(mode="after")
     def _both(self) -> Self:
-        if (self.images is None) != (self.captions is None):
-            raise ValueError(
-                f"images is {self.images!r} and captions {self.captions!r}: expected both, or null for both"
-            )
+        if self.images is None and self.captions is not None:
+            raise ValueError(f"images is null and captions {self.captions!r}: expected both, or null for captions too")
         return self
 
 
@@ -154,10 +173,11 @@ class TrainParams(Section):
 
 
 class CocoPrompts(Section):
-    """Images in COCO's layout: their captions are drawn, one of each image, and FID compares with the images."""
+    """Images with captions: the captions are drawn, one of each image, and FID compares with the images."""
 
-    images: Name  # folder
-    captions: Name  # COCO captions JSON
+    images: Name  # folder or tar file
+    captions: Name | None = None  # captions JSON of COCO or Karpathy, or a table; null: they stand beside the images
+    split: Name | None = None  # of Karpathy's JSON
     count: Count  # images, drawn by seed
 
 
@@ -222,6 +242,7 @@ class EvaluateParams(Section):
     dpg: VqaParams | None
     geneval: GenEvalParams | None
     clip_score: ClipScoreParams | None
+    captioner: bool = False  # the captioner of training, which is no independent judge
     frechet: FrechetParams | None  # distance to clean renders of the shapes world
     fid: FidParams | None  # distance to samples.benchmarks.coco
     batch_size: Count  # images
@@ -231,8 +252,8 @@ class EvaluateParams(Section):
     @model_validator(mode="after")
     def _something(self) -> Self:
         benchmarks = (self.oracle, self.t2i_compbench, self.tifa, self.dpg, self.geneval, self.clip_score)
-        if not any(benchmarks):
-            raise ValueError("no benchmark is on: expected at least one of oracle, t2i_compbench … clip_score")
+        if not any((*benchmarks, self.captioner)):
+            raise ValueError("no benchmark is on: expected at least one of oracle, t2i_compbench … captioner")
         return self
 
 

@@ -38,7 +38,7 @@ def main() -> None:
     from comat.running.device import choose_device
 
     files, parser, device = params.samples.benchmarks, params.entities.spacy_model, choose_device(params.device)
-    judging = Judging(params.evaluate, files, parser, device, params.seed, params.resolution)
+    judging = Judging(params.evaluate, files, parser, device, params.seed, params.resolution, params, params.precision)
     metrics = evaluate(judging, args.base_samples, args.samples, args.out)
     count = params.evaluate.grid_pairs
     shown = read_shown(args.out / "scores.parquet", count)

@@ -1,10 +1,10 @@
-"""A COCO-format folder → scaled latent means with one caption each, for mixed latents; counts what it skips."""
+"""Images with captions → scaled latent means with one caption each, for mixed latents; counts what it skips."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
-from operator import itemgetter
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from comat.running.launch import launch_where_asked
 from comat.running.stage import options, publish
 
 if TYPE_CHECKING:
+    from comat.corpora.pictures.listed import Picture
     from comat.running.distributed import Processes
     from comat.running.shared_store import Row
 
@@ -26,43 +27,45 @@ def main() -> None:
 
     launch_where_asked("stages.image_latents")
 
-    from comat.corpora.coco import choose
+    from comat.corpora.pictures.read import as_file, choose
     from comat.running.distributed import join
     from comat.storage.tables import write_json
 
     section = params.image_latents
-    inputs, values = [Path(section.captions)] if section.captions else [], params.model_dump()
     with join(params.device) as processes:
-        captions = choose(section, params.seed)  # says better what is wrong with them than who takes their fingerprint
-        with processes.directory("image_latents", values, args.models, inputs) as work:
-            counts = encode(params, captions.pairs, work, processes)
+        chosen = choose(section, params.seed)
+        with (
+            as_file(chosen) as listing,
+            processes.directory("image_latents", params.model_dump(), args.models, [listing]) as work,
+        ):
+            counts = encode(params, chosen.pictures, work, processes)
             if not processes.main:
                 return
-            if captions.pairs and not counts["stored"]:
-                listed = f"the {len(captions.pairs)} images that {section.captions} lists"
-                raise UserError(f"{section.images}: none of {listed} could be read")
-            report = {"listed": len(captions.pairs), "without_caption": captions.without, **counts}
+            if chosen.pictures and not counts["stored"]:
+                listed = f"{len(chosen.pictures)} images of {section.captions or section.images}"
+                raise UserError(f"{section.images}: none of the {listed} could be read: {counts['skipped']}")
+            report = {"listed": len(chosen.pictures), "without_caption": chosen.without, **counts}
             write_json(work / "report.json", report)
             publish(work, args.out)
 
 
-def encode(params: Params, pairs: list[tuple[str, str]], work: Path, processes: Processes) -> dict:
-    """Write the store of (file name, caption) pairs in `work`, going on where it was.
+def encode(params: Params, pictures: list[Picture], work: Path, processes: Processes) -> dict:
+    """Write the store of pictures in `work`, going on where it was.
 
     Returns the counts for the report; they are complete on the main process.
     """
     import torch
 
-    from comat.corpora.coco import Tally, read_photos
+    from comat.corpora.pictures.photos import Tally, read_photos
     from comat.diffusion.backbone import encode_images, load_vae
     from comat.running.device import choose_device
     from comat.running.shared_store import Row, SharedStore
 
     section, tally = params.image_latents, Tally()
-    folder, size = Path(section.images or ""), params.resolution
-    store = SharedStore(processes, work, section.shard_size, pairs, itemgetter(0), section.batch_size)
+    size = params.resolution
+    store = SharedStore(processes, work, section.shard_size, pictures, attrgetter("name"), section.batch_size)
 
-    def compute(batches: Sequence[Sequence[tuple[str, str]]]) -> Iterator[list[Row]]:
+    def compute(batches: Sequence[Sequence[Picture]]) -> Iterator[list[Row]]:
         if not batches:
             return
         vae = load_vae(
@@ -73,15 +76,15 @@ def encode(params: Params, pairs: list[tuple[str, str]], work: Path, processes: 
             params.precision,
             choose_device(params.device),
         )
-        photos = read_photos(folder, chain.from_iterable(batches), size)
+        photos = read_photos(chain.from_iterable(batches), size)
         for batch in batches:
             part = list(tally.wanted(islice(photos, len(batch))))
-            images = [photo.image for photo in part if photo.image is not None]
-            latents = list(encode_images(vae, torch.stack(images))) if images else []
+            latents = list(encode_images(vae, torch.stack([photo.pixels for photo in part]))) if part else []
             yield [Row(photo.name, z, photo.caption) for photo, z in zip(part, latents, strict=True)]
 
-    if store.writer:  # of what an interrupted run has stored, only the counts are missing
-        for _ in tally.wanted(read_photos(folder, pairs[: store.done], size, done=store.writer)):
+    if store.writer is not None:  # of what an interrupted run has stored, only the counts are missing
+        stored = {picture.name for picture in pictures if picture.name in store.writer}
+        for _ in tally.wanted(read_photos(pictures[: store.done], size, done=stored)):
             pass
     store.fill(compute, "image latents")
     return sum(processes.gather(tally), Tally()).report()

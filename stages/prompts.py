@@ -13,12 +13,13 @@ def main() -> None:
     args = options(__doc__, ["models"], "prompts")
     params = pinned(load(args.params), args.models, "base_model")
 
-    from comat.corpora.build import build_corpus
+    from comat.corpora.build import build_corpus, check_held_out
     from comat.storage.tables import DROPPED_PROMPTS, PROMPTS, write_json, write_table
     from comat.tokenizers import load_tokenizers
 
     tokenizers = load_tokenizers(params.base_model, params.base_revision)
     corpus = build_corpus(params.prompts, params.seed, tokenizers)
+    check_held_out(corpus.report, params.samples.benchmarks)
     write_table(args.out / "prompts.parquet", corpus.rows, PROMPTS)
     write_table(args.out / "dropped.parquet", corpus.dropped, DROPPED_PROMPTS)
     write_json(args.out / "report.json", corpus.report)

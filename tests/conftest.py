@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 def judging_of(params: Params) -> Judging:
     """What the stage `evaluate` judges by."""
     files, parser, device = params.samples.benchmarks, params.entities.spacy_model, choose_device(params.device)
-    return Judging(params.evaluate, files, parser, device, params.seed, params.resolution)
+    return Judging(params.evaluate, files, parser, device, params.seed, params.resolution, params, params.precision)
 
 
 @pytest.fixture(scope="session")

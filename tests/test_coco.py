@@ -15,13 +15,20 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from ruamel.yaml import YAML
 
-from comat.corpora.coco import Photo, Tally, captions_by_file, choose, fit, read_photo, read_photos
+from comat.corpora.pictures.listed import Picture, Place
+from comat.corpora.pictures.photos import Photo, Tally, fit, read_photos
+from comat.corpora.pictures.photos import read_photo as photo_of
+from comat.corpora.pictures.read import choose, pictures_in
 from comat.errors import UserError
 from comat.params import ImageLatentsParams
 from comat.storage.tensor_store import TensorStore, TensorStoreWriter
 from tests.conftest import ROOT, run
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)
+
+
+def read_photo(folder: Path, name: str, caption: str, size: int) -> Photo:
+    return photo_of(Picture(name, caption, Place(folder / name)), size)
 
 
 def halves(width: int = 48, height: int = 24) -> Image.Image:
@@ -109,20 +116,19 @@ def test_missing_deep_and_monstrous_images_are_skipped(tmp_path: Path, monkeypat
     assert read_photo(tmp_path, "a.png", "c", 16).skipped == "too large"
 
 
-def test_a_failing_disk_is_no_damaged_image(tmp_path: Path) -> None:
-    """A folder in the place of a file stands for it: the system refuses, and says so by a number."""
-    (tmp_path / "a.png").mkdir()
+def test_a_failing_disk_is_no_damaged_image() -> None:
+    """A process's memory stands for it: at its start nothing can be read, and the system says so by a number."""
     with pytest.raises(OSError) as error:
-        read_photo(tmp_path, "a.png", "c", 16)
-    assert error.value.errno == errno.EISDIR
+        read_photo(Path("/proc/self"), "mem", "c", 16)
+    assert error.value.errno == errno.EIO
 
 
 def test_photos_come_in_order_and_those_done_are_only_counted(tmp_path: Path) -> None:
     """More of them than are read ahead."""
     for i in range(100):
         Image.new("L" if i % 2 else "RGB", (8, 8), i).save(tmp_path / f"{i}.png")
-    pairs, tally = [(f"{i}.png", str(i)) for i in range(100)], Tally()
-    wanted = list(tally.wanted(read_photos(tmp_path, pairs, 8, done={f"{i}.png" for i in range(10)})))
+    pictures, tally = [Picture(f"{i}.png", str(i), Place(tmp_path / f"{i}.png")) for i in range(100)], Tally()
+    wanted = list(tally.wanted(read_photos(pictures, 8, done={f"{i}.png" for i in range(10)})))
     assert [photo.caption for photo in wanted] == [str(i) for i in range(10, 100)]
     assert round(float(wanted[1].image[0, 0, 0]) * 255) == 11
     assert tally.report() == {"stored": 100, "skipped": {}, "converted": {"greyscale": 50}}
@@ -136,11 +142,12 @@ def listing(folder: Path, images: list[dict], annotations: list[dict]) -> Path:
 def test_one_caption_an_image_is_drawn_by_seed(tmp_path: Path) -> None:
     images = [{"id": i, "file_name": f"{i}.jpg"} for i in range(40)]
     said = [{"image_id": i, "caption": f" {word}\n cat"} for i in range(38) for word in "ab"]
-    found = captions_by_file(listing(tmp_path, images, [*said, {"image_id": 38, "caption": " "}]), 0)
+    file = listing(tmp_path, images, [*said, {"image_id": 38, "caption": " "}])
+    found = pictures_in(tmp_path, file, 0)
     assert found.without == 2  # one has none, one only blanks
-    assert [name for name, _ in found.pairs] == sorted(f"{i}.jpg" for i in range(38))
-    assert {caption for _, caption in found.pairs} == {"a cat", "b cat"}
-    assert found == captions_by_file(tmp_path / "captions.json", 0) != captions_by_file(tmp_path / "captions.json", 1)
+    assert [one.name for one in found.pictures] == sorted(f"{i}.jpg" for i in range(38))
+    assert {one.caption for one in found.pictures} == {"a cat", "b cat"}
+    assert found == pictures_in(tmp_path, file, 0) != pictures_in(tmp_path, file, 1)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +169,7 @@ def test_bad_captions_files_are_named(tmp_path: Path, text: str | None, message:
     if text is not None:
         (tmp_path / "captions.json").write_text(text)
     with pytest.raises(UserError, match=rf"captions\.json.*{message}"):
-        captions_by_file(tmp_path / "captions.json", 0)
+        pictures_in(tmp_path, tmp_path / "captions.json", 0)
 
 
 def section(**changes: object) -> ImageLatentsParams:
@@ -171,11 +178,11 @@ def section(**changes: object) -> ImageLatentsParams:
 
 def test_a_missing_folder_is_named_and_none_is_allowed(tmp_path: Path, make_params) -> None:
     file = listing(tmp_path, [{"id": 1, "file_name": "a"}], [{"image_id": 1, "caption": "a"}])
-    with pytest.raises(UserError, match=r"nowhere: no such folder; expected COCO's train2017"):
+    with pytest.raises(UserError, match=r"nowhere: no such folder; expected a captions JSON of COCO"):
         choose(section(images=str(tmp_path / "nowhere"), captions=str(file)), 0)
-    assert choose(section(images=None, captions=None), 0).pairs == []
-    with pytest.raises(ValueError, match="expected both, or null for both"):
-        section(images="a", captions=None)
+    assert choose(section(images=None, captions=None), 0).pictures == []
+    with pytest.raises(ValueError, match="expected both, or null for captions too"):
+        section(images=None, captions="a")
     values = make_params().model_dump()["image_latents"] | {"images": None, "captions": None}
     with pytest.raises(ValueError, match="image_batch is 2: expected 0"):
         make_params(image_latents=values)

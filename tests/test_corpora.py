@@ -36,6 +36,13 @@ def test_case_and_punctuation_do_not_make_a_new_prompt() -> None:
     assert folded("\u2026 !") == ""
 
 
+@given(st.text(st.characters(max_codepoint=127)))
+def test_ascii_is_folded_as_any_script_is(text: str) -> None:
+    """Beside a letter that is not ASCII, which ends the short way."""
+    assert folded(text) == " ".join(folded(f"{text} \u00e9").split()[:-1])
+    assert normalise(text) == " ".join(normalise(f"{text} \u00e9").split()[:-1])
+
+
 def test_prompt_id_is_sixteen_hexadecimal_digits() -> None:
     assert len(prompt_id("a red ball")) == 16
     assert int(prompt_id("a red ball"), 16) >= 0
@@ -95,12 +102,15 @@ def test_held_out_prompts_leave_the_training_split(tmp_path: Path) -> None:
     """Three training prompts: one held out, one twice (its case differs)."""
     built = corpus(tmp_path, ["a red ball", "A Blue cube.", "a blue cube"], ["A red ball!"])
     assert [(row["text"], row["split"]) for row in built.rows] == [("A red ball!", "test"), ("A Blue cube.", "train")]
+    dropped = {"duplicate": 1, "in the evaluation": 1}
     assert built.report == {
         "total": {"train": 1, "test": 1, "too_long": 0},
-        "sources": {
-            "t2i": {"read": 4, "kept": 2, "dropped": {"duplicate": 1, "in the evaluation": 1}, "too_long": 0},
-        },
+        "sources": {"t2i": {"read": 4, "kept": 2, "held_out": 1, "dropped": dropped, "too_long": 0}},
         "evaluation": {"t2i": {"prompts": 1, "exact": 1, "near": 0}},
+        # a, red, ball and !, or A, Blue, cube and a stop, between start and end.
+        "tokens": {"median": 6, "p95": 6, "max": 6, "limit": MAX_TOKENS},
+        "languages": {"English": 2},
+        "examples": {"t2i": ["A red ball!", "A Blue cube."]},
     }
     dropped = {row["text"]: (row["reason"], row["evaluation"], row["match"]) for row in built.dropped}
     assert dropped == {
@@ -130,8 +140,9 @@ def test_duplicates_across_sources_belong_to_the_first(tmp_path: Path) -> None:
     (tmp_path / "two.txt").write_text("A red ball.\na cone\n...\n")
     sources = [{"name": name, "format": "txt", "path": str(tmp_path / f"{name}.txt")} for name in ("one", "two")]
     report = corpus(tmp_path, [], [], sources=sources).report["sources"]
-    assert report["one"] == {"read": 1, "kept": 1, "dropped": {}, "too_long": 0}
-    assert report["two"] == {"read": 3, "kept": 1, "dropped": {"duplicate": 1, "no words": 1}, "too_long": 0}
+    assert report["one"] == {"read": 1, "kept": 1, "held_out": 0, "dropped": {}, "too_long": 0}
+    dropped = {"duplicate": 1, "no words": 1}
+    assert report["two"] == {"read": 3, "kept": 1, "held_out": 0, "dropped": dropped, "too_long": 0}
 
 
 def test_a_sample_is_drawn_by_seed_and_keeps_the_order(tmp_path: Path) -> None:

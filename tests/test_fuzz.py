@@ -17,7 +17,9 @@ from ruamel.yaml import YAML
 from benchmarks.fuzz import FAMILIES, outcome
 from benchmarks.fuzz import run as attempts
 from comat.corpora.build import READERS
-from comat.corpora.coco import captions_by_file, read_photo
+from comat.corpora.pictures.listed import Picture, Place
+from comat.corpora.pictures.photos import read_photo
+from comat.corpora.pictures.read import pictures_in
 from comat.entities.filter import filtered_nouns
 from comat.errors import UserError
 from comat.models.files import check_complete
@@ -99,7 +101,7 @@ def test_parameters_with_any_value_anywhere(tmp_path: Path, places: list[int], n
 
 @settings(FUZZ, max_examples=40)
 @given(st.binary(max_size=60) | (st.text("[]{}\",:\n\\x0 '", max_size=60) | JSON.map(json.dumps)).map(str.encode))
-@pytest.mark.parametrize("format", sorted(READERS))
+@pytest.mark.parametrize("format", sorted(set(READERS) - {"hub"}))
 def test_corpora_of_any_bytes(tmp_path: Path, format: str, data: bytes) -> None:
     endings = {"t2i_compbench": "color_train.txt", "hrs": "list.csv", "abc6k": "list.txt"}
     path = tmp_path / endings.get(format, f"list.{format}")
@@ -168,7 +170,26 @@ COCO = {
 def test_coco_captions_with_any_value(tmp_path: Path, places: list[int], new: object) -> None:
     path = tmp_path / "captions.json"
     path.write_text(json.dumps(replaced(COCO, places, new)))
-    accepted_or_refused(lambda: captions_by_file(path, 0), path)
+    accepted_or_refused(lambda: pictures_in(tmp_path, path, 0), path)
+
+
+@settings(FUZZ, max_examples=80)
+@given(st.binary(max_size=60) | (st.text('{}",:\n\\x0 ', max_size=60) | JSON.map(json.dumps)).map(str.encode))
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv", "a.txt", "a.tar"])
+def test_captions_beside_images_of_any_bytes(tmp_path: Path, name: str, data: bytes) -> None:
+    path = tmp_path / "set" / name
+    path.parent.mkdir(exist_ok=True)
+    (path.parent / "a.png").touch()
+    path.write_bytes(data)
+    accepted_or_refused(lambda: pictures_in(path.parent, None, 0), path)
+
+
+@settings(FUZZ, max_examples=80)
+@given(PLACES, JSON)
+def test_metadata_with_any_value(tmp_path: Path, places: list[int], new: object) -> None:
+    path = tmp_path / "metadata.jsonl"
+    path.write_text(json.dumps(replaced({"file_name": "a.png", "text": ["a ball", "a cube"]}, places, new)))
+    accepted_or_refused(lambda: pictures_in(tmp_path, None, 0), path)
 
 
 @settings(FUZZ, max_examples=80)
@@ -199,7 +220,7 @@ def test_images_of_spoiled_bytes(project: Path, tmp_path: Path, places: list[int
     whole = next((project / "data/base_samples/images").iterdir())
     path.write_bytes(spoiled(whole.read_bytes(), places, cut))
     accepted_or_refused(lambda: read_rgb(path), path)
-    read_photo(tmp_path, "a.png", "a caption", 8)  # counted, never an error
+    read_photo(Picture("a.png", "a caption", Place(path)), 8)  # counted, never an error
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))

@@ -127,6 +127,16 @@ def test_quoted_cells_may_hold_line_ends(tmp_path: Path) -> None:
         ("jsonl", b'"a"\n{"prompt": null}\n', "line 2: expected a string, got None"),
         ("jsonl", b'"a"\n{"prompt"\n', "line 2: not JSON"),
         ("parquet", b"PAR1 and no more", "not a whole Parquet file"),
+        ("txt", "a dog\na cup\n".encode("utf-16-le"), "line 1: a NUL character: .*UTF-16 without its byte-order mark"),
+        ("txt", b"a dog\rb\0\r", "line 2: a NUL character"),
+        ("txt", b"\xff\xfea\x00\n\x00\x00\xdc", "line 2: byte 0x00 is not UTF-16"),
+        ("csv", b"prompt,prompt\na,b\n", "line 1: column 'prompt' stands twice"),
+        ("csv", b"Prompt,PROMPT\na,b\n", "line 1: no column 'prompt'"),
+        ("tsv", b"a,b\n1,2\n", r"line 1: no column 'prompt', there are \['a,b'\]"),
+        ("json", b'{"a": ["x"], "b": ["y"]}', r"expected an array .* an object of \['a', 'b'\]"),
+        ("json", b'["a", "\\ud83d"]', r"item 2: \\ud83d is half of a character"),
+        ("jsonl", b'"a"\n{"prompt": "a \\udc00"}\n', r"line 2: \\udc00 is half of a character"),
+        ("jsonl", b'{"prompt": "a", "prompt": "b"}', "line 1: not JSON .key 'prompt' stands twice"),
     ],
 )
 def test_bad_files(tmp_path: Path, format: str, data: bytes | None, message: str) -> None:
@@ -136,6 +146,19 @@ def test_bad_files(tmp_path: Path, format: str, data: bytes | None, message: str
     with pytest.raises(UserError, match=message) as error:
         read(format, file)
     assert f"list.{format}" in str(error.value)
+
+
+def test_half_characters_in_lists_in_cells_are_named(tmp_path: Path) -> None:
+    (tmp_path / "k4.csv").write_text("synthetic_prompt\n\"['a \\ud83d']\"\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"k4\.csv, line 2: \\ud83d is half of a character"):
+        read("hrs", tmp_path)
+
+
+def test_a_column_that_stands_twice_in_parquet_is_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["prompt", "prompt"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet: column 'prompt' stands twice"):
+        read("parquet", tmp_path)
 
 
 def test_parquet_columns_are_checked(tmp_path: Path) -> None:

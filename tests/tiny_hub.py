@@ -1,4 +1,4 @@
-"""A hub on this machine that serves folders as models, and remembers what it was asked for."""
+"""A hub on this machine that serves folders as models or data sets, and remembers what it was asked for."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class _Answer(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         parts = self.path.partition("?")[0].strip("/").split("/")
-        api = parts[:2] == ["api", "models"]
-        parts = parts[2:] if api else parts
+        api = parts[:2] in (["api", "models"], ["api", "datasets"])
+        parts = parts[2:] if api else parts[1:] if parts[0] == "datasets" else parts
         if len(parts) < 4:
             return self.answer(404)
         owner, name, kind, revision, *rest = parts

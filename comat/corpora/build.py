@@ -10,24 +10,27 @@ from tqdm import tqdm
 from transformers import CLIPTokenizer
 
 from comat.corpora.contamination import Contamination, Match
+from comat.corpora.hub import read_hub
 from comat.corpora.lists import read_csv, read_json, read_jsonl, read_parquet, read_txt
+from comat.corpora.overview import examples, languages, spread, token_counts
 from comat.corpora.readers import read_abc6k, read_hrs, read_t2i_compbench
 from comat.corpora.text import folded, normalise, prompt_id
 from comat.errors import UserError
-from comat.params import PromptList, PromptSource, PromptsParams
+from comat.params import BenchmarkFiles, PromptSource, PromptsParams
 from comat.randomness import python_random
 from comat.storage.prompt_text import Prompt
-from comat.tokenizers import too_long
 
-READERS: dict[str, Callable[[PromptList], Iterator[Prompt]]] = {
+READERS: dict[str, Callable[..., Iterator[Prompt]]] = {
     "t2i_compbench": read_t2i_compbench,
     "hrs": read_hrs,
     "abc6k": read_abc6k,
     "txt": read_txt,
     "csv": read_csv,
+    "tsv": read_csv,
     "json": read_json,
     "jsonl": read_jsonl,
     "parquet": read_parquet,
+    "hub": read_hub,
 }
 """Format → reader."""
 
@@ -36,14 +39,18 @@ REASONS = {"exact": "in the evaluation", "near": "near an evaluation prompt"}
 
 @dataclass(frozen=True)
 class Corpus:
-    """Rows of `prompts.parquet` and of `dropped.parquet`, and the report: read, kept, dropped by reason and source."""
+    """Rows of `prompts.parquet` and of `dropped.parquet`, and the report.
+
+    The report counts what was read, kept, held out of that, and dropped by reason, by source; what each evaluation list
+    removed; tokens with start and end, of the tokenizer that makes most; languages by guess; and shows examples.
+    """
 
     rows: list[dict]
     dropped: list[dict]
     report: dict
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Found:
     source: str
     category: str
@@ -59,24 +66,52 @@ def build_corpus(params: PromptsParams, seed: int, tokenizers: Sequence[CLIPToke
     Raises:
         UserError: if a list is wrong, or no training prompt is left.
     """
-    sources = {source.name: {"read": 0, "kept": 0, "dropped": Counter()} for source in params.sources}
+    sources: dict[str, dict] = {
+        source.name: {"read": 0, "kept": 0, "held_out": 0, "dropped": Counter()} for source in params.sources
+    }
     found = [prompt for source in params.sources for prompt in _drawn(source, seed, sources[source.name])]
     found.sort(key=lambda prompt: prompt.split != "test")
     lists = _evaluation(params, found)
     rows, dropped = _sift(found, Contamination(lists, params.near_duplicate))
+    del found
     if not any(row["split"] == "train" for row in rows):
         raise UserError("no training prompt is left: see prompts.sources and prompts.decontaminate in params.yaml")
     for row in rows:
         sources[row["source"]]["kept"] += 1
+        sources[row["source"]]["held_out"] += row["split"] == "test"
     for row in dropped:
         sources[row["source"]]["dropped"][row["reason"]] += 1
-    long = Counter(row["source"] for row in _too_long(rows, tokenizers))
+    texts = [row["text"] for row in rows]
+    most = [tokenizer.model_max_length for tokenizer in tokenizers]
+    lengths, long = [], Counter[str]()
+    for row, counts in zip(rows, token_counts(tokenizers, texts), strict=True):
+        lengths.append(max(counts))
+        long[row["source"]] += any(count > limit for count, limit in zip(counts, most, strict=True))
     for name, entry in sources.items():
         entry |= {"dropped": dict(sorted(entry["dropped"].items())), "too_long": long[name]}
     splits = Counter(row["split"] for row in rows)
-    total = {"train": splits["train"], "test": splits["test"], "too_long": long.total()}
-    evaluation = {name: {"prompts": len(texts), **_matches(dropped, name)} for name, texts in lists.items()}
-    return Corpus(rows, dropped, {"total": total, "sources": sources, "evaluation": evaluation})
+    report = {
+        "total": {"train": splits["train"], "test": splits["test"], "too_long": long.total()},
+        "sources": sources,
+        "evaluation": {name: {"prompts": len(own), **_matches(dropped, name)} for name, own in lists.items()},
+        "tokens": {**spread(lengths), "limit": min(most)},
+        "languages": languages(texts),
+        "examples": examples(rows),
+    }
+    return Corpus(rows, dropped, report)
+
+
+def check_held_out(report: dict, benchmarks: BenchmarkFiles) -> None:
+    """Refuse a corpus that leaves nothing to evaluate, before it has cost a training run.
+
+    Raises:
+        UserError: if no prompt is held out, and no benchmark brings its own.
+    """
+    if not report["total"]["test"] and not any(value is not None for _, value in benchmarks):
+        raise UserError(
+            "no prompt is held out, so that nothing could be evaluated: give a source in prompts.sources "
+            "`hold_out: 0.1` or `split: test`, or name files in samples.benchmarks"
+        )
 
 
 def _drawn(source: PromptSource, seed: int, entry: dict) -> Iterator[_Found]:
@@ -87,8 +122,32 @@ def _drawn(source: PromptSource, seed: int, entry: dict) -> Iterator[_Found]:
         picked = python_random(seed, "sample", source.name).sample(range(len(prompts)), source.sample)
         entry["dropped"]["not drawn"] = len(prompts) - source.sample
         prompts = [prompts[i] for i in sorted(picked)]
-    for prompt in prompts:
-        yield _Found(source.name, prompt.category, prompt.split or source.split, normalise(prompt.text))
+    texts = [normalise(prompt.text) for prompt in prompts]
+    apart = _set_apart(source, seed, [prompt.category for prompt in prompts], texts)
+    for prompt, text in zip(prompts, texts, strict=True):
+        split = "test" if apart and folded(text) in apart else prompt.split or source.split
+        yield _Found(source.name, prompt.category, split, text)
+
+
+def _set_apart(source: PromptSource, seed: int, categories: Sequence[str], texts: Sequence[str]) -> set[str]:
+    """The folded prompts that `hold_out` takes: its share of the distinct ones, and within one of it of each category.
+
+    At least one, and never all. Duplicates of a prompt go with it.
+    """
+    if not source.hold_out:
+        return set()
+    random = python_random(seed, "hold out", source.name)
+    by_category: dict[str, list[str]] = {}
+    for key, category in {folded(text): category for category, text in zip(categories, texts, strict=True)}.items():
+        if key:
+            by_category.setdefault(category, []).append(key)
+    groups = list(by_category.values())
+    random.shuffle(groups)
+    for group in groups:
+        random.shuffle(group)
+    keys = [key for group in groups for key in group]
+    count = min(max(1, round(source.hold_out * len(keys))), len(keys) - 1)
+    return {keys[(2 * place + 1) * len(keys) // (2 * count)] for place in range(count)}
 
 
 def _evaluation(params: PromptsParams, found: Iterable[_Found]) -> dict[str, list[str]]:
@@ -119,12 +178,6 @@ def _sift(found: Iterable[_Found], contamination: Contamination) -> tuple[list[d
             match = match or Match("", "", "")
             dropped.append({**row, "reason": reason, "evaluation": match.list or None, "match": match.text or None})
     return rows, dropped
-
-
-def _too_long(rows: Sequence[dict], tokenizers: Sequence[CLIPTokenizer]) -> list[dict]:
-    """The rows whose ends the text encoder does not read."""
-    long = too_long(tokenizers, [row["text"] for row in rows])
-    return [row for row, is_long in zip(rows, long, strict=True) if is_long]
 
 
 def _matches(dropped: Iterable[dict], name: str) -> dict[str, int]:

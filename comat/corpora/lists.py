@@ -1,9 +1,10 @@
-"""Readers of a user's own lists: text, CSV, JSON, JSON Lines and Parquet."""
+"""Readers of a user's own lists: text, tables, JSON, JSON Lines and Parquet."""
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,10 @@ import pyarrow.parquet as pq
 
 from comat.errors import UserError, first_line
 from comat.params import PromptList
-from comat.storage.prompt_text import Prompt, csv_rows, files_in, lines_of, text_of
+from comat.storage.prompt_text import DELIMITERS, Prompt, csv_rows, files_in, lines_of, text_of, whole
+
+USUAL = ("prompt", "prompts", "caption", "captions", "text")
+"""Names of the column of a table, or the key of an object, that holds prompts."""
 
 
 def _files(source: PromptList) -> list[Path]:
@@ -21,26 +25,64 @@ def _files(source: PromptList) -> list[Path]:
 def read_txt(source: PromptList) -> Iterator[Prompt]:
     """One prompt a line. The category of a prompt in a list is the name of its file."""
     for file in _files(source):
-        for _, line in lines_of(file):
+        lines = list(lines_of(file))
+        if other := _other_format(file, [line for _, line in lines]):
+            raise UserError(f"{file}, line {lines[0][0]}: this looks like {other}, and not like one prompt a line")
+        for _, line in lines:
             yield Prompt(line, file.stem)
 
 
+def _other_format(file: Path, lines: Sequence[str]) -> str | None:
+    """What a file is that holds no prompt a line, with what to do about it; None for one that may."""
+    suffix = file.suffix.lower()[1:]
+    if suffix in ("csv", "tsv", "json", "jsonl", "parquet"):
+        return f"{suffix} by its name: set `format: {suffix}` of this list, or rename the file"
+    if all(line.lstrip().startswith("{") and _is_json(line) for line in lines):
+        return "JSON Lines: set `format: jsonl` of this list"
+    if lines[0].lstrip().startswith(("[", "{")) and _is_json("\n".join(lines)):
+        return "JSON: set `format: json` of this list"
+    if max(map(len, lines)) > csv.field_size_limit():
+        return None
+    for delimiter in DELIMITERS:
+        rows = csv.reader(lines, delimiter=delimiter)
+        header = next(rows, [])
+        named = any(cell.strip().lower() in USUAL for cell in header)
+        if len(header) > 1 < len(lines) and (named or delimiter == "\t") and all(len(r) == len(header) for r in rows):
+            return f"a table of {len(header)} columns: set `format: csv` and `column` of this list"
+    return None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def read_csv(source: PromptList) -> Iterator[Prompt]:
-    """The column that the parameters name."""
+    """The column that the parameters name; `tsv` is divided by tabs, `csv` by what they say, or what divides best."""
+    delimiter = "\t" if source.format == "tsv" else source.delimiter
     for file in _files(source):
-        columns, rows = csv_rows(file)
-        if source.column not in columns:
-            raise _no_column(file, source.column, columns)
+        columns, rows = csv_rows(file, delimiter)
+        column = _named(source.column, columns, f"{file}, line 1", "column")
         for _, row in rows:
-            yield Prompt(row[source.column], file.stem)
+            yield Prompt(row[column], file.stem)
 
 
 def read_json(source: PromptList) -> Iterator[Prompt]:
-    """An array of strings, or of objects with the key that the parameters name."""
+    """An array of strings, or of objects with the key that the parameters name; or an object that holds such an array.
+
+    That is `{"prompts": […]}`: the only array of the object, or the one under the key that the parameters name.
+    """
     for file in _files(source):
         items = _parsed(text_of(file), f"{file}")
+        if isinstance(items, dict):
+            arrays = {key: value for key, value in items.items() if isinstance(value, list)}
+            items = arrays.get(source.column, next(iter(arrays.values())) if len(arrays) == 1 else items)
         if not isinstance(items, list):
-            raise UserError(f"{file}: expected an array of prompts, got {type(items).__name__}")
+            keys = f"an object of {cut(list(items))}" if isinstance(items, dict) else type(items).__name__
+            raise UserError(f"{file}: expected an array of prompts, or an object that holds one: got {keys}")
         for number, item in enumerate(items, 1):
             yield Prompt(_text(item, source.column, f"{file}, item {number}"), file.stem)
 
@@ -54,44 +96,76 @@ def read_jsonl(source: PromptList) -> Iterator[Prompt]:
 
 
 def read_parquet(source: PromptList) -> Iterator[Prompt]:
-    """The column of strings that the parameters name; rows without a value are blank."""
+    """The column of strings that the parameters name, categorical or not; rows without a value are blank."""
     for file in _files(source):
-        try:
-            table = pq.ParquetFile(file)
-            if source.column not in table.schema_arrow.names:
-                raise _no_column(file, source.column, table.schema_arrow.names)
-            kind = table.schema_arrow.field(source.column).type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-                raise UserError(f"{file}: column {source.column!r} is {kind}: expected strings")
-            for batch in table.iter_batches(columns=[source.column]):
-                batch.validate(full=True)  # text that is no UTF-8 would raise only where it is read
-                yield from (Prompt(text or "", file.stem) for text in batch.column(0).to_pylist())
-        except (pa.ArrowException, OSError) as error:
-            if getattr(error, "errno", None) is not None:
-                raise
-            # Arrow reports what it cannot decode as an OSError as well, but without a number.
-            raise UserError(f"{file}: not a whole Parquet file ({first_line(error)})") from None
+        for text in parquet_texts(file, source.column):
+            yield Prompt(text, file.stem)
 
 
-def _no_column(file: Path, column: str, columns: list[str]) -> UserError:
-    return UserError(f"{file}: no column {column!r}, there are {columns}; set `column` of this list in params.yaml")
+def parquet_texts(file: Path, column: str) -> Iterator[str]:
+    """The strings of a column of a Parquet file; rows without a value are blank.
+
+    Raises:
+        UserError: if the file is not whole, or has no such column of strings.
+    """
+    try:
+        table = pq.ParquetFile(file)
+        names = table.schema_arrow.names
+        column = _named(column, names, f"{file}", "column")
+        if names.count(column) > 1:
+            raise UserError(f"{file}: column {column!r} stands twice; remove or rename one")
+        kind = table.schema_arrow.field(column).type
+        plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not (pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_string_view(plain)):
+            raise UserError(f"{file}: column {column!r} is {kind}: expected strings")
+        for batch in table.iter_batches(columns=[column]):
+            batch.validate(full=True)  # text that is no UTF-8 would raise only where it is read
+            yield from (text or "" for text in batch.column(0).to_pylist())
+    except (pa.ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise
+        # Arrow reports what it cannot decode as an OSError as well, but without a number.
+        raise UserError(f"{file}: not a whole Parquet file ({first_line(error)})") from None
+
+
+def _named(wanted: str, names: Sequence[str], where: str, what: str) -> str:
+    """The name among `names` that is wanted, or the only one that differs from it in case and blanks alone."""
+    if wanted in names:
+        return wanted
+    alike = [name for name in names if name.strip().casefold() == wanted.strip().casefold()]
+    if len(alike) != 1:
+        raise UserError(
+            f"{where}: no {what} {wanted!r}, there are {cut(list(names))}; set `column` of this list in params.yaml"
+        )
+    return alike[0]
 
 
 def _parsed(text: str, where: str) -> object:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON ({error})") from None
+
+
+def _object(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"key {key[:60]!r} stands twice in an object")
+        found[key] = value
+    return found
 
 
 def _text(item: object, key: str, where: str) -> str:
     """The prompt of a parsed item."""
     if isinstance(item, dict):
-        if key not in item:
-            raise UserError(
-                f"{where}: no key {key!r}, there are {list(item)}; set `column` of this list in params.yaml"
-            )
-        item = item[key]
+        item = item[_named(key, list(item), where, "key")]
     if not isinstance(item, str):
         raise UserError(f"{where}: expected a string, got {item!r:.60}")
-    return item
+    return whole(item, where)
+
+
+def cut(names: Sequence[str]) -> str:
+    """A list of names for a message, whose length is the file's, which may be anything."""
+    text = str(list(names))
+    return text if len(text) <= 200 else f"{text[:200]}…"

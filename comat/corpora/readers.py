@@ -9,7 +9,7 @@ from pathlib import Path
 
 from comat.errors import UserError
 from comat.params import PromptSource
-from comat.storage.prompt_text import Prompt, csv_rows, files_in, lines_of
+from comat.storage.prompt_text import Prompt, csv_rows, files_in, lines_of, whole
 
 HRS_COLUMNS = ("synthetic_prompt", "original_prompts", "meta_prompt")
 """Columns that can hold the prompts of a file, best first; the first that is not blank throughout holds them.
@@ -68,4 +68,4 @@ def _cell(cell: str, where: str) -> list[str]:
         found = None
     if not isinstance(found, list) or not all(isinstance(text, str) for text in found):
         raise UserError(f"{where}: expected a Python list of strings, got {cell[:60]!r}")
-    return found
+    return [whole(text, where) for text in found]

@@ -9,8 +9,14 @@ PLAIN = {0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"'} | dict.fromkeys((0x
 """Typographic quotes become plain ones; what has no width and only breaks or joins lines goes."""
 
 
+ALNUM = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
+"""What `folded` makes of each ASCII character; most prompts hold no other, and there may be millions."""
+
+
 def normalise(text: str) -> str:
     """Unicode NFKC, plain quotes, no invisible characters, control characters and whitespace folded to one blank."""
+    if text.isascii() and text.isprintable():
+        return " ".join(text.split())
     plain = unicodedata.normalize("NFKC", text).translate(PLAIN)
     if not plain.isprintable():
         plain = "".join(" " if unicodedata.category(c) == "Cc" else c for c in plain)
@@ -19,6 +25,8 @@ def normalise(text: str) -> str:
 
 def folded(text: str) -> str:
     """What makes two prompts the same: letters and digits of any script, without case; no punctuation."""
+    if text.isascii():
+        return " ".join(text.translate(ALNUM).split())
     kept = (c if unicodedata.category(c)[0] in "LMN" else " " for c in text.casefold())
     return " ".join("".join(kept).split())
 

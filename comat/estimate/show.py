@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from comat.corpora.coco import captions_by_file
+from comat.corpora.pictures.read import choose
 from comat.estimate.calls import measure
 from comat.estimate.cost import matmul_rate
 from comat.estimate.plan import Counts, disk, guard, iteration, memory, warmup_memory, work
@@ -26,9 +26,10 @@ iteration). Other models, batches and devices differ, by a factor of two or more
 
 def counts(params: Params, data: Path) -> Counts:
     """How many prompts and images there are, as far as their files are at hand."""
-    table, captions = data / "prompts/prompts.parquet", Path(params.image_latents.captions or "")
+    table, section = data / "prompts/prompts.parquet", params.image_latents
     splits = [row["split"] for row in read_table(table, PROMPTS)] if table.is_file() else None
-    images = len(captions_by_file(captions, params.seed).pairs) if captions.is_file() else None
+    there = section.images is not None and Path(section.images).exists()
+    images = len(choose(section, params.seed).pictures) if there else None
     if splits is None:
         return Counts(None, None, images)
     return Counts(splits.count("train"), splits.count("test"), images)

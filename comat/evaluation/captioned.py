@@ -1,4 +1,4 @@
-"""Images whose captions are true: renders of the shapes world, photos in COCO's layout, or samples of a model."""
+"""Images whose captions are true: renders of the shapes world, photos with captions, or samples of a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from comat.corpora.coco import Tally, captions_by_file, read_photos
+from comat.corpora.pictures.photos import Tally, read_photos
+from comat.corpora.pictures.read import pictures_in
 from comat.errors import UserError, say
 from comat.judges.renders import clean_renders
 from comat.randomness import python_random
@@ -35,9 +36,9 @@ def captioned_images(
 ) -> Iterator[Captioned]:
     """At most `count` images (0: all), drawn by seed.
 
-    Without `images` they are clean renders of the held-out prompts of the shapes world; with `captions` photos that
-    this COCO captions file lists, resized and cropped to `resolution` px; otherwise samples that the
-    folder's `index.parquet` lists, each with its prompt.
+    Without `images` they are clean renders of the held-out prompts of the shapes world; where the folder has an
+    `index.parquet` and there are no `captions` the samples that it lists, each with its prompt; otherwise photos in any
+    layout of docs/data.md, resized and cropped to `resolution` px.
 
     Raises:
         UserError: if a file is missing or not what it should be.
@@ -46,7 +47,7 @@ def captioned_images(
         raise UserError(f"{captions}: captions of which images? Give --images, their folder, or no --captions")
     if images is None:
         return _renders(prompts, count, seed, resolution)
-    if captions is None:
+    if captions is None and (images / "index.parquet").is_file():
         return _samples(images, count, seed)
     return _photos(images, captions, count, seed, resolution)
 
@@ -62,16 +63,13 @@ def _renders(prompts: Path, count: int, seed: int, resolution: int) -> Iterator[
         yield Captioned(row["id"], row["text"], _tensor(image))
 
 
-def _photos(images: Path, captions: Path, count: int, seed: int, resolution: int) -> Iterator[Captioned]:
-    if not images.is_dir():
-        raise UserError(f"{images}: no such folder; expected the images that {captions} lists")
-    pairs = _drawn(captions_by_file(captions, seed).pairs, count, seed)
+def _photos(images: Path, captions: Path | None, count: int, seed: int, resolution: int) -> Iterator[Captioned]:
+    pictures = _drawn(pictures_in(images, captions, seed).pictures, count, seed)
     tally = Tally()
-    for photo in tally.wanted(read_photos(images, pairs, resolution)):
-        assert photo.image is not None  # or it would not be among the wanted
-        yield Captioned(photo.name, photo.caption, photo.image)
+    for photo in tally.wanted(read_photos(pictures, resolution)):
+        yield Captioned(photo.name, photo.caption, photo.pixels)
     if tally.skipped:
-        say(f"{images}: left out {sum(tally.skipped.values())} of {len(pairs)} images: {dict(tally.skipped)}")
+        say(f"{images}: left out {tally.skipped.total()} of {len(pictures)} images: {dict(tally.skipped)}")
 
 
 def _samples(folder: Path, count: int, seed: int) -> Iterator[Captioned]:

@@ -6,8 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from comat.corpora.coco import choose
+from comat.corpora.pictures.photos import Tally, read_photos
+from comat.corpora.pictures.read import choose
+from comat.errors import say
 from comat.evaluation.judging import Judging
 from comat.judges.benchmark import Drawn, evaluator
 from comat.judges.frechet import Features, batches, frechet_distances
@@ -15,7 +18,7 @@ from comat.judges.inception import SIDE, Inception
 from comat.judges.oracle import in_world
 from comat.judges.renders import clean_renders
 from comat.params import CocoPrompts, FidParams, FrechetParams
-from comat.storage.images import read_rgb, read_square
+from comat.storage.images import read_rgb, read_square, to_bytes
 
 Found = tuple[dict[str, float], dict[str, str]]
 """Model → distance, and role → evaluator."""
@@ -49,12 +52,15 @@ def _to_clean_renders(own: FrechetParams, judging: Judging, images: Sequence[Dra
 
 def _to_photographs(own: FidParams, coco: CocoPrompts, judging: Judging, images: Sequence[Drawn]) -> Found:
     """FID: of one image of each caption to the photographs that the captions are of."""
-    batch = judging.section.batch_size
-    photographs = [Path(coco.images) / name for name, _ in choose(coco, judging.seed).pairs]
+    batch, tally = judging.section.batch_size, Tally()
+    photos = read_photos(choose(coco, judging.seed).pictures, SIDE, resample=Image.Resampling.BICUBIC)
+    photographs = (to_bytes(photo.pixels) for photo in tally.wanted(photos))
     sets = _by_model([image for image in images if image.source == "coco" and image.seed == 0])
     drawn = {model: batches(_squares([Path(i.path) for i in part]), batch) for model, part in sets.items()}
     inception = Inception(own.inception_model, own.inception_revision, own.inception_file)
-    found = frechet_distances(inception, batches(_squares(photographs), batch), drawn, judging.device)
+    found = frechet_distances(inception, batches(photographs, batch), drawn, judging.device)
+    if tally.skipped:
+        say(f"{coco.images}: FID leaves out {tally.skipped.total()} photographs: {dict(tally.skipped)}")
     return found, {"inception": evaluator(own.inception_model, own.inception_revision)}
 
 

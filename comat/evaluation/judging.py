@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from comat.params import BenchmarkFiles, EvaluateParams
+from comat.params import BenchmarkFiles, CaptionerParams, EvaluateParams
 
 
 @dataclass(frozen=True)
@@ -19,3 +19,5 @@ class Judging:
     device: torch.device
     seed: int  # of clean renders, of the choice among photographs and of intervals
     resolution: int  # px, of the clean renders: that of the images
+    captioner: CaptionerParams  # for `evaluate.captioner`
+    precision: str  # of the captioner

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from comat.evaluation.judging import Judging
-from comat.judges.benchmark import Benchmark
+from comat.judges.benchmark import Benchmark, evaluator
 from comat.judges.clip import Clip
 from comat.judges.detector import NounDetector
 from comat.judges.vqa import BlipVqa
 from comat.params import ClipScoreParams, GenEvalParams, T2ICompBenchParams, VqaParams
+from comat.running.device import DTYPES
 
 
 def benchmarks(judging: Judging) -> Iterator[Benchmark]:
@@ -45,6 +46,15 @@ def benchmarks(judging: Judging) -> Iterator[Benchmark]:
         from comat.judges.clip_score import ClipScore
 
         yield ClipScore(_clip(on.clip_score, device), batch)
+    if on.captioner:
+        from comat.captioners import load_captioner
+        from comat.evaluation.captioner import CaptionerScore
+
+        own = judging.captioner
+        model, revision = own.captioner_model, own.captioner_revision
+        dtype = DTYPES[judging.precision]
+        captioner = load_captioner(own.captioner, model, revision, own.caption_prefix, device, dtype)
+        yield CaptionerScore(captioner, evaluator(model, revision), batch, device)
 
 
 def _file(path: str | None) -> Path:

@@ -11,12 +11,13 @@ TITLES = {
     "dpg": "DPG-Bench",
     "geneval": "GenEval",
     "clip_score": "CLIPScore",
+    "captioner": "captioner's log p",
     "frechet": "Fréchet distance",
     "fid": "FID",
 }
 DISTANCES = ("frechet", "fid")
 """Lower is better, and no image has one of its own."""
-SCALES = {"clip_score": 1}
+SCALES = {"clip_score": 1, "captioner": 1}
 """Of what is shown; the other scores are shares, shown in per cent."""
 NAMES = {
     "color": "attribute binding",

@@ -1,11 +1,11 @@
-"""The prompts of published benchmarks, from the files that hold their questions or metadata, and captions of COCO."""
+"""The prompts of published benchmarks, from the files that hold their questions or metadata, and captions of images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from comat.corpora.coco import choose
+from comat.corpora.pictures.read import choose
 from comat.corpora.text import prompt_id
 from comat.params import BenchmarkFiles
 from comat.samples.formats import dpg, geneval, tifa
@@ -22,8 +22,8 @@ def benchmark_prompts(files: BenchmarkFiles, seed: int) -> list[dict]:
         path = getattr(files, source)
         for text, category in read(Path(path)) if path else ():
             rows |= _row(source, text, category)
-    for _, caption in choose(files.coco, seed).pairs if files.coco else ():
-        rows |= _row("coco", caption, "coco")
+    for picture in choose(files.coco, seed).pictures if files.coco else ():
+        rows |= _row("coco", picture.caption, "coco")
     return list(rows.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ T = TypeVar("T")
 
 
 def read_json(path: Path, kind: type[T], expected: str, remedy: str) -> T:
-    """The contents of a file, of the type `kind`; keys that a TypedDict does not name are left out.
+    """The contents of a file, of the type `kind`; a byte-order mark and keys that a TypedDict lacks do not count.
 
     Raises:
         UserError: if it is a folder, not JSON, or not of that type; says what was `expected`, where it differs, and
@@ -21,7 +22,7 @@ def read_json(path: Path, kind: type[T], expected: str, remedy: str) -> T:
         FileNotFoundError: if there is no such file.
     """
     try:
-        return TypeAdapter(kind).validate_json(path.read_bytes(), strict=True)
+        return TypeAdapter(kind).validate_json(path.read_bytes().removeprefix(codecs.BOM_UTF8), strict=True)
     except IsADirectoryError:
         raise UserError(f"{path}: a folder; expected {expected}; {remedy}") from None
     except ValidationError as error:

@@ -1,0 +1,189 @@
+"""A user's prompts and images into `data/own`, and the parameters that use them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+
+from comat.corpora.build import Corpus, build_corpus, check_held_out
+from comat.corpora.own.show import show_corpus
+from comat.corpora.own.sources import own_sources
+from comat.corpora.pictures.photos import Tally, read_photos
+from comat.corpora.pictures.read import Pictures, pictures_in
+from comat.params import Params, PromptSource, load
+from comat.running.stage import publish
+from comat.shapes.world.captions import parse_prompt
+from comat.storage.tables import atomic_path
+from comat.tokenizers import load_tokenizers
+
+OWN = Path("data/own")
+EMBEDDED = Path("data/shapes")
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a user gives: lists of prompts, and a folder or tar file of images, with its captions file if it has one."""
+
+    prompts: Sequence[Path]
+    images: Path | None
+    captions: Path | None
+
+
+def take_in(path: Path, given: Given, column: str | None, hold_out: float, console: Console | None = None) -> None:
+    """Look at everything, then copy it to `data/own` and write the parameters; what is there already is used in place.
+
+    Raises:
+        UserError: as the stages would; nothing is written then.
+    """
+    console = console or Console(highlight=False)
+    params = load(path)
+    sources = own_sources(given.prompts, column, hold_out)
+    section = params.prompts.model_copy(update={"sources": sources})
+    corpus = build_corpus(section, params.seed, load_tokenizers(params.base_model, params.base_revision))
+    check_held_out(corpus.report, params.samples.benchmarks)
+    show_corpus(corpus, console)
+    if given.images is not None:
+        found = pictures_in(given.images, given.captions, params.seed)
+        console.print(Text(_described(given.images, found, params.resolution)), soft_wrap=True)
+    targets = [target_of(source, OWN / "prompts") for source in given.prompts]
+    changes = _of_prompts(sources, targets) | _of_images(params, given) | _of_judges(params, corpus)
+    text, lines = _changed(path, changes)
+    with atomic_path(path) as part:
+        part.write_text(text, encoding="utf-8")
+        load(part)  # before anything is copied
+        for source, target in zip(given.prompts, targets, strict=True):
+            _copy(source, target)
+        for beside in (given.images, given.captions):
+            if beside is not None:
+                _copy(beside, target_of(beside, OWN / "images"))
+    for line in [*lines, *_notes(params, corpus), f"{path} is written; `dvc repro` runs it"]:
+        console.print(Text(line), soft_wrap=True)
+
+
+def target_of(source: Path, folder: Path) -> Path:
+    """Where a file or folder is to stand, relative to the project: where it is, or by its name in `folder`."""
+    full = source.resolve()
+    return full.relative_to(Path.cwd()) if full.is_relative_to(OWN.resolve()) else folder / full.name
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.resolve() == target.resolve():
+        return
+    if source.is_dir():
+        publish(source, target)
+        return
+    with atomic_path(target) as part:
+        shutil.copyfile(source, part)
+
+
+def _described(images: Path, found: Pictures, size: int) -> str:
+    """What an image folder holds, by the headers of its files."""
+    tally = Tally()
+    names = {one.name for one in found.pictures}
+    for _ in tally.wanted(read_photos(found.pictures, size, done=names)):
+        pass
+    counts = tally.report()
+    odd = ", ".join(f"{n} {what}" for kind in ("skipped", "converted") for what, n in counts[kind].items()) or "none"
+    return (
+        f"{images}: {found.layout}, {counts['stored']} images with a caption, {found.without} without; "
+        f"skipped or special: {odd}\n  {found.pictures[0].name}: {found.pictures[0].caption}"
+    )
+
+
+def _of_prompts(sources: Sequence[PromptSource], targets: Sequence[Path]) -> dict[str, object]:
+    entries = [
+        source.model_copy(update={"path": target.as_posix()}).model_dump(exclude_defaults=True)
+        for source, target in zip(sources, targets, strict=True)
+    ]
+    return {"corpora.fetch": [], "prompts.sources": entries}
+
+
+def _of_images(params: Params, given: Given) -> dict[str, object]:
+    """The user's images; without any, none where the preset's own are not there and nothing makes them."""
+    if given.images is not None:
+        captions = given.captions and target_of(given.captions, OWN / "images").as_posix()
+        images = target_of(given.images, OWN / "images").as_posix()
+        changes: dict[str, object] = {"image_latents.images": images, "image_latents.captions": captions}
+        return changes | ({"image_latents.split": None} if params.image_latents.split else {})
+    there = params.image_latents.images and Path(params.image_latents.images)
+    if not there or there.exists() or there.is_relative_to(EMBEDDED):
+        return {}
+    none: dict[str, object] = {"image_latents.images": None, "image_latents.captions": None, "image_batch": 0}
+    return none | ({"discriminator_input": "generated"} if params.discriminator_input == "real_world" else {})
+
+
+def _of_judges(params: Params, corpus: Corpus) -> dict[str, object]:
+    """Judges that have something to say of these prompts: those of other prompts would end `evaluate` with an error."""
+    changes: dict[str, object] = {"evaluate.t2i_compbench": None}  # its categories are those of its own files
+    on = params.evaluate
+    worldly = _worldly(corpus)
+    if not worldly:
+        changes |= {"evaluate.oracle": False, "evaluate.frechet": None}
+        if params.train.guard.metric == "oracle" and params.train.guard.every:
+            changes["train.guard.every"] = 0
+    if not ((on.oracle and worldly) or on.clip_score or on.tifa or on.dpg or on.geneval):
+        changes["evaluate.captioner"] = True
+    return changes
+
+
+def _worldly(corpus: Corpus) -> bool:
+    """Whether any held-out prompt is of the shapes world."""
+    for row in corpus.rows:
+        with contextlib.suppress(ValueError):
+            if row["split"] == "test" and parse_prompt(row["text"]):
+                return True
+    return False
+
+
+def _notes(params: Params, corpus: Corpus) -> list[str]:
+    notes = []
+    if Path(params.base_model).is_relative_to(EMBEDDED) and not _worldly(corpus):
+        notes.append(
+            "note: the embedded base draws coloured shapes and nothing else, and no held-out prompt is of them; for "
+            "pictures of the world take a preset of a real model first (`comat preset sd15`)"
+        )
+    return notes
+
+
+def _changed(path: Path, changes: dict[str, object]) -> tuple[str, list[str]]:
+    """The text of the parameter file with other values, comments kept; and a line for each value that is another."""
+    yaml = YAML()
+    yaml.width, yaml.preserve_quotes = 4096, True
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(type(None), lambda own, _: own.represent_scalar("tag:yaml.org,2002:null", "null"))
+    values = yaml.load(path.read_text(encoding="utf-8"))
+    lines = []
+    for key, new in changes.items():
+        *sections, last = key.split(".")
+        section = values
+        for name in sections:
+            section = section[name]
+        if section.get(last) != new:
+            lines.append(f"{key}: {_short(section.get(last))} → {_short(new)}")
+            section[last] = [_flow(entry) for entry in new] if isinstance(new, list) else new
+    text = io.StringIO()
+    yaml.dump(values, text)
+    return text.getvalue(), lines
+
+
+def _flow(entry: object) -> object:
+    """An entry of a list on one line, as the presets write them."""
+    if not isinstance(entry, dict):
+        return entry
+    found = CommentedMap(entry)
+    found.fa.set_flow_style()
+    return found
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"

@@ -1,0 +1,107 @@
+"""The pictures of a folder or of tar files, whatever says their captions; one caption each."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from comat.corpora.pictures.coco import coco_listing, is_karpathy, karpathy_listing
+from comat.corpora.pictures.folders import METADATA, side_listing, table_listing
+from comat.corpora.pictures.listed import Listed, Picture
+from comat.corpora.pictures.tars import tar_listing
+from comat.corpora.text import normalise
+from comat.errors import UserError
+from comat.params import CocoPrompts, ImageLatentsParams
+from comat.randomness import python_random
+from comat.storage.prompt_text import visible_files
+
+LAYOUTS = (
+    "expected a captions JSON of COCO or Karpathy, a metadata.jsonl or .csv, a text file beside each image, or tar "
+    "files (docs/data.md)"
+)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The images that have a caption, sorted by name, how many have none, and the layout that they were found in."""
+
+    pictures: list[Picture]
+    without: int
+    layout: str
+
+
+def choose(section: ImageLatentsParams | CocoPrompts, seed: int) -> Pictures:
+    """The images to take, drawn by seed and in random order; none where the parameters name no folder.
+
+    Raises:
+        UserError: as `pictures_in`.
+    """
+    if section.images is None:
+        return Pictures([], 0, "none")
+    found = pictures_in(Path(section.images), Path(section.captions) if section.captions else None, seed, section.split)
+    pictures = list(found.pictures)
+    python_random(seed, "images").shuffle(pictures)
+    return Pictures(pictures[: section.count or len(pictures)], found.without, found.layout)
+
+
+def pictures_in(images: Path, captions: Path | None, seed: int, split: str | None = None) -> Pictures:
+    """The images that have a caption; of several captions of an image one is drawn by seed.
+
+    Args:
+        images: a folder, or a tar file.
+        captions: a captions file of COCO's or Karpathy's form, or a table as `metadata.jsonl`; without one the captions
+            stand beside the images.
+        split: of Karpathy's file.
+
+    Raises:
+        UserError: if there is no such folder, the captions are wrong, or no image has any.
+    """
+    if not images.is_dir() and not (images.is_file() and captions is None):
+        raise UserError(f"{images}: no such folder; {LAYOUTS}")
+    layout, listed = _listed(images, captions, split)
+    found = []
+    for one in sorted(listed, key=lambda one: one.name):
+        own = [caption for text in one.captions if (caption := normalise(text))]
+        if own:
+            found.append(Picture(one.name, python_random(seed, "caption", one.name).choice(own), one.place))
+    if not found:
+        raise UserError(f"{captions or images}: none of {len(listed)} images has a caption; {LAYOUTS}")
+    return Pictures(found, len(listed) - len(found), layout)
+
+
+def _listed(images: Path, captions: Path | None, split: str | None) -> tuple[str, list[Listed]]:
+    """The layout and what it lists."""
+    if captions is not None and not captions.is_file():
+        raise UserError(
+            f"{captions}: no such file; expected COCO's captions_train2017.json, or another of docs/data.md"
+        )
+    karpathy = captions is not None and captions.suffix.lower() == ".json" and is_karpathy(captions)
+    if split is not None and not karpathy:
+        raise UserError(f"{captions or images}: split {split!r}: only captions files of Karpathy's form have one")
+    if captions is not None:
+        if karpathy:
+            return "Karpathy's JSON", karpathy_listing(images, captions, split)
+        if captions.suffix.lower() in (".jsonl", ".csv"):
+            return "a table", table_listing(images, [captions], beside=False)
+        return "COCO's JSON", coco_listing(images, captions)
+    if images.is_file():
+        return "webdataset", tar_listing(images, [images])
+    files = visible_files(images)
+    if tables := [file for file in files if file.name in METADATA]:
+        return "imagefolder", table_listing(images, tables, beside=True)
+    if tars := [file for file in files if file.suffix.lower() == ".tar"]:
+        return "webdataset", tar_listing(images, tars)
+    return "text files beside the images", side_listing(images, files)
+
+
+@contextlib.contextmanager
+def as_file(pictures: Pictures) -> Iterator[Path]:
+    """A temporary file that differs where names or captions do: for the fingerprint of a run that may go on."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pictures.json"
+        file.write_text(json.dumps([(one.name, one.caption) for one in pictures.pictures]), encoding="utf-8")
+        yield file
