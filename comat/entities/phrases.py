@@ -40,22 +40,36 @@ def _phrase(words: list[Word], place: int) -> tuple[Phrase, int]:
     phrase, at = Phrase(words[place]), place - 1
     while at >= 0:
         word = words[at]
-        if word.kind is Kind.ADJECTIVE or (word.kind is Kind.NOUN and _modifies(word, words[at + 1 : place + 1])):
+        if word.kind is Kind.ADJECTIVE or (word.kind is Kind.NOUN and _modifies(words, at, place)):
             phrase.attributes.insert(0, word)
         elif word.kind is Kind.NUMERAL:
             phrase.numerals.insert(0, word)
+            if at == 0 or words[at - 1].kind is not Kind.NUMERAL:
+                return phrase, at - 1  # "a peach and three limes"
         elif not _is_between(words, at):
             break
         at -= 1
     return phrase, at
 
 
-def _modifies(noun: Word, rest: list[Word]) -> bool:
-    """Whether the parser binds `noun` and the rest, either way, or the rest is a noun by correction only."""
+def _modifies(words: list[Word], at: int, place: int) -> bool:
+    """Whether the noun at `at` belongs to the one at `place`.
+
+    The parser binds them, either way; or the last can be nothing but a noun; or it would be a verb that does not agree
+    with the first ("a teddy bear", "three teddy bears").
+    """
+    noun, rest = words[at], words[at + 1 : place + 1]
     if rest[0].kind is Kind.LINK:
         return False
     modifies = noun.token.dep_ in _NOUN_MODIFIERS and rest[0].first.i <= noun.token.head.i <= rest[-1].token.i
-    return modifies or rest[0].token.head == noun.token or rest[-1].token.pos_ not in ("NOUN", "PROPN")
+    if modifies or rest[0].token.head == noun.token or rest[-1].token.pos_ not in ("NOUN", "PROPN"):
+        return True
+    last, is_singular = rest[-1].lower, noun.token.tag_ in ("NN", "NNP")
+    if not rest[-1].dictionary.is_other(last):
+        return True
+    counted = at > 0 and words[at - 1].kind is Kind.NUMERAL and words[at - 1].lower not in ("one", "1")
+    is_base_form = last in rest[-1].dictionary.nouns and not last.endswith(("s", "ed", "ing"))
+    return is_singular and (is_base_form or counted)
 
 
 def _is_between(words: list[Word], at: int) -> bool:

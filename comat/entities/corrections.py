@@ -1,0 +1,213 @@
+"""What small parsers get wrong in the language of prompts, mended by the neighbouring words and by what a word can be.
+
+They learn from news and web text. Of prompts they misread bare nouns ("a round pendant": an adjective; "hose on table": a
+verb), shapes and materials ("a triangular bookshelf": two nouns), lists and participles.
+"""
+
+from __future__ import annotations
+
+from spacy.tokens import Doc
+
+from comat.entities.lexicon import (
+    AFTER_THE_NOUN,
+    ATTRIBUTES,
+    COLOURS,
+    COLOURS_THAT_ARE_THINGS,
+    DETERMINERS,
+    ING_THINGS,
+    NEVER_THINGS,
+    QUANTIFIERS,
+    PREPOSITIONS,
+    SHAPED,
+    SIZES,
+)
+from comat.entities.words import Kind, Word, words_of
+
+_ARTICLES = {"a", "an"}
+_FRAGMENT_ENDS = {",", ";", ":", ".", "—", "–", "-", "|", "/", "!", "?", "(", "\n"}
+_LISTED = (Kind.ADJECTIVE, Kind.ADVERB, Kind.LINK)
+
+
+def corrected_words(doc: Doc) -> list[Word]:
+    """The words of a parsed prompt, corrected from the last to the first."""
+    words = words_of(doc)
+    for place in reversed(range(len(words))):
+        words[place].kind = _corrected(words, place)
+    return words
+
+
+def _corrected(words: list[Word], place: int) -> Kind:
+    word, ends = words[place], _ends_phrase(words, place)
+    before = words[place - 1] if place else None
+    if word.kind is Kind.OTHER and word.closes and word.token.pos_ != "AUX":
+        return Kind.OTHER
+    if not ends:
+        return Kind.ADJECTIVE if _is_attribute(words, place) else word.kind
+    if word.lower in COLOURS:
+        is_thing = word.lower in COLOURS_THAT_ARE_THINGS and (
+            word.token.pos_ in ("NOUN", "PROPN") or before is None or before.lower in _ARTICLES or before.kind is Kind.NUMERAL
+        )
+        return Kind.NOUN if is_thing and not _is_linked(words, place) else Kind.ADJECTIVE
+    if _is_before_link(words, place) and _is_listed_participle(words, place):
+        return Kind.ADJECTIVE
+    if word.kind is Kind.NOUN:
+        return Kind.OTHER if _is_participle(word, before) or _is_verb(words, place) else Kind.NOUN
+    return Kind.NOUN if _must_be_noun(words, place) else word.kind
+
+
+def _ends_phrase(words: list[Word], place: int) -> bool:
+    """Whether no word of the same noun phrase can follow."""
+    if place + 1 == len(words):
+        return True
+    following = words[place + 1]
+    return following.closes and following.kind is not Kind.NOUN
+
+
+def _is_attribute(words: list[Word], place: int) -> bool:
+    """Whether a word that another of its phrase follows is an attribute, whatever its tag."""
+    word, following = words[place], words[place + 1]
+    if following.kind not in (Kind.NOUN, Kind.ADJECTIVE):
+        return False
+    if word.lower in ATTRIBUTES or _opens_compound(words, place) or _is_listed_participle(words, place):
+        return True
+    if word.lower in SHAPED and place and words[place - 1].kind in (Kind.NOUN, Kind.ADJECTIVE):
+        return True
+    return following.lower in SHAPED and following.kind is Kind.ADJECTIVE and word.kind is Kind.NOUN  # "heart shaped"
+
+
+def _is_before_link(words: list[Word], place: int) -> bool:
+    """ "smiling and crying masks": what follows the link is an adjective of the same list."""
+    following = words[place + 2 : place + 3]
+    return bool(following) and words[place + 1].kind is Kind.LINK and following[0].kind is Kind.ADJECTIVE
+
+
+def _is_linked(words: list[Word], place: int) -> bool:
+    """ "an orange and black hydrant", not "an orange and a banana"."""
+    link, following = words[place + 1 : place + 2], words[place + 2 : place + 3]
+    return bool(link and following) and link[0].kind is Kind.LINK and following[0].kind is Kind.ADJECTIVE
+
+
+def _is_listed_participle(words: list[Word], place: int) -> bool:
+    """ "the gentle, rustling leaves", "an oval serving dish", "two sleeping cats": a participle before its noun."""
+    if words[place].token.tag_ not in ("VBG", "VBN", "VBD"):
+        return False
+    start = place
+    while start and (words[start - 1].kind in _LISTED or _may_be_listed(words[start - 1], words[start])):
+        start -= 1
+    opener = words[start - 1] if start else None
+    if start == place:
+        return opener is not None and (opener.lower in DETERMINERS or opener.kind is Kind.NUMERAL)
+    if words[start].kind is Kind.LINK:
+        return False
+    return opener is None or opener.token.pos_ in ("DET", "PRON", "ADP") or opener.kind is Kind.NUMERAL
+
+
+def _may_be_listed(word: Word, following: Word) -> bool:
+    """A material, or another participle before a link."""
+    return word.lower in ATTRIBUTES or (following.kind is Kind.LINK and word.token.tag_ in ("VBG", "VBN"))
+
+
+def _is_participle(word: Word, before: Word | None) -> bool:
+    """ "…, barking and squeaking", "a clock ticking": a word in -ing after a comma, "and" or a noun."""
+    if before is None or word.token.tag_ != "NN" or not word.lower.endswith("ing") or word.lower in ING_THINGS:
+        return False
+    return before.kind is Kind.NOUN or (before.kind is Kind.LINK and not any(word.first.lefts))
+
+
+def _is_verb(words: list[Word], place: int) -> bool:
+    """ "a spoon glints": no plural follows "a", unless the grammar is the prompt's own ("a leather shoes")."""
+    if words[place].token.tag_ != "NNS" or not _follows_article(words, place):
+        return False
+    before = words[place - 1]
+    return before.kind is Kind.NOUN and before.token.tag_ == "NN" and before.lower not in ATTRIBUTES
+
+
+def _follows_article(words: list[Word], place: int) -> bool:
+    """Whether nothing but adjectives and nouns, and at least one, stands between "a" and the word."""
+    start = _start_of_modifiers(words, place)
+    return 0 < start < place and words[start - 1].lower in _ARTICLES
+
+
+def _start_of_modifiers(words: list[Word], place: int) -> int:
+    while place and words[place - 1].kind in (Kind.NOUN, Kind.ADJECTIVE):
+        place -= 1
+    return place
+
+
+def _must_be_noun(words: list[Word], place: int) -> bool:
+    """Whether the last word of a phrase that has no other noun is one, though its tag is another.
+
+    "a pink cross", "a round pendant", "a soda can", "three saws", "hose on a table", "Boy in blue": verbs, adjectives,
+    interjections to small parsers.
+    """
+    word = words[place]
+    if word.lower in NEVER_THINGS | QUANTIFIERS | AFTER_THE_NOUN or not word.token.text.isalpha():
+        return False
+    start = _start_of_modifiers(words, place)
+    opener, modifiers = words[start - 1] if start else None, words[start:place]
+    if modifiers and modifiers[-1].lower in ATTRIBUTES:
+        return word.token.pos_ in ("ADJ", "VERB", "ADV", "AUX", "PRON", "INTJ")
+    if modifiers and _follows_article(words, place) and word.token.tag_ == "JJ":
+        return True
+    if not _may_be_noun(word) or _is_gapped(words, place):
+        return False
+    if not word.dictionary.is_other(word.lower) and word.dictionary.is_known(word.lower):
+        return True
+    opens = opener is not None and (opener.lower in DETERMINERS or opener.kind is Kind.NUMERAL)
+    if not modifiers:
+        return opens or _stands_alone(words, place)
+    if all(modifier.kind is Kind.ADJECTIVE for modifier in modifiers):
+        return opens or not _is_adjective(word)
+    ends_clause = place + 1 == len(words) or words[place + 1].first.pos_ in ("CCONJ", "PUNCT")
+    return _follows_article(words, place) and ends_clause and word.token.tag_ in ("MD", "VB", "VBP", "VBN", "VBD")
+
+
+def _may_be_noun(word: Word) -> bool:
+    if (word.token.tag_ in ("JJR", "JJS") and word.lower not in word.dictionary.nouns) or not word.dictionary.is_noun(word.lower):
+        return False
+    if word.lower.endswith("ing"):
+        return word.lower in ING_THINGS or not word.dictionary.is_verb(word.lower)
+    return word.token.tag_ not in ("VBN", "VBD") or word.lower in word.dictionary.nouns
+
+
+def _is_adjective(word: Word) -> bool:
+    return word.token.pos_ == "ADJ" and word.lower in word.dictionary.adjectives
+
+
+def _is_gapped(words: list[Word], place: int) -> bool:
+    """Whether the noun of an adjective stands after a link: "a tall and slim man", "a small and a large box"."""
+    word, following = words[place], words[place + 1 : place + 3]
+    if not _is_adjective(word) or len(following) < 2 or following[0].kind is not Kind.LINK:
+        return False
+    return word.lower in SIZES or following[1].kind is Kind.ADJECTIVE
+
+
+def _stands_alone(words: list[Word], place: int) -> bool:
+    """Whether the word is a whole fragment up to a preposition, comma, "and" or the end: "spoon next to bowl"."""
+    word = words[place]
+    if _opens_compound(words, place - 1):
+        return True
+    if place and words[place - 1].token.text not in _FRAGMENT_ENDS and words[place - 1].lower not in ("and", "or"):
+        return _follows_preposition(words, place)
+    following = words[place + 1] if place + 1 < len(words) else None
+    if following is not None and following.token.pos_ in ("DET", "PRON", "PART") and word.dictionary.is_other(word.lower):
+        return False  # "draw a cat"
+    if place == 0:
+        return word.lower not in SIZES
+    is_finite = word.token.tag_ in ("VBZ", "VBP", "VBD", "VB")
+    return not _is_adjective(word) and not (is_finite and word.dictionary.is_other(word.lower))
+
+
+def _opens_compound(words: list[Word], place: int) -> bool:
+    """ "stop sign": a verb in its base form that opens a prompt, and no article after it, is a noun."""
+    if place != 0 or words[0].token.tag_ not in ("VB", "VBP") or len(words) < 2:
+        return False
+    nouns = words[0].dictionary.nouns
+    return words[0].lower in nouns and words[1].lower in nouns and not words[1].closes
+
+
+def _follows_preposition(words: list[Word], place: int) -> bool:
+    """ "next to bowl", "behind tram"; not "ready to bowl"."""
+    before = words[place - 1]
+    is_relation = before.lower in PREPOSITIONS and (before.lower != "to" or (place > 1 and words[place - 2].closes))
+    return is_relation and not _is_adjective(words[place]) and words[place].token.pos_ in ("NOUN", "VERB", "PROPN", "ADJ")
