@@ -129,7 +129,7 @@ def _follows_article(words: list[Word], place: int) -> bool:
 
 
 def _start_of_modifiers(words: list[Word], place: int) -> int:
-    while place and words[place - 1].kind in (Kind.NOUN, Kind.ADJECTIVE):
+    while place and (words[place - 1].kind in (Kind.NOUN, Kind.ADJECTIVE) or words[place - 1].lower in ATTRIBUTES):
         place -= 1
     return place
 
@@ -156,7 +156,7 @@ def _must_be_noun(words: list[Word], place: int) -> bool:
     opens = opener is not None and (opener.lower in DETERMINERS or opener.kind is Kind.NUMERAL)
     if not modifiers:
         return opens or _stands_alone(words, place)
-    if all(modifier.kind is Kind.ADJECTIVE for modifier in modifiers):
+    if not any(modifier.kind is Kind.NOUN for modifier in modifiers):
         return opens or not _is_adjective(word)
     ends_clause = place + 1 == len(words) or words[place + 1].first.pos_ in ("CCONJ", "PUNCT")
     return _follows_article(words, place) and ends_clause and word.token.tag_ in ("MD", "VB", "VBP", "VBN", "VBD")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from comat.errors import UserError
 
 FILTER = Path(__file__).with_name("filtered_nouns.yaml")
 KEEP = "keep"
+_MEASURE = re.compile(r"[f/\d.]*\d(?:k|mm|px|p|hz|fps|mp|cm|m|d|s|x|st|nd|rd|th)?|[a-z]")
+"""What stands for a size of the picture, a lens or a rank ("8k", "35mm", "f/1.8"), and single letters."""
 
 
 def filtered_nouns(own: Path | None = None) -> dict[str, str | None]:
@@ -45,14 +48,22 @@ def _read(path: Path) -> dict[str, str | None]:
 
 def reasons(entities: Sequence[ParsedEntity], filtered: dict[str, str | None]) -> list[str | None]:
     """Why each entity of a prompt is dropped, or None. Equal nouns cannot be told apart by a mask (Sec. 6)."""
-    found = ["quoted text" if entity.quoted else _class(entity, filtered) for entity in entities]
+    found = [_reason(entity, filtered) for entity in entities]
     counts = Counter(entity.lemma for entity, reason in zip(entities, found, strict=True) if reason is None)
     return [
         reason or ("duplicate noun" if counts[e.lemma] > 1 else None) for e, reason in zip(entities, found, strict=True)
     ]
 
 
+def _reason(entity: ParsedEntity, filtered: dict[str, str | None]) -> str | None:
+    if entity.quoted:
+        return "quoted text"
+    return "negated" if entity.negated else _class(entity, filtered)
+
+
 def _class(entity: ParsedEntity, filtered: dict[str, str | None]) -> str | None:
+    """By attribute and lemma, else by the noun as written ("scales"), else by its lemma."""
+    noun = entity.noun.lower()
     phrases = (f"{attribute.lower()} {entity.lemma}" for attribute in entity.attributes)
-    key = next((phrase for phrase in phrases if phrase in filtered), entity.lemma)
-    return filtered.get(key)
+    key = next((phrase for phrase in (*phrases, noun) if phrase in filtered), entity.lemma)
+    return "abstract" if _MEASURE.fullmatch(noun) else filtered.get(key)

@@ -49,7 +49,7 @@ siding sling spring stocking string swing thing topping tubing wedding wing wiri
 """)
 """Nouns in -ing that are no participles, also without an article."""
 
-BUILT = _words("make build craft carve construct weave knit mold sculpt fashion forge cast")
+BUILT = _words("make build craft carve construct weave knit mold sculpt fashion forge cast compose consist form create cut build")
 """Verbs whose "of" or "from" names the material."""
 
 DETERMINERS = _words("a an the my your his her its our their some every each another no")
@@ -76,8 +76,8 @@ SUFFIXES = SHAPED | _words("like style free looking based type esque")
 
 NEVER_THINGS = PREPOSITIONS | _words("""
 and or but nor yet best most least
-i you he she it we they me him us them this that these those who which what there here is are was were be been am do does
-did has have had would shall should could must might not very too so as than then when while where how why if
+i you he she it we they me him us them this that these those who which what there here is are was were be been am do
+does did has have had would shall should could must might not very too so as than then when while where how why if
 """)
 
 NO_SINGULAR = _words("""
