@@ -15,16 +15,20 @@ from comat.entities.lexicon import (
     COLOURS_THAT_ARE_THINGS,
     DETERMINERS,
     ING_THINGS,
+    MATERIALS,
     NEVER_THINGS,
     QUANTIFIERS,
     PREPOSITIONS,
     SHAPED,
+    SHAPES,
+    SIDES,
     SIZES,
 )
 from comat.entities.words import Kind, Word, words_of
 
 _ARTICLES = {"a", "an"}
 _FRAGMENT_ENDS = {",", ";", ":", ".", "—", "–", "-", "|", "/", "!", "?", "(", "\n"}
+_ADJECTIVAL = ("ic", "ed", "ian", "ish", "ive", "al", "ous", "ful", "able", "less", "esque", "core")
 _LISTED = (Kind.ADJECTIVE, Kind.ADVERB, Kind.LINK)
 
 
@@ -39,8 +43,8 @@ def corrected_words(doc: Doc) -> list[Word]:
 def _corrected(words: list[Word], place: int) -> Kind:
     word, ends = words[place], _ends_phrase(words, place)
     before = words[place - 1] if place else None
-    if word.kind is Kind.OTHER and word.closes and word.token.pos_ != "AUX":
-        return Kind.OTHER
+    if word.kind in (Kind.OTHER, Kind.LINK) and word.closes and word.token.pos_ != "AUX":
+        return word.kind
     if not ends:
         return Kind.ADJECTIVE if _is_attribute(words, place) else word.kind
     if word.lower in COLOURS:
@@ -91,20 +95,26 @@ def _is_listed_participle(words: list[Word], place: int) -> bool:
     """ "the gentle, rustling leaves", "an oval serving dish", "two sleeping cats": a participle before its noun."""
     if words[place].token.tag_ not in ("VBG", "VBN", "VBD"):
         return False
+    if _ends_phrase(words, place) and words[place].lower in ING_THINGS:
+        return False  # "white frosting and colorful sprinkles"
     start = place
-    while start and (words[start - 1].kind in _LISTED or _may_be_listed(words[start - 1], words[start])):
+    while start and (words[start - 1].kind in _LISTED or _may_be_listed(words[start - 1], words[start], start == place)):
         start -= 1
-    opener = words[start - 1] if start else None
-    if start == place:
-        return opener is not None and (opener.lower in DETERMINERS or opener.kind is Kind.NUMERAL)
-    if words[start].kind is Kind.LINK:
+    opener, listed = words[start - 1] if start else None, words[start:place]
+    if not listed:
+        return opener is not None and (opener.lower in DETERMINERS - {"each", "her", "no"} or opener.kind is Kind.NUMERAL)
+    if listed[0].kind is Kind.LINK:
         return False
-    return opener is None or opener.token.pos_ in ("DET", "PRON", "ADP") or opener.kind is Kind.NUMERAL
+    if opener is None or opener.token.pos_ == "ADP":  # not "in black and white, amusing children"
+        return any(word.kind is Kind.ADJECTIVE and word.lower not in COLOURS for word in listed)
+    return opener.token.pos_ in ("DET", "PRON") or opener.kind is Kind.NUMERAL
 
 
-def _may_be_listed(word: Word, following: Word) -> bool:
-    """A material, or another participle before a link."""
-    return word.lower in ATTRIBUTES or (following.kind is Kind.LINK and word.token.tag_ in ("VBG", "VBN"))
+def _may_be_listed(word: Word, following: Word, is_last: bool) -> bool:
+    """A material, if it is not the thing itself ("a glass filled"), or another participle before a link."""
+    if word.lower in ATTRIBUTES:
+        return not (is_last and word.lower in MATERIALS and word.kind is Kind.NOUN)
+    return following.kind is Kind.LINK and word.token.tag_ in ("VBG", "VBN") and word.lower not in ING_THINGS
 
 
 def _is_participle(word: Word, before: Word | None) -> bool:
@@ -143,9 +153,11 @@ def _must_be_noun(words: list[Word], place: int) -> bool:
     word = words[place]
     if word.lower in NEVER_THINGS | QUANTIFIERS | AFTER_THE_NOUN or not word.token.text.isalpha():
         return False
+    if word.kind is Kind.NUMERAL or (place + 1 < len(words) and words[place + 1].lower in ("n't", "not")):
+        return False
     start = _start_of_modifiers(words, place)
     opener, modifiers = words[start - 1] if start else None, words[start:place]
-    if modifiers and modifiers[-1].lower in ATTRIBUTES:
+    if modifiers and _is_surely_attribute(modifiers[-1]):
         return word.token.pos_ in ("ADJ", "VERB", "ADV", "AUX", "PRON", "INTJ")
     if modifiers and _follows_article(words, place) and word.token.tag_ == "JJ":
         return True
@@ -162,11 +174,17 @@ def _must_be_noun(words: list[Word], place: int) -> bool:
     return _follows_article(words, place) and ends_clause and word.token.tag_ in ("MD", "VB", "VBP", "VBN", "VBD")
 
 
+def _is_surely_attribute(word: Word) -> bool:
+    """A colour or shape, or a material that is no thing here: "a glass sits" is not "a wooden saw"."""
+    return word.lower in COLOURS | SHAPES or (word.lower in ATTRIBUTES and word.kind is Kind.ADJECTIVE)
+
+
 def _may_be_noun(word: Word) -> bool:
     if (word.token.tag_ in ("JJR", "JJS") and word.lower not in word.dictionary.nouns) or not word.dictionary.is_noun(word.lower):
         return False
-    if word.lower.endswith("ing"):
-        return word.lower in ING_THINGS or not word.dictionary.is_verb(word.lower)
+    last = word.token.lower_
+    if last.endswith("ing"):
+        return last in ING_THINGS or (last in word.dictionary.nouns and not word.dictionary.is_verb(last))
     return word.token.tag_ not in ("VBN", "VBD") or word.lower in word.dictionary.nouns
 
 
@@ -179,7 +197,9 @@ def _is_gapped(words: list[Word], place: int) -> bool:
     word, following = words[place], words[place + 1 : place + 3]
     if not _is_adjective(word) or len(following) < 2 or following[0].kind is not Kind.LINK:
         return False
-    return word.lower in SIZES or following[1].kind is Kind.ADJECTIVE
+    opens = following[1].lower in DETERMINERS or following[1].kind is Kind.NUMERAL
+    is_comma = following[0].token.text == ","
+    return word.lower in SIZES or following[1].kind is Kind.ADJECTIVE or (is_comma and place > 0 and not opens)
 
 
 def _stands_alone(words: list[Word], place: int) -> bool:
@@ -190,12 +210,16 @@ def _stands_alone(words: list[Word], place: int) -> bool:
     if place and words[place - 1].token.text not in _FRAGMENT_ENDS and words[place - 1].lower not in ("and", "or"):
         return _follows_preposition(words, place)
     following = words[place + 1] if place + 1 < len(words) else None
-    if following is not None and following.token.pos_ in ("DET", "PRON", "PART") and word.dictionary.is_other(word.lower):
+    is_other = word.dictionary.is_other(word.lower)
+    if is_other and following is not None and following.token.pos_ in ("DET", "PRON", "PART", "AUX", "VERB"):
         return False  # "draw a cat"
     if place == 0:
         return word.lower not in SIZES
-    is_finite = word.token.tag_ in ("VBZ", "VBP", "VBD", "VB")
-    return not _is_adjective(word) and not (is_finite and word.dictionary.is_other(word.lower))
+    if word.token.pos_ in ("ADV", "ADP", "AUX") or _is_adjective(word):
+        return False
+    if not word.dictionary.is_known(word.lower) and word.lower.endswith(_ADJECTIVAL):
+        return False  # "hyperdetailed"
+    return not (is_other and word.token.tag_.startswith("VB"))
 
 
 def _opens_compound(words: list[Word], place: int) -> bool:
@@ -207,7 +231,11 @@ def _opens_compound(words: list[Word], place: int) -> bool:
 
 
 def _follows_preposition(words: list[Word], place: int) -> bool:
-    """ "next to bowl", "behind tram"; not "ready to bowl"."""
-    before = words[place - 1]
-    is_relation = before.lower in PREPOSITIONS and (before.lower != "to" or (place > 1 and words[place - 2].closes))
-    return is_relation and not _is_adjective(words[place]) and words[place].token.pos_ in ("NOUN", "VERB", "PROPN", "ADJ")
+    """ "next to bowl", "behind tram"; not "ready to bowl", "to relax in fills us"."""
+    word, before = words[place], words[place - 1]
+    if before.lower not in PREPOSITIONS or (before.lower == "to" and (place < 2 or words[place - 2].lower not in SIDES)):
+        return False
+    following = words[place + 1] if place + 1 < len(words) else None
+    if following is not None and following.token.pos_ in ("DET", "PRON", "AUX", "ADV"):
+        return False
+    return not _is_adjective(word) and word.token.pos_ in ("VERB", "ADJ")

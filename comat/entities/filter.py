@@ -58,7 +58,9 @@ def reasons(entities: Sequence[ParsedEntity], filtered: dict[str, str | None]) -
 def _reason(entity: ParsedEntity, filtered: dict[str, str | None]) -> str | None:
     if entity.quoted:
         return "quoted text"
-    return "negated" if entity.negated else _class(entity, filtered)
+    if entity.negated:
+        return "negated"
+    return _class(entity, filtered) or ("style" if entity.is_style else None)
 
 
 def _class(entity: ParsedEntity, filtered: dict[str, str | None]) -> str | None:

@@ -37,7 +37,7 @@ def _scope_after(words: list[Word], place: int) -> int | None:
         return place + 1
     if (word, following) in _OF_TWO:
         return place + 2
-    if word == "missing" and following in DETERMINERS:
+    if word == "missing" and following in DETERMINERS and place and words[place - 1].kind is Kind.NOUN:
         return place + 1
     if word not in _NOT or following in _NO_NEGATION:
         return None

@@ -18,6 +18,7 @@ from comat.entities.negation import negated
 from comat.entities.phrases import Phrase, noun_phrases
 from comat.entities.predicates import predicated
 from comat.entities.quotations import Quotation, without_quotations
+from comat.entities.styles import in_styles
 from comat.entities.words import Kind, Word
 from comat.errors import UserError
 from comat.storage.prompt_syntax import Plain, without_syntax
@@ -42,6 +43,8 @@ class ParsedEntity:
     """Text to be written, not a thing to be drawn: all words of a quotation."""
     negated: bool = False
     """Whether the prompt says that it is not there."""
+    is_style: bool = False
+    """Whether it names a manner, artist or medium, not a thing."""
     denied: tuple[str, ...] = ()
     """Attributes that the prompt says it does not have; none of `attributes`."""
 
@@ -133,7 +136,8 @@ def entities_of(doc: Doc) -> list[ParsedEntity]:
                 phrase.attributes.append(word)
                 used.add(token.i)
     denied = {words[place].token.i for place in negated(words)}
-    return [_entity(phrase, denied) for phrase in phrases if phrase.noun.token.i not in used]
+    styles = {words[place].token.i for place in in_styles(words)}
+    return [replace(_entity(phrase, denied), is_style=phrase.noun.token.i in styles) for phrase in phrases if phrase.noun.token.i not in used]
 
 
 def _is_noun_after_all(word: Word) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from comat.entities.lexicon import DETERMINERS, ING_THINGS
 from comat.entities.words import Kind, Word
 
 _NOUN_MODIFIERS = {"amod", "compound", "nmod", "npadvmod"}
@@ -65,11 +66,20 @@ def _modifies(words: list[Word], at: int, place: int) -> bool:
     if modifies or rest[0].token.head == noun.token or rest[-1].token.pos_ not in ("NOUN", "PROPN"):
         return True
     last, is_singular = rest[-1].lower, noun.token.tag_ in ("NN", "NNP")
+    if any(word.lower.endswith("ing") and word.lower not in ING_THINGS for word in (noun, *rest)):
+        return False  # "a skirt playing tennis"
     if not rest[-1].dictionary.is_other(last):
         return True
     counted = at > 0 and words[at - 1].kind is Kind.NUMERAL and words[at - 1].lower not in ("one", "1")
     is_base_form = last in rest[-1].dictionary.nouns and not last.endswith(("s", "ed", "ing"))
-    return is_singular and (is_base_form or counted)
+    return is_singular and ((is_base_form and not _is_second(words, at)) or counted)
+
+
+def _is_second(words: list[Word], at: int) -> bool:
+    """ "a fork and a glass plate clink": two of them agree with a verb in its base form."""
+    while at and (words[at - 1].kind in (Kind.NOUN, Kind.ADJECTIVE) or words[at - 1].lower in DETERMINERS):
+        at -= 1
+    return at > 0 and words[at - 1].lower == "and"
 
 
 def _is_between(words: list[Word], at: int) -> bool:

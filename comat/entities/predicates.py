@@ -15,10 +15,18 @@ def predicated(noun: Token) -> Iterator[Token]:
     for child in noun.rights:
         if child.dep_ in ("relcl", "acl"):
             yield from _of_verb(child)
-        elif child.dep_ == "amod" and child.pos_ == "ADJ":
+        elif child.dep_ == "amod" and child.pos_ == "ADJ" and not _is_apart(noun, child):
             yield from _with_conjuncts(child)
-    if noun.dep_ in ("nsubj", "nsubjpass"):
-        yield from _with_conjuncts(noun.head) if noun.head.pos_ == "ADJ" else _of_verb(noun.head)
+    if noun.dep_ in ("nsubj", "nsubjpass") and noun.head.pos_ != "ADJ":
+        yield from _of_verb(noun.head)
+    elif noun.dep_ in ("nsubj", "nsubjpass") and not _is_apart(noun, noun.head):
+        yield from _with_conjuncts(noun.head)
+
+
+def _is_apart(noun: Token, adjective: Token) -> bool:
+    """Whether a comma and another noun stand between: "a car, wet asphalt, cinematic"."""
+    between = noun.doc[noun.i + 1 : adjective.i]
+    return any(t.is_punct for t in between) and any(t.pos_ in ("NOUN", "PROPN") for t in between)
 
 
 def _of_verb(verb: Token) -> Iterator[Token]:

@@ -52,7 +52,8 @@ def without_quotations(plain: Plain) -> tuple[Plain, list[Quotation]]:
         inside = start + match[0].index(words)
         found.append(Quotation(words, plain.written(inside, inside + len(words))))
         modifies = _MODIFIED.match(plain.text, end) and not _SAYING.search(plain.text, 0, start)
-        stand_in = "" if modifies else _STAND_IN
+        glued = plain.text[end : end + 1].isalnum()
+        stand_in = "" if modifies else _STAND_IN + " " * glued
         pieces += [plain.text[at:start], stand_in]
         origin += [*plain.origin[at:start], *[plain.origin[start]] * len(stand_in)]
         at = end if stand_in else end + len(plain.text[end:]) - len(plain.text[end:].lstrip())

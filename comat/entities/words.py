@@ -55,6 +55,8 @@ class Word:
     def singular(self) -> str:
         """The noun that the segmenter is asked for: in lower case, in the singular if it has one; "girl" for "1girl"."""
         before, last = self.text[: self.token.idx - self.span[0]].lower(), _COUNTED.sub("", self.token.lower_)
+        if self.token.tag_ == "NNP":
+            return before + last  # "Mars"
         is_plural = self.token.tag_ in ("NNS", "NNPS") or self.token.pos_ not in ("NOUN", "PROPN")
         return before + self.dictionary.singular(last, is_plural)
 
@@ -68,7 +70,7 @@ def words_of(doc: Doc) -> list[Word]:
     words, first = [], 0
     for i, token in enumerate(doc):
         if not _goes_on(doc, i):
-            words.append(Word(doc[first], token, _kind(doc[first : i + 1]), doc[first].pos_ in _ENDS))
+            words.append(Word(doc[first], token, _kind(doc[first : i + 1]), _closes(doc[first])))
             first = i + 1
     for place, word in enumerate(words):
         if word.lower in PREPOSITIONS:
@@ -76,6 +78,12 @@ def words_of(doc: Doc) -> list[Word]:
         elif _is_relation(words, place):
             word.kind, word.closes = Kind.OTHER, True
     return words
+
+
+def _closes(token: Token) -> bool:
+    """By its tag, unless it is a pronoun to the tagger alone: "the white bookshelf"."""
+    is_pronoun = token.is_stop or token.lower_ not in dictionary_of(token.vocab).nouns
+    return token.pos_ in _ENDS and (token.pos_ != "PRON" or is_pronoun)
 
 
 def _goes_on(doc: Doc, i: int) -> bool:
@@ -97,6 +105,8 @@ def _kind(tokens: Span) -> Kind:
     token, lower = tokens[-1], tokens[-1].lower_
     if len(tokens) > 1 and any(part.pos_ == "ADP" for part in tokens):
         return Kind.ADVERB  # side-by-side
+    if _COUNTED.match(lower) and lower[-1:].isalpha():
+        return Kind.NOUN  # 1girl
     if token.like_num or token.pos_ == "NUM" or lower == "dozen":
         return Kind.NUMERAL
     if lower in QUANTIFIERS:
