@@ -12,7 +12,7 @@ from transformers import CLIPTokenizer
 from comat.corpora.contamination import Contamination, Match
 from comat.corpora.lists import read_csv, read_json, read_jsonl, read_parquet, read_txt
 from comat.corpora.readers import read_abc6k, read_hrs, read_t2i_compbench
-from comat.corpora.text import folded, normalise, prompt_id
+from comat.corpora.text import Spelling, folded, prompt_id
 from comat.errors import UserError
 from comat.params import PromptList, PromptSource, PromptsParams
 from comat.randomness import python_random
@@ -60,9 +60,10 @@ def build_corpus(params: PromptsParams, seed: int, tokenizers: Sequence[CLIPToke
         UserError: if a list is wrong, or no training prompt is left.
     """
     sources = {source.name: {"read": 0, "kept": 0, "dropped": Counter()} for source in params.sources}
-    found = [prompt for source in params.sources for prompt in _drawn(source, seed, sources[source.name])]
+    spelling = Spelling(params.syntax)
+    found = [prompt for source in params.sources for prompt in _drawn(source, seed, sources[source.name], spelling)]
     found.sort(key=lambda prompt: prompt.split != "test")
-    lists = _evaluation(params, found)
+    lists = _evaluation(params, found, Spelling(params.syntax))
     rows, dropped = _sift(found, Contamination(lists, params.near_duplicate))
     if not any(row["split"] == "train" for row in rows):
         raise UserError("no training prompt is left: see prompts.sources and prompts.decontaminate in params.yaml")
@@ -76,10 +77,11 @@ def build_corpus(params: PromptsParams, seed: int, tokenizers: Sequence[CLIPToke
     splits = Counter(row["split"] for row in rows)
     total = {"train": splits["train"], "test": splits["test"], "too_long": long.total()}
     evaluation = {name: {"prompts": len(texts), **_matches(dropped, name)} for name, texts in lists.items()}
-    return Corpus(rows, dropped, {"total": total, "sources": sources, "evaluation": evaluation})
+    report = {"total": total, "sources": sources, "evaluation": evaluation, "syntax": spelling.report()}
+    return Corpus(rows, dropped, report)
 
 
-def _drawn(source: PromptSource, seed: int, entry: dict) -> Iterator[_Found]:
+def _drawn(source: PromptSource, seed: int, entry: dict, spelling: Spelling) -> Iterator[_Found]:
     """The prompts of a source, or as many as the parameters draw by seed, in the order of the files."""
     prompts = list(READERS[source.format](source))
     entry["read"] = len(prompts)
@@ -88,10 +90,10 @@ def _drawn(source: PromptSource, seed: int, entry: dict) -> Iterator[_Found]:
         entry["dropped"]["not drawn"] = len(prompts) - source.sample
         prompts = [prompts[i] for i in sorted(picked)]
     for prompt in prompts:
-        yield _Found(source.name, prompt.category, prompt.split or source.split, normalise(prompt.text))
+        yield _Found(source.name, prompt.category, prompt.split or source.split, spelling(prompt.text))
 
 
-def _evaluation(params: PromptsParams, found: Iterable[_Found]) -> dict[str, list[str]]:
+def _evaluation(params: PromptsParams, found: Iterable[_Found], spelling: Spelling) -> dict[str, list[str]]:
     """Evaluation prompts by list: those that the sources hold out, and the lists that the parameters name."""
     lists: dict[str, list[str]] = {}
     if params.decontaminate:
@@ -99,7 +101,7 @@ def _evaluation(params: PromptsParams, found: Iterable[_Found]) -> dict[str, lis
             if prompt.split == "test":
                 lists.setdefault(prompt.source, []).append(prompt.text)
         for entry in params.evaluation:
-            lists[entry.name] = [normalise(prompt.text) for prompt in READERS[entry.format](entry)]
+            lists[entry.name] = [spelling(prompt.text) for prompt in READERS[entry.format](entry)]
     return lists
 
 

@@ -45,11 +45,16 @@ def _corrected(words: list[Word], place: int) -> Kind:
     before = words[place - 1] if place else None
     if word.kind in (Kind.OTHER, Kind.LINK) and word.closes and word.token.pos_ != "AUX":
         return word.kind
-    if not ends:
-        return Kind.ADJECTIVE if _is_attribute(words, place) else word.kind
+    if not ends and _is_attribute(words, place):
+        return Kind.ADJECTIVE
+    if not ends:  # "a mane moves gracefully"
+        return Kind.OTHER if words[place + 1].kind is Kind.ADVERB and _is_verb(words, place) else word.kind
     if word.lower in COLOURS:
         is_thing = word.lower in COLOURS_THAT_ARE_THINGS and (
-            word.token.pos_ in ("NOUN", "PROPN") or before is None or before.lower in _ARTICLES or before.kind is Kind.NUMERAL
+            word.token.pos_ in ("NOUN", "PROPN")
+            or before is None
+            or before.lower in _ARTICLES
+            or before.kind is Kind.NUMERAL
         )
         return Kind.NOUN if is_thing and not _is_linked(words, place) else Kind.ADJECTIVE
     if _is_before_link(words, place) and _is_listed_participle(words, place):
@@ -98,11 +103,15 @@ def _is_listed_participle(words: list[Word], place: int) -> bool:
     if _ends_phrase(words, place) and words[place].lower in ING_THINGS:
         return False  # "white frosting and colorful sprinkles"
     start = place
-    while start and (words[start - 1].kind in _LISTED or _may_be_listed(words[start - 1], words[start], start == place)):
+    while start and (
+        words[start - 1].kind in _LISTED or _may_be_listed(words[start - 1], words[start], start == place)
+    ):
         start -= 1
     opener, listed = words[start - 1] if start else None, words[start:place]
     if not listed:
-        return opener is not None and (opener.lower in DETERMINERS - {"each", "her", "no"} or opener.kind is Kind.NUMERAL)
+        return opener is not None and (
+            opener.lower in DETERMINERS - {"each", "her", "no"} or opener.kind is Kind.NUMERAL
+        )
     if listed[0].kind is Kind.LINK:
         return False
     if opener is None or opener.token.pos_ == "ADP":  # not "in black and white, amusing children"
@@ -180,7 +189,9 @@ def _is_surely_attribute(word: Word) -> bool:
 
 
 def _may_be_noun(word: Word) -> bool:
-    if (word.token.tag_ in ("JJR", "JJS") and word.lower not in word.dictionary.nouns) or not word.dictionary.is_noun(word.lower):
+    if (word.token.tag_ in ("JJR", "JJS") and word.lower not in word.dictionary.nouns) or not word.dictionary.is_noun(
+        word.lower
+    ):
         return False
     last = word.token.lower_
     if last.endswith("ing"):
@@ -233,7 +244,9 @@ def _opens_compound(words: list[Word], place: int) -> bool:
 def _follows_preposition(words: list[Word], place: int) -> bool:
     """ "next to bowl", "behind tram"; not "ready to bowl", "to relax in fills us"."""
     word, before = words[place], words[place - 1]
-    if before.lower not in PREPOSITIONS or (before.lower == "to" and (place < 2 or words[place - 2].lower not in SIDES)):
+    if before.lower not in PREPOSITIONS or (
+        before.lower == "to" and (place < 2 or words[place - 2].lower not in SIDES)
+    ):
         return False
     following = words[place + 1] if place + 1 < len(words) else None
     if following is not None and following.token.pos_ in ("DET", "PRON", "AUX", "ADV"):

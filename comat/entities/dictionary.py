@@ -14,7 +14,19 @@ from spacy.vocab import Vocab
 from comat.entities.lexicon import NO_SINGULAR, OTHER_SINGULARS
 
 _TABLES = ("lemma_index", "lemma_exc")
-_PLURALS = (("sses", "ss"), ("xes", "x"), ("ches", "ch"), ("shes", "sh"), ("s", ""), ("es", ""), ("ies", "y"), ("ves", "f"), ("ves", "fe"), ("zzes", "z"), ("men", "man"))
+_PLURALS = (
+    ("sses", "ss"),
+    ("xes", "x"),
+    ("ches", "ch"),
+    ("shes", "sh"),
+    ("s", ""),
+    ("es", ""),
+    ("ies", "y"),
+    ("ves", "f"),
+    ("ves", "fe"),
+    ("zzes", "z"),
+    ("men", "man"),
+)
 _VERBS = (("s", ""), ("es", ""), ("ies", "y"), ("ed", ""), ("ed", "e"), ("ied", "y"), ("ing", ""), ("ing", "e"))
 _HISSING = ("sses", "xes", "ches", "shes", "zzes")
 

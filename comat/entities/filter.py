@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -38,7 +38,7 @@ def _read(path: Path) -> dict[str, str | None]:
         raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); {expected}") from None
     if not isinstance(classes, dict):
         raise UserError(f"{path}: got {type(classes).__name__}; {expected}")
-    filtered = {}
+    filtered: dict[str, str | None] = {}
     for reason, nouns in classes.items():
         if not isinstance(nouns, list) or not all(isinstance(noun, str) for noun in nouns):
             raise UserError(f'{path}: {reason} is {nouns!r}; {expected}; quote words like "on" and "no"')
@@ -46,7 +46,7 @@ def _read(path: Path) -> dict[str, str | None]:
     return filtered
 
 
-def reasons(entities: Sequence[ParsedEntity], filtered: dict[str, str | None]) -> list[str | None]:
+def reasons(entities: Sequence[ParsedEntity], filtered: Mapping[str, str | None]) -> list[str | None]:
     """Why each entity of a prompt is dropped, or None. Equal nouns cannot be told apart by a mask (Sec. 6)."""
     found = [_reason(entity, filtered) for entity in entities]
     counts = Counter(entity.lemma for entity, reason in zip(entities, found, strict=True) if reason is None)
@@ -55,7 +55,7 @@ def reasons(entities: Sequence[ParsedEntity], filtered: dict[str, str | None]) -
     ]
 
 
-def _reason(entity: ParsedEntity, filtered: dict[str, str | None]) -> str | None:
+def _reason(entity: ParsedEntity, filtered: Mapping[str, str | None]) -> str | None:
     if entity.quoted:
         return "quoted text"
     if entity.negated:
@@ -63,7 +63,7 @@ def _reason(entity: ParsedEntity, filtered: dict[str, str | None]) -> str | None
     return _class(entity, filtered) or ("style" if entity.is_style else None)
 
 
-def _class(entity: ParsedEntity, filtered: dict[str, str | None]) -> str | None:
+def _class(entity: ParsedEntity, filtered: Mapping[str, str | None]) -> str | None:
     """By attribute and lemma, else by the noun as written ("scales"), else by its lemma."""
     noun = entity.noun.lower()
     phrases = (f"{attribute.lower()} {entity.lemma}" for attribute in entity.attributes)

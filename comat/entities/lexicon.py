@@ -45,11 +45,14 @@ ING_THINGS = _words("""
 awning bedding being building carving ceiling clothing covering crossing drawing dressing duckling dwelling earring
 engraving etching evening filling flooring fringing frosting hanging herring icing king landing lettering lighting
 lightning lining molding morning opening painting paneling plating pudding railing ring seedling serving sibling
-siding sling spring stocking string swing thing topping tubing wedding wing wiring writing
+siding sling spring casing trimming stuffing wrapping packaging padding paving planking scaffolding netting tiling
+cladding fencing roofing marking fitting offering binding stitching shelving housing coating rigging backing edging stocking string swing thing topping tubing wedding wing wiring writing
 """)
 """Nouns in -ing that are no participles, also without an article."""
 
-BUILT = _words("make build craft carve construct weave knit mold sculpt fashion forge cast compose consist form create cut build")
+BUILT = _words(
+    "make build craft carve construct weave knit mold sculpt fashion forge cast compose consist form create cut build"
+)
 """Verbs whose "of" or "from" names the material."""
 
 DETERMINERS = _words("a an the my your his her its our their some every each another no")

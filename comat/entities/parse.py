@@ -137,7 +137,11 @@ def entities_of(doc: Doc) -> list[ParsedEntity]:
                 used.add(token.i)
     denied = {words[place].token.i for place in negated(words)}
     styles = {words[place].token.i for place in in_styles(words)}
-    return [replace(_entity(phrase, denied), is_style=phrase.noun.token.i in styles) for phrase in phrases if phrase.noun.token.i not in used]
+    return [
+        replace(_entity(phrase, denied), is_style=phrase.noun.token.i in styles)
+        for phrase in phrases
+        if phrase.noun.token.i not in used
+    ]
 
 
 def _is_noun_after_all(word: Word) -> bool:

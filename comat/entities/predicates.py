@@ -48,7 +48,9 @@ def _materials(preposition: Token) -> Iterator[Token]:
 
 def _is_thing(material: Token) -> bool:
     """ "made of whales", "made of a log": what is counted is no material."""
-    if any(child.dep_ == "det" and child.lower_ in ("a", "an") or child.dep_ == "nummod" for child in material.children):
+    if any(
+        child.dep_ == "det" and child.lower_ in ("a", "an") or child.dep_ == "nummod" for child in material.children
+    ):
         return True
     dictionary = dictionary_of(material.vocab)
     return material.tag_ == "NNS" and dictionary.singular(material.lower_, True) != material.lower_
