@@ -19,9 +19,9 @@ _PLURALS = (
     ("xes", "x"),
     ("ches", "ch"),
     ("shes", "sh"),
+    ("ies", "y"),
     ("s", ""),
     ("es", ""),
-    ("ies", "y"),
     ("ves", "f"),
     ("ves", "fe"),
     ("zzes", "z"),
@@ -70,7 +70,7 @@ class Dictionary:
         known = self._known_singular(word)
         if known:
             return known
-        if word in self.nouns or not is_plural or len(word) < 4 or word.endswith(("ss", "us", "is", "ies")):
+        if word in self.nouns or not is_plural or len(word) < 3 or word.endswith(("ss", "us", "is", "ies")):
             return word
         return word[:-2] if word.endswith(_HISSING) else word.removesuffix("s")
 

@@ -50,6 +50,9 @@ cladding fencing roofing marking fitting offering binding stitching shelving hou
 """)
 """Nouns in -ing that are no participles, also without an article."""
 
+PERCEIVED = _words("watch see hear let make help feel spot observe have")
+"""Verbs that another in its base form follows: "watching a bird soar"."""
+
 BUILT = _words(
     "make build craft carve construct weave knit mold sculpt fashion forge cast compose consist form create cut build"
 )
@@ -80,7 +83,7 @@ SUFFIXES = SHAPED | _words("like style free looking based type esque")
 NEVER_THINGS = PREPOSITIONS | _words("""
 and or but nor yet best most least
 i you he she it we they me him us them this that these those who which what there here is are was were be been am do
-does did has have had would shall should could must might not very too so as than then when while where how why if
+does did has have had else would shall should could must might not very too so as than then when while where how why if
 """)
 
 NO_SINGULAR = _words("""
@@ -88,7 +91,11 @@ jeans pants trousers shorts leggings tights overalls pajamas pyjamas briefs boxe
 knickers panties scrubs glasses eyeglasses sunglasses spectacles goggles binoculars headphones earphones earbuds
 scissors shears tongs pliers tweezers clippers nippers forceps bellows clothes stairs suspenders chinos sweatpants
 dungarees bloomers pantyhose undies thongs data media dice news series species chess people police christmas canvas
-lens gas bus fries noodles groceries
+lens gas bus fries noodles groceries graffiti paparazzi confetti spaghetti
 """)
 """What has no singular that names the same thing, and singulars in -s."""
-OTHER_SINGULARS = {"axes": "axe", "lenses": "lens", "moustaches": "moustache"}
+OTHER_SINGULARS = {"axes": "axe", "lenses": "lens"} | {
+    f"{word}s": word
+    for word in _words("cookie collie pixie rookie hippie hoodie zombie birdie genie goalie magpie brownie moustache")
+}
+"""Where spelling alone leads to another word: "cooky", "lense"."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from comat.entities.lexicon import DETERMINERS, ING_THINGS
+from comat.entities.lexicon import DETERMINERS, ING_THINGS, PERCEIVED
 from comat.entities.words import Kind, Word
 
 _NOUN_MODIFIERS = {"amod", "compound", "nmod", "npadvmod"}
@@ -72,11 +72,13 @@ def _modifies(words: list[Word], at: int, place: int) -> bool:
         return True
     counted = at > 0 and words[at - 1].kind is Kind.NUMERAL and words[at - 1].lower not in ("one", "1")
     is_base_form = last in rest[-1].dictionary.nouns and not last.endswith(("s", "ed", "ing"))
-    return is_singular and ((is_base_form and not _is_second(words, at)) or counted)
+    return is_singular and ((is_base_form and not _may_have_base_form(words, at)) or counted)
 
 
-def _is_second(words: list[Word], at: int) -> bool:
-    """ "a fork and a glass plate clink": two of them agree with a verb in its base form."""
+def _may_have_base_form(words: list[Word], at: int) -> bool:
+    """ "a fork and a glass plate clink", "watching a bird soar": what agrees with a verb in its base form."""
+    if any(word.token.lemma_ in PERCEIVED for word in words[max(0, at - 5) : at]):
+        return True
     while at and (words[at - 1].kind in (Kind.NOUN, Kind.ADJECTIVE) or words[at - 1].lower in DETERMINERS):
         at -= 1
     return at > 0 and words[at - 1].lower == "and"

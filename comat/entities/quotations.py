@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from comat.storage.prompt_syntax import Plain
 
 _MARKS = (
-    r'(?<![\d"])"(?=[^\s"])[^"]+"|(?<!\S)"[^"]+"',  # 12" is a length
     "[“„‟][^“”„‟]+[”“‟]",
     "«[^«»]+»|»[^«»]+«",
     "‹[^‹›]+›|›[^‹›]+‹",
@@ -42,14 +42,15 @@ class Quotation:
 
 def without_quotations(plain: Plain) -> tuple[Plain, list[Quotation]]:
     """The prompt with a stand-in for each quotation, or nothing where it modifies a noun ('a red "Barn" sign')."""
+    spans = _spans(plain.text)
+    if not spans or not any(c.isalnum() for c in _outside(plain.text, spans)):  # the whole prompt is none
+        return plain, []
     pieces: list[str] = []
     origin: list[int] = []
     found, at = [], 0
-    for match in _QUOTATION.finditer(plain.text):
-        (start, end), words = match.span(), match[0].strip("\"'“”„‟«»‹›「」『』`‘’‚")
-        if not any(c.isalnum() for c in words):
-            continue
-        inside = start + match[0].index(words)
+    for start, end in spans:
+        words = plain.text[start:end].strip("\"'“”„‟«»‹›「」『』`‘’‚ ")
+        inside = plain.text.index(words, start)
         found.append(Quotation(words, plain.written(inside, inside + len(words))))
         modifies = _MODIFIED.match(plain.text, end) and not _SAYING.search(plain.text, 0, start)
         glued = plain.text[end : end + 1].isalnum()
@@ -57,7 +58,36 @@ def without_quotations(plain: Plain) -> tuple[Plain, list[Quotation]]:
         pieces += [plain.text[at:start], stand_in]
         origin += [*plain.origin[at:start], *[plain.origin[start]] * len(stand_in)]
         at = end if stand_in else end + len(plain.text[end:]) - len(plain.text[end:].lstrip())
-    if not found or not any(c.isalnum() for c in _QUOTATION.sub("", plain.text)):  # the whole prompt is none
-        return plain, []
     pieces.append(plain.text[at:])
     return Plain("".join(pieces), (*origin, *plain.origin[at:]), plain.removed), found
+
+
+def _spans(text: str) -> list[tuple[int, int]]:
+    """The outermost quotations with words in them, in the order of the text."""
+    found = sorted([*_straight(text), *(match.span() for match in _QUOTATION.finditer(text))])
+    outermost: list[tuple[int, int]] = []
+    for start, end in found:
+        if any(c.isalnum() for c in text[start:end]) and (not outermost or start >= outermost[-1][1]):
+            outermost.append((start, end))
+    return outermost
+
+
+def _straight(text: str) -> Iterator[tuple[int, int]]:
+    """Quotations in straight marks, with those inside them: "a "chair" and a table." is one."""
+    marks = [match.start() for match in re.finditer(r'(?<!\d)"|(?<=\d)"(?=[\s.,;!?]*$)', text)]  # 12" is a length
+    opened: list[int] = []
+    for at in marks:
+        opens = (at == 0 or text[at - 1] in " ([") and not text[at + 1 : at + 2].isspace() and at + 1 < len(text)
+        if not opened or opens:
+            opened.append(at)
+        else:
+            start = opened.pop()
+            if not opened:
+                yield start, at + 1
+    if len(opened) > 1 or (opened and len(marks) > 2):  # a mark too many: pairs in their order
+        yield from ((start, end + 1) for start, end in zip(marks[::2], marks[1::2], strict=False))
+
+
+def _outside(text: str, spans: list[tuple[int, int]]) -> str:
+    starts, ends = [end for _, end in spans], [start for start, _ in spans]
+    return "".join(text[a:b] for a, b in zip([0, *starts], [*ends, len(text)], strict=True))

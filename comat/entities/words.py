@@ -107,7 +107,8 @@ def _kind(tokens: Span) -> Kind:
         return Kind.ADVERB  # side-by-side
     if _COUNTED.match(lower) and lower[-1:].isalpha():
         return Kind.NOUN  # 1girl
-    if token.like_num or token.pos_ == "NUM" or lower == "dozen":
+    is_number = token.pos_ == "NUM" and not (token.is_alpha and lower in dictionary_of(token.vocab).nouns)
+    if token.like_num or is_number or lower == "dozen":
         return Kind.NUMERAL
     if lower in QUANTIFIERS:
         return Kind.OTHER
@@ -115,7 +116,7 @@ def _kind(tokens: Span) -> Kind:
         return Kind.ADJECTIVE  # heart-shaped
     if lower in COLOURS or token.pos_ == "ADJ" or _stands_before_noun(token):
         return Kind.ADJECTIVE
-    if token.pos_ in ("NOUN", "PROPN"):
+    if token.pos_ in ("NOUN", "PROPN", "NUM"):
         return Kind.NOUN if any(c.isalpha() for c in token.text) else Kind.OTHER
     if token.pos_ == "ADV":
         return Kind.ADVERB
