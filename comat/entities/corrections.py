@@ -23,6 +23,7 @@ from comat.entities.lexicon import (
     SHAPES,
     SIDES,
     SIZES,
+    TRANSITIVE,
 )
 from comat.entities.words import Kind, Word, words_of
 
@@ -57,7 +58,7 @@ def _corrected(words: list[Word], place: int) -> Kind:
             or before.kind is Kind.NUMERAL
         )
         return Kind.NOUN if is_thing and not _is_linked(words, place) else Kind.ADJECTIVE
-    if _is_before_link(words, place) and _is_listed_participle(words, place):
+    if _is_before_link(words, place) and (_is_listed_participle(words, place) or _is_of_materials(words, place)):
         return Kind.ADJECTIVE
     if word.kind is Kind.NOUN:
         return Kind.OTHER if _is_participle(word, before) or _is_verb(words, place) else Kind.NOUN
@@ -77,7 +78,12 @@ def _is_attribute(words: list[Word], place: int) -> bool:
     word, following = words[place], words[place + 1]
     if following.kind not in (Kind.NOUN, Kind.ADJECTIVE):
         return False
-    if word.lower in ATTRIBUTES or _opens_compound(words, place) or _is_listed_participle(words, place):
+    if (
+        word.lower in ATTRIBUTES
+        or _opens_compound(words, place)
+        or _opens_fragment(words, place)
+        or _is_listed_participle(words, place)
+    ):
         return True
     if word.lower in SHAPED and place and words[place - 1].kind in (Kind.NOUN, Kind.ADJECTIVE):
         return True
@@ -88,6 +94,11 @@ def _is_before_link(words: list[Word], place: int) -> bool:
     """ "smiling and crying masks": what follows the link is an adjective of the same list."""
     following = words[place + 2 : place + 3]
     return bool(following) and words[place + 1].kind is Kind.LINK and following[0].kind is Kind.ADJECTIVE
+
+
+def _is_of_materials(words: list[Word], place: int) -> bool:
+    """ "a brick and stone house"."""
+    return words[place].lower in MATERIALS and words[place + 1].lower == "and" and words[place + 2].lower in MATERIALS
 
 
 def _is_linked(words: list[Word], place: int) -> bool:
@@ -181,6 +192,8 @@ def _must_be_noun(words: list[Word], place: int) -> bool:
         return (opens and not _is_pronoun(words, start - 1)) or _stands_alone(words, place)
     if not any(modifier.kind is Kind.NOUN for modifier in modifiers):
         return opens or not _is_adjective(word)
+    if _is_short_fragment(words, place):
+        return True
     ends_clause = place + 1 == len(words) or words[place + 1].first.pos_ in ("CCONJ", "PUNCT")
     return _follows_article(words, place) and ends_clause and word.token.tag_ in ("MD", "VB", "VBP", "VBN", "VBD")
 
@@ -242,12 +255,30 @@ def _stands_alone(words: list[Word], place: int) -> bool:
     return not (is_other and word.token.tag_.startswith("VB"))
 
 
+def _starts_fragment(words: list[Word], place: int) -> bool:
+    return place == 0 or words[place - 1].token.text in _FRAGMENT_ENDS
+
+
 def _opens_compound(words: list[Word], place: int) -> bool:
-    """ "stop sign": a verb in its base form that opens a prompt, and no article after it, is a noun."""
-    if place != 0 or words[0].token.tag_ not in ("VB", "VBP") or len(words) < 2:
+    """ "stop sign", "dwarf blacksmith": a verb in its base form that opens a fragment is a noun, if no article follows."""
+    if place < 0 or place + 1 >= len(words) or not _starts_fragment(words, place):
         return False
-    nouns = words[0].dictionary.nouns
-    return words[0].lower in nouns and words[1].lower in nouns and not words[1].closes
+    word, following = words[place], words[place + 1]
+    nouns = word.dictionary.nouns
+    is_base = word.token.tag_ in ("VB", "VBP") or (word.lower in nouns and not word.dictionary.is_other(word.lower))
+    return is_base and word.lower in nouns and following.lower in nouns and not following.closes
+
+
+def _opens_fragment(words: list[Word], place: int) -> bool:
+    """ "braided beard", "glowing red eyes": a participle that opens a fragment and takes no object."""
+    tag, lower = words[place].token.tag_, words[place].lower
+    return _starts_fragment(words, place) and (tag in ("VBN", "VBD") or (tag == "VBG" and lower not in TRANSITIVE))
+
+
+def _is_short_fragment(words: list[Word], place: int) -> bool:
+    """ "…, dew drops, …": two words between commas."""
+    ends = place + 1 == len(words) or words[place + 1].token.text in _FRAGMENT_ENDS
+    return place > 1 and ends and words[place - 2].token.text in _FRAGMENT_ENDS
 
 
 def _follows_preposition(words: list[Word], place: int) -> bool:

@@ -15,7 +15,7 @@ from comat.errors import UserError
 
 FILTER = Path(__file__).with_name("filtered_nouns.yaml")
 KEEP = "keep"
-_MEASURE = re.compile(r"[f/\d.]*\d(?:k|mm|px|p|hz|fps|mp|cm|m|d|s|x|st|nd|rd|th)?|[a-z]")
+_MEASURE = re.compile(r"[f/\d.]*\d(?:k|mm|px|p|hz|fps|mp|cm|m|d|s|x|st|nd|rd|th|-bit)?|[a-z]")
 """What stands for a size of the picture, a lens or a rank ("8k", "35mm", "f/1.8"), and single letters."""
 
 

@@ -53,6 +53,15 @@ cladding fencing roofing marking fitting offering binding stitching shelving hou
 PERCEIVED = _words("watch see hear let make help feel spot observe have")
 """Verbs that another in its base form follows: "watching a bird soar"."""
 
+TRANSITIVE = _words("""
+wearing holding carrying riding eating drinking playing reading using making showing featuring depicting wielding
+containing having including displaying hugging kissing chasing catching throwing kicking pushing pulling driving
+watching facing crossing climbing cooking cutting painting writing drawing selling buying feeding petting fighting
+leading exploring overlooking showcasing creating casting reflecting smoking giving taking bringing building cleaning
+washing brushing touching grabbing licking biting chewing picking planting harvesting opening closing
+""")
+"""Participles that take an object also where they open a fragment: "wearing blue jeans", not "glowing red eyes"."""
+
 BUILT = _words(
     "make build craft carve construct weave knit mold sculpt fashion forge cast compose consist form create cut build"
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from comat.entities.lexicon import DETERMINERS, ING_THINGS, PERCEIVED
+from comat.entities.lexicon import DETERMINERS, ING_THINGS, PERCEIVED, PREPOSITIONS
 from comat.entities.words import Kind, Word
 
 _NOUN_MODIFIERS = {"amod", "compound", "nmod", "npadvmod"}
@@ -70,9 +70,18 @@ def _modifies(words: list[Word], at: int, place: int) -> bool:
         return False  # "a skirt playing tennis"
     if not rest[-1].dictionary.is_other(last):
         return True
+    if is_singular and rest[-1].token.tag_ == "NNS" and _follows_no_article(words, at):
+        return True
     counted = at > 0 and words[at - 1].kind is Kind.NUMERAL and words[at - 1].lower not in ("one", "1")
     is_base_form = last in rest[-1].dictionary.nouns and not last.endswith(("s", "ed", "ing"))
     return is_singular and ((is_base_form and not _may_have_base_form(words, at)) or counted)
+
+
+def _follows_no_article(words: list[Word], at: int) -> bool:
+    """ "of autumn leaves", "…, cat ears": behind a preposition or comma a noun with a verb would have an article."""
+    while at and words[at - 1].kind in (Kind.NOUN, Kind.ADJECTIVE):
+        at -= 1
+    return at > 0 and (words[at - 1].lower in PREPOSITIONS or words[at - 1].token.text == ",")
 
 
 def _may_have_base_form(words: list[Word], at: int) -> bool:
