@@ -60,6 +60,8 @@ def _corrected(words: list[Word], place: int) -> Kind:
         return Kind.NOUN if is_thing and not _is_linked(words, place) else Kind.ADJECTIVE
     if _is_before_link(words, place) and (_is_listed_participle(words, place) or _is_of_materials(words, place)):
         return Kind.ADJECTIVE
+    if word.kind is Kind.NOUN and _is_adjective_after_all(words, place):
+        return Kind.ADJECTIVE
     if word.kind is Kind.NOUN:
         return Kind.OTHER if _is_participle(word, before) or _is_verb(words, place) else Kind.NOUN
     return Kind.NOUN if _must_be_noun(words, place) else word.kind
@@ -145,13 +147,39 @@ def _is_participle(word: Word, before: Word | None) -> bool:
 
 
 def _is_verb(words: list[Word], place: int) -> bool:
-    """ "a spoon glints": no plural follows "a", unless the grammar is the prompt's own ("a leather shoes")."""
-    if words[place].token.tag_ != "NNS" or not _follows_article(words, place):
+    """ "a spoon glints": no plural follows "a", unless the grammar is the prompt's own ("a leather shoes").
+
+    Nor does an article follow a noun ("the mine showcases the rock"), or an adverb ("the food gleams slightly").
+    """
+    word, before = words[place], words[place - 1] if place else None
+    if before is None or before.lower in ATTRIBUTES or word.token.tag_ not in ("NNS", "NN"):
         return False
-    before = words[place - 1]
+    follows_noun = before.kind is Kind.NOUN or before.lower in before.dictionary.nouns
+    following = words[place + 1] if place + 1 < len(words) else None
+    is_followed = following is not None and (
+        following.lower in DETERMINERS - {"no", "every", "each", "another"}
+        or (following.kind is Kind.ADVERB and following.lower.endswith("ly"))
+    )
+    agrees = (word.token.tag_ == "NNS") != (before.token.tag_ in ("NNS", "NNPS"))
+    if before.kind is Kind.NOUN and is_followed and agrees and word.dictionary.is_verb(word.lower):
+        return True
+    if word.token.tag_ != "NNS" or not _follows_article(words, place) or not follows_noun:
+        return False
     is_noun = before.kind is Kind.NOUN and before.token.tag_ == "NN"
     is_only_noun = before.dictionary.is_known(before.lower) and not before.dictionary.is_other(before.lower)
-    return (is_noun or is_only_noun) and before.lower not in ATTRIBUTES
+    return is_noun or is_only_noun
+
+
+def _is_adjective_after_all(words: list[Word], place: int) -> bool:
+    """ "…, hyper detailed, …", "a plush, colorful rug": to the tagger a noun."""
+    word, start = words[place], _start_of_modifiers(words, place)
+    if word.lower not in word.dictionary.nouns and word.lower.endswith(_ADJECTIVAL) and start == place:
+        before = words[place - 1] if place else None
+        return before is None or before.kind is Kind.ADVERB or before.token.text in _FRAGMENT_ENDS
+    following = words[place + 1 : place + 3]
+    is_listed = len(following) == 2 and following[0].token.text == "," and following[1].kind is Kind.ADJECTIVE
+    opens = place > 0 and words[place - 1].lower in DETERMINERS
+    return is_listed and opens and word.lower in word.dictionary.adjectives
 
 
 def _follows_article(words: list[Word], place: int) -> bool:
@@ -175,7 +203,9 @@ def _must_be_noun(words: list[Word], place: int) -> bool:
     word = words[place]
     if word.lower in NEVER_THINGS | QUANTIFIERS | AFTER_THE_NOUN or not word.token.text.isalpha():
         return False
-    if word.kind is Kind.NUMERAL or (place + 1 < len(words) and words[place + 1].lower in ("n't", "not")):
+    following = words[place + 1] if place + 1 < len(words) else None
+    is_auxiliary = word.token.pos_ == "AUX" and following is not None and following.token.tag_ in ("VB", "RB")
+    if word.kind is Kind.NUMERAL or is_auxiliary:
         return False
     start = _start_of_modifiers(words, place)
     opener, modifiers = words[start - 1] if start else None, words[start:place]
@@ -252,6 +282,8 @@ def _stands_alone(words: list[Word], place: int) -> bool:
         return False
     if not word.dictionary.is_known(word.lower) and word.lower.endswith(_ADJECTIVAL):
         return False  # "hyperdetailed"
+    if words[place - 1].lower == "and" and word.token.tag_ == "VB":  # "white toilet and sink in a room"
+        return not any(other.token.pos_ in ("VERB", "AUX") for other in words[:place])
     return not (is_other and word.token.tag_.startswith("VB"))
 
 
@@ -261,7 +293,9 @@ def _starts_fragment(words: list[Word], place: int) -> bool:
 
 def _opens_compound(words: list[Word], place: int) -> bool:
     """ "stop sign", "dwarf blacksmith": a verb in its base form that opens a fragment is a noun, if no article follows."""
-    if place < 0 or place + 1 >= len(words) or not _starts_fragment(words, place):
+    if place < 0 or place + 1 >= len(words):
+        return False
+    if not _starts_fragment(words, place) and words[place - 1].lower not in ("and", "of", "with"):
         return False
     word, following = words[place], words[place + 1]
     nouns = word.dictionary.nouns
@@ -270,9 +304,20 @@ def _opens_compound(words: list[Word], place: int) -> bool:
 
 
 def _opens_fragment(words: list[Word], place: int) -> bool:
-    """ "braided beard", "glowing red eyes": a participle that opens a fragment and takes no object."""
-    tag, lower = words[place].token.tag_, words[place].lower
-    return _starts_fragment(words, place) and (tag in ("VBN", "VBD") or (tag == "VBG" and lower not in TRANSITIVE))
+    """ "braided beard", "pink hair and glowing eyes", "by matching wooden chairs": a participle without object."""
+    tag, word, before = words[place].token.tag_, words[place], words[place - 1] if place else None
+    if tag not in ("VBN", "VBD", "VBG") or word.lower in TRANSITIVE:
+        return False
+    if before is None or (before.token.text in _FRAGMENT_ENDS and (tag != "VBG" or not _has_finite_verb(words))):
+        return True
+    if before.lower == "and":
+        return words[place - 2].kind is Kind.NOUN and not _has_finite_verb(words)
+    return before.lower in ("by", "with") and words[place + 1].kind is Kind.ADJECTIVE
+
+
+def _has_finite_verb(words: list[Word]) -> bool:
+    """Whether the prompt is a sentence; otherwise it is a list or a phrase."""
+    return any(word.token.pos_ == "AUX" or word.token.tag_ in ("VBZ", "VBP", "VBD") for word in words)
 
 
 def _is_short_fragment(words: list[Word], place: int) -> bool:

@@ -76,9 +76,13 @@ beyond by during for from in into near of on onto to toward towards under undern
 """)
 """Words that a noun phrase never goes on past."""
 
-SIDES = {"left": "of", "right": "of", "north": "of", "south": "of", "east": "of", "west": "of", "ahead": "of",
-         "next": "to", "close": "to", "adjacent": "to", "opposite": "to"}  # fmt: skip
+SIDES: dict[str, tuple[str, ...]] = dict.fromkeys(("left", "right"), ("of", "to"))
+SIDES |= dict.fromkeys(("north", "south", "east", "west", "ahead"), ("of",))
+SIDES |= dict.fromkeys(("next", "close", "adjacent", "opposite"), ("to",))
 """First word → second word of prepositions that are two words."""
+
+INTENSIFIERS = _words("hyper ultra super extremely highly very extra mega uber insanely incredibly")
+"""Words that say how much of an adjective; never attributes or things."""
 
 SHAPED = _words("""
 shaped colored coloured sized themed styled patterned flavored flavoured scented covered filled coated lined framed

@@ -46,11 +46,22 @@ def _phrase(words: list[Word], place: int) -> tuple[Phrase, int]:
         elif word.kind is Kind.NUMERAL:
             phrase.numerals.insert(0, word)
             if at == 0 or words[at - 1].kind is not Kind.NUMERAL:
-                return phrase, at - 1  # "a peach and three limes"
+                return phrase, _take_before_numeral(words, at - 1, phrase)
         elif not _is_between(words, at):
             break
         at -= 1
     return phrase, at
+
+
+def _take_before_numeral(words: list[Word], at: int, phrase: Phrase) -> int:
+    """ "the old three chairs"; nothing of "a peach and three limes". Returns the place to go on from."""
+    start = at
+    while start >= 0 and words[start].kind is Kind.ADJECTIVE:
+        start -= 1
+    if start < 0 or words[start].lower not in DETERMINERS:
+        return at
+    phrase.attributes[:0] = words[start + 1 : at + 1]
+    return start
 
 
 def _modifies(words: list[Word], at: int, place: int) -> bool:
@@ -104,5 +115,5 @@ def _is_between(words: list[Word], at: int) -> bool:
     first = at
     while first and words[first - 1].kind in (Kind.ADJECTIVE, Kind.ADVERB, Kind.LINK):
         first -= 1
-    opens = first == 0 or words[first - 1].token.pos_ in _MAY_PRECEDE
+    opens = first == 0 or words[first - 1].token.pos_ in _MAY_PRECEDE or words[first - 1].lower in ("'s", "’s")
     return opens and any(word.kind is Kind.ADJECTIVE for word in words[first:at])

@@ -24,9 +24,14 @@ def predicated(noun: Token) -> Iterator[Token]:
 
 
 def _is_apart(noun: Token, adjective: Token) -> bool:
-    """Whether a comma and another noun stand between: "a car, wet asphalt, cinematic"."""
+    """Whether it describes something else: "a car, wet asphalt, cinematic", "foliage, detailed, warm", "…, ready to go"."""
     between = noun.doc[noun.i + 1 : adjective.i]
-    return any(t.is_punct for t in between) and any(t.pos_ in ("NOUN", "PROPN") for t in between)
+    if not any(t.is_punct for t in between):
+        return False
+    if adjective.lower_ == "ready" or any(t.pos_ in ("NOUN", "PROPN") for t in between):
+        return True
+    stands_alone = adjective.i + 1 == len(noun.doc) or adjective.nbor().is_punct
+    return stands_alone and not any(t.pos_ == "AUX" or t.tag_ in ("VBZ", "VBP", "VBD") for t in noun.doc)
 
 
 def _of_verb(verb: Token) -> Iterator[Token]:

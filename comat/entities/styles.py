@@ -37,28 +37,28 @@ def in_styles(words: list[Word]) -> set[int]:
 
 def _opens_names(words: list[Word], place: int) -> bool:
     """Whether "by" opens a fragment or follows a work, and a name follows: "a cabin by the lake" has none."""
-    after_work = place > 0 and words[place - 1].lower in _WORKS
-    opens = place == 0 or words[place - 1].token.is_punct or words[place - 1].lower == "and"
-    return (opens or after_work) and _is_name(words, place + 1, after_work)
-
-
-def _is_name(words: list[Word], start: int, after_work: bool = False) -> bool:
-    phrase = list(_phrase(words, start))
+    phrase = list(_phrase(words, place + 1))
     if not phrase or words[phrase[0]].lower in DETERMINERS:
         return False
-    last = words[phrase[-1]]
-    return after_work or last.token.pos_ == "PROPN" or not last.dictionary.is_known(last.lower)
+    after_work = place > 0 and words[place - 1].lower in _WORKS
+    opens = place == 0 or words[place - 1].token.is_punct or words[place - 1].lower == "and"
+    return after_work or _is_unknown(words, phrase) or (opens and words[phrase[-1]].token.pos_ == "PROPN")
+
+
+def _is_unknown(words: list[Word], phrase: list[int]) -> bool:
+    """Whether the dictionary does not know a word of the phrase, as it knows hardly any names."""
+    return any(not words[at].dictionary.is_known(words[at].lower) for at in phrase)
 
 
 def _names(words: list[Word], start: int) -> Iterator[int]:
-    """A name, and those that follow after "and" or a comma, if the dictionary does not know their last words."""
+    """A name, and those that follow after "and" or a comma."""
     phrase = list(_phrase(words, start))
     yield from phrase
     at = phrase[-1] + 1 if phrase else len(words)
     while at < len(words) and words[at].lower in ("and", ",", "&"):
         at += 1
     phrase = list(_phrase(words, at)) if at < len(words) else []
-    if phrase and not words[phrase[-1]].dictionary.is_known(words[phrase[-1]].lower):
+    if phrase and words[phrase[0]].lower not in DETERMINERS and _is_unknown(words, phrase):
         yield from _names(words, at)
 
 

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from spacy.tokens import Doc, Span, Token
 
 from comat.entities.dictionary import Dictionary, dictionary_of
-from comat.entities.lexicon import COLOURS, DETERMINERS, PREPOSITIONS, QUANTIFIERS, SIDES, SUFFIXES
+from comat.entities.lexicon import COLOURS, DETERMINERS, INTENSIFIERS, PREPOSITIONS, QUANTIFIERS, SIDES, SUFFIXES
 
 _HYPHENS = "-‐‑"
 _ENDS = {"ADP", "AUX", "CCONJ", "PUNCT", "SCONJ", "PART", "DET", "PRON"}
@@ -95,9 +95,9 @@ def _goes_on(doc: Doc, i: int) -> bool:
 
 def _is_relation(words: list[Word], place: int) -> bool:
     """ "left of", "next to": a preposition of two words; in "on the left of" left is a noun."""
-    needs = SIDES.get(words[place].lower)
-    follows = place + 1 < len(words) and words[place + 1].lower == needs
-    return follows and (needs == "to" or place == 0 or words[place - 1].lower not in DETERMINERS)
+    seconds = SIDES.get(words[place].lower, ())
+    follows = place + 1 < len(words) and words[place + 1].lower in seconds
+    return follows and ("of" not in seconds or place == 0 or words[place - 1].lower not in DETERMINERS)
 
 
 def _kind(tokens: Span) -> Kind:
@@ -112,6 +112,8 @@ def _kind(tokens: Span) -> Kind:
         return Kind.NUMERAL
     if lower in QUANTIFIERS:
         return Kind.OTHER
+    if lower in INTENSIFIERS:
+        return Kind.ADVERB
     if len(tokens) > 1 and (lower in SUFFIXES or token.tag_ in ("VBN", "VBD")):
         return Kind.ADJECTIVE  # heart-shaped
     if lower in COLOURS or token.pos_ == "ADJ" or _stands_before_noun(token):
@@ -119,8 +121,14 @@ def _kind(tokens: Span) -> Kind:
     if token.pos_ in ("NOUN", "PROPN", "NUM"):
         return Kind.NOUN if any(c.isalpha() for c in token.text) else Kind.OTHER
     if token.pos_ == "ADV":
-        return Kind.ADVERB
+        return Kind.ADJECTIVE if _is_adjective_in_ly(token) else Kind.ADVERB
     return Kind.LINK if token.text == "," or lower in ("and", "or", "yet", "but") else Kind.OTHER
+
+
+def _is_adjective_in_ly(token: Token) -> bool:
+    """ "a frilly skirt"."""
+    dictionary = dictionary_of(token.vocab)
+    return token.lower_.endswith("ly") and token.lower_ in dictionary.adjectives - dictionary.adverbs
 
 
 def _stands_before_noun(token: Token) -> bool:
