@@ -15,6 +15,7 @@ from comat.entities.lexicon import (
     COLOURS_THAT_ARE_THINGS,
     DETERMINERS,
     ING_THINGS,
+    INTENSIFIERS,
     MATERIALS,
     NEVER_THINGS,
     QUANTIFIERS,
@@ -80,6 +81,8 @@ def _is_attribute(words: list[Word], place: int) -> bool:
     word, following = words[place], words[place + 1]
     if following.kind not in (Kind.NOUN, Kind.ADJECTIVE):
         return False
+    if word.lower in INTENSIFIERS:
+        return following.kind is Kind.NOUN  # "ultra quality"
     if (
         word.lower in ATTRIBUTES
         or _opens_compound(words, place)
@@ -125,8 +128,8 @@ def _is_listed_participle(words: list[Word], place: int) -> bool:
         return opener is not None and (
             opener.lower in DETERMINERS - {"each", "her", "no"} or opener.kind is Kind.NUMERAL
         )
-    if listed[0].kind is Kind.LINK:
-        return False
+    if listed[0].kind is Kind.LINK:  # "a lady, dark, piercing eyes"
+        return len(listed) > 2 and listed[-2].kind is Kind.ADJECTIVE and words[place].lower not in TRANSITIVE
     if opener is None or opener.token.pos_ == "ADP":  # not "in black and white, amusing children"
         return any(word.kind is Kind.ADJECTIVE and word.lower not in COLOURS for word in listed)
     return opener.token.pos_ in ("DET", "PRON") or opener.kind is Kind.NUMERAL
@@ -161,13 +164,16 @@ def _is_verb(words: list[Word], place: int) -> bool:
         or (following.kind is Kind.ADVERB and following.lower.endswith("ly"))
     )
     agrees = (word.token.tag_ == "NNS") != (before.token.tag_ in ("NNS", "NNPS"))
-    if before.kind is Kind.NOUN and is_followed and agrees and word.dictionary.is_verb(word.lower):
+    start = _start_of_modifiers(words, place)
+    is_counted = start > 0 and words[start - 1].kind is Kind.NUMERAL  # "three lettuce leaves gently float"
+    if before.kind is Kind.NOUN and is_followed and agrees and not is_counted and word.dictionary.is_verb(word.lower):
         return True
     if word.token.tag_ != "NNS" or not _follows_article(words, place) or not follows_noun:
         return False
     is_noun = before.kind is Kind.NOUN and before.token.tag_ == "NN"
     is_only_noun = before.dictionary.is_known(before.lower) and not before.dictionary.is_other(before.lower)
-    return is_noun or is_only_noun
+    is_bare = place > 1 and words[place - 2].lower in _ARTICLES and before.lower not in SIZES
+    return is_noun or is_only_noun or is_bare
 
 
 def _is_adjective_after_all(words: list[Word], place: int) -> bool:
@@ -225,7 +231,8 @@ def _must_be_noun(words: list[Word], place: int) -> bool:
     if _is_short_fragment(words, place):
         return True
     ends_clause = place + 1 == len(words) or words[place + 1].first.pos_ in ("CCONJ", "PUNCT")
-    return _follows_article(words, place) and ends_clause and word.token.tag_ in ("MD", "VB", "VBP", "VBN", "VBD")
+    is_verb = word.token.tag_ in ("MD", "VB", "VBP", "VBN", "VBD") or word.lower in ING_THINGS
+    return _follows_article(words, place) and ends_clause and is_verb
 
 
 def _is_pronoun(words: list[Word], at: int) -> bool:
@@ -311,7 +318,7 @@ def _opens_fragment(words: list[Word], place: int) -> bool:
     if before is None or (before.token.text in _FRAGMENT_ENDS and (tag != "VBG" or not _has_finite_verb(words))):
         return True
     if before.lower == "and":
-        return words[place - 2].kind is Kind.NOUN and not _has_finite_verb(words)
+        return words[place - 2].kind is Kind.NOUN and (tag == "VBN" or not _has_finite_verb(words))
     return before.lower in ("by", "with") and words[place + 1].kind is Kind.ADJECTIVE
 
 

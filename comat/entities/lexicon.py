@@ -81,6 +81,8 @@ SIDES |= dict.fromkeys(("north", "south", "east", "west", "ahead"), ("of",))
 SIDES |= dict.fromkeys(("next", "close", "adjacent", "opposite"), ("to",))
 """First word → second word of prepositions that are two words."""
 
+UNITS = _words("k mm cm px mp hz fps p d")
+
 INTENSIFIERS = _words("hyper ultra super extremely highly very extra mega uber insanely incredibly")
 """Words that say how much of an adjective; never attributes or things."""
 

@@ -115,5 +115,7 @@ def _is_between(words: list[Word], at: int) -> bool:
     first = at
     while first and words[first - 1].kind in (Kind.ADJECTIVE, Kind.ADVERB, Kind.LINK):
         first -= 1
+    if words[first].kind is Kind.LINK:
+        return False  # "4k, realistic, wallpaper"
     opens = first == 0 or words[first - 1].token.pos_ in _MAY_PRECEDE or words[first - 1].lower in ("'s", "’s")
     return opens and any(word.kind is Kind.ADJECTIVE for word in words[first:at])

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from spacy.tokens import Doc, Span, Token
 
 from comat.entities.dictionary import Dictionary, dictionary_of
-from comat.entities.lexicon import COLOURS, DETERMINERS, INTENSIFIERS, PREPOSITIONS, QUANTIFIERS, SIDES, SUFFIXES
+from comat.entities.lexicon import COLOURS, DETERMINERS, INTENSIFIERS, PREPOSITIONS, QUANTIFIERS, SIDES, SUFFIXES, UNITS
 
 _HYPHENS = "-‐‑"
 _ENDS = {"ADP", "AUX", "CCONJ", "PUNCT", "SCONJ", "PART", "DET", "PRON"}
@@ -87,9 +87,11 @@ def _closes(token: Token) -> bool:
 
 
 def _goes_on(doc: Doc, i: int) -> bool:
-    """Whether a hyphen binds token `i` to the next."""
+    """Whether a hyphen binds token `i` to the next, or a number is written together with its unit ("4K")."""
     if i + 1 == len(doc) or doc[i].whitespace_:
         return False
+    if doc[i].is_digit and doc[i + 1].lower_ in UNITS:
+        return True
     return doc[i + 1].text in _HYPHENS or (doc[i].text in _HYPHENS and i > 0 and not doc[i - 1].whitespace_)
 
 
@@ -105,6 +107,8 @@ def _kind(tokens: Span) -> Kind:
     token, lower = tokens[-1], tokens[-1].lower_
     if len(tokens) > 1 and any(part.pos_ == "ADP" for part in tokens):
         return Kind.ADVERB  # side-by-side
+    if len(tokens) > 1 and lower in UNITS:
+        return Kind.NOUN
     if _COUNTED.match(lower) and lower[-1:].isalpha():
         return Kind.NOUN  # 1girl
     is_number = token.pos_ == "NUM" and not (token.is_alpha and lower in dictionary_of(token.vocab).nouns)
