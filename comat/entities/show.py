@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
@@ -58,7 +58,8 @@ def show_all_entities(params: Params, prompts: Sequence[str], console: Console |
         if counts:
             console.print(f"{name}: " + ", ".join(f"{key} {count}" for key, count in counts.items()), soft_wrap=True)
     table = Table("kept most", "", "dropped most", "", "reason", box=None, pad_edge=False)
-    for kept, dropped in zip_longest(report["most_kept"], report["most_dropped"], fillvalue={}):
+    rows: Iterable[tuple[dict, dict]] = zip_longest(report["most_kept"], report["most_dropped"], fillvalue={})
+    for kept, dropped in rows:
         cells = [Text(str(row.get(key, ""))) for row, key in ((kept, "noun"), (kept, "count"))]
         table.add_row(*cells, *(Text(str(dropped.get(key, ""))) for key in ("noun", "count", "reason")))
     console.print(table)

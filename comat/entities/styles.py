@@ -11,9 +11,9 @@ _MANNERS = {"style", "manner", "spirit", "fashion", "aesthetic", "aesthetics", "
 _WORKS = {"art", "artwork", "painting", "paintings", "illustration", "photo", "photograph", "photography", "drawing",
           "sketch", "print", "poster", "portrait", "render", "concept", "work", "works", "style", "painted", "drawn",
           "illustrated", "designed", "directed", "photographed", "inspired", "influenced", "rendered"}  # fmt: skip
-_SITES = {("trending", "on"), ("featured", "on"), ("shot", "on"), ("shot", "with"), ("rendered", "in"), ("rendered", "with"),
-          ("made", "in"), ("oil", "on"), ("acrylic", "on"), ("ink", "on"), ("pencil", "on"), ("charcoal", "on"),
-          ("watercolor", "on"), ("watercolour", "on"), ("gouache", "on"), ("pastel", "on"), ("tempera", "on")}  # fmt: skip
+_MEDIA = ("oil", "acrylic", "ink", "pencil", "charcoal", "watercolor", "watercolour", "gouache", "pastel", "tempera")
+_SITES = {("trending", "on"), ("featured", "on"), ("shot", "on"), ("shot", "with"), ("rendered", "in"),
+          ("rendered", "with"), ("made", "in"), *((medium, "on") for medium in _MEDIA)}  # fmt: skip
 _IN_NAME = (Kind.NOUN, Kind.ADJECTIVE, Kind.NUMERAL)
 
 

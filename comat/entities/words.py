@@ -53,7 +53,7 @@ class Word:
 
     @property
     def singular(self) -> str:
-        """The noun that the segmenter is asked for: in lower case, in the singular if it has one; "girl" for "1girl"."""
+        """What the segmenter is asked for: the noun in lower case, in the singular if there is one; "girl" of "1girl"."""
         before, last = self.text[: self.token.idx - self.span[0]].lower(), _COUNTED.sub("", self.token.lower_)
         if self.token.tag_ == "NNP":
             return before + last  # "Mars"
@@ -112,7 +112,7 @@ def _kind(tokens: Span) -> Kind:
     if _COUNTED.match(lower) and lower[-1:].isalpha():
         return Kind.NOUN  # 1girl
     is_number = token.pos_ == "NUM" and not (token.is_alpha and lower in dictionary_of(token.vocab).nouns)
-    if token.like_num or is_number or lower == "dozen":
+    if token.like_num or (is_number and any(c.isalnum() for c in lower)) or lower == "dozen":
         return Kind.NUMERAL
     if lower in QUANTIFIERS:
         return Kind.OTHER

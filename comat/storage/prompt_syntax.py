@@ -40,10 +40,8 @@ _CHANGED = (
     ("emphasis", re.compile(r"\((?P<kept>\([^()]*\))\)|\[(?P<also>\[[^\[\]]*\])\]|\{(?P<too>\{[^{}]*\})\}")),
     ("emphasis", re.compile(r"[\[{](?P<kept>[^\[\]{}()]*)[\]}]")),
     # A whole part between commas, or one word before another; other parentheses are ordinary English.
-    (
-        "emphasis",
-        re.compile(r"(?:(?<=[,;.] )|(?<=[,;])|^)\((?P<kept>[^()]+)\)(?=\s*(?:[,;.]|$))|\((?P<also>\w+)\)(?= \w)"),
-    ),
+    ("emphasis", re.compile(r"(?:(?<=[,;.] )|(?<=[,;])|^)\((?P<kept>[^()]+)\)(?=\s*(?:[,;.]|$))")),
+    ("emphasis", re.compile(r"(?:(?<=\ba )|(?<=\ban )|(?<=\bthe ))\((?P<kept>\w+)\)(?= \w)")),
     ("wildcard", re.compile(r"__(?P<kept>[\w/-]+?)__")),
     ("command", re.compile(r"\s*\bBREAK\b(?P<comma>)")),
     ("parts", re.compile(r"\s*::(?:-?[\d.]+)?(?P<comma>)(?=\s|$|\w)")),
@@ -86,7 +84,7 @@ def without_syntax(text: str) -> Plain:
 
 
 def substitute(plain: Plain, pattern: re.Pattern[str], kind: str) -> Plain:
-    """Leave of each match the group that took part, or a comma where it is named `comma`; count it unless `kind` is ""."""
+    """Leave of each match the group that took part, or a comma where it is named `comma`; count it under `kind`."""
     pieces, origin, at, removed = [], [], 0, Counter(plain.removed)
     for match in pattern.finditer(plain.text):
         start, end = match.span(match.lastgroup) if match.lastgroup else (match.end(), match.end())
