@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -49,7 +49,7 @@ class PromptSource(PromptList):
     sample: CountOrNone = 0  # prompts to draw by seed; 0 takes all
 
     @model_validator(mode="after")
-    def _sensible(self) -> PromptSource:
+    def _sensible(self) -> Self:
         if self.format == "t2i_compbench" and self.split != "train":
             raise ValueError(f"source {self.name}: the files of t2i_compbench say their split themselves; remove split")
         if self.format in ("t2i_compbench", "hrs", "abc6k", "txt") and self.column != "prompt":
@@ -65,7 +65,7 @@ class PromptsParams(Section):
     near_duplicate: Annotated[float, Field(gt=0, le=1)]  # Jaccard similarity of word 3-grams; 1 drops equal ones only
 
     @model_validator(mode="after")
-    def _distinct(self) -> PromptsParams:
+    def _distinct(self) -> Self:
         names = [entry.name for entry in (*self.sources, *self.evaluation)]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
@@ -106,7 +106,7 @@ class ImageLatentsParams(Section):
     shard_size: Count  # latents per file; 1024 of 512 px are 64 MB
 
     @model_validator(mode="after")
-    def _both(self) -> ImageLatentsParams:
+    def _both(self) -> Self:
         if (self.images is None) != (self.captions is None):
             raise ValueError(
                 f"images is {self.images!r} and captions {self.captions!r}: expected both, or null for both"
@@ -128,7 +128,7 @@ class GuardParams(Section):
     patience: CountOrNone  # looks in a row without a higher score after which training ends; 0: never
 
     @model_validator(mode="after")
-    def _models(self) -> GuardParams:
+    def _models(self) -> Self:
         needed = {"feature_model": True, "clip_model": self.metric == "clip_score"}
         missing = next((name for name, used in needed.items() if used and getattr(self, name) is None), None)
         if self.every and missing:
@@ -220,7 +220,7 @@ class EvaluateParams(Section):
     grid_pairs: Count  # base/tuned pairs in each picture
 
     @model_validator(mode="after")
-    def _something(self) -> EvaluateParams:
+    def _something(self) -> Self:
         benchmarks = (self.oracle, self.t2i_compbench, self.tifa, self.dpg, self.geneval, self.clip_score)
         if not any(benchmarks):
             raise ValueError("no benchmark is on: expected at least one of oracle, t2i_compbench … clip_score")
@@ -246,37 +246,68 @@ class GroundedSamParams(Section):
     files: GroundedSamFiles | None  # for segmenter grounded_sam
 
 
-class Params(Section):
-    """Everything that `params.yaml` holds."""
-
+class Seeded(Section):
     seed: CountOrNone
+
+
+class Computing(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
     precision: Literal["fp32", "bf16", "fp16"]  # arithmetic of the frozen models; LoRA weights stay in float32
     compile: bool  # sampling through torch.compile
 
+
+class BaseModelParams(Computing):
     base_model: Name  # diffusers layout
     base_revision: str | None
     vae: str | None  # hub id or folder of another autoencoder
     vae_revision: str | None
-    captioner: Literal["blip", "git", "llava"]
-    captioner_model: Name
-    captioner_revision: str | None
-    caption_prefix: str  # put before the prompt and masked out of the loss
-    segmenter: Literal["clipseg", "grounded_sam", "grounded_sam_hf"]
-    segmenter_model: Name  # of Grounded-SAM: Grounding DINO
-    segmenter_revision: str | None
-    segmenter_threshold: Probability  # from which a pixel belongs to the noun
-    grounded_sam: GroundedSamParams | None  # for segmenters grounded_sam and grounded_sam_hf
-    discriminator: Literal["unet", "dino"]
-    discriminator_model: Name
-    discriminator_revision: str | None
-    discriminator_input: Literal["generated", "real_world"]  # what it is to call real: reference or image latents
 
+
+class SamplingParams(Seeded):
     resolution: Annotated[int, Field(ge=8, multiple_of=8)]  # px, training
     native_resolution: Annotated[int, Field(ge=8, multiple_of=8)]  # px, of the base model
     scheduler: Literal["ddpm", "ddim", "euler"]
     sampling_steps: Annotated[int, Field(ge=1, le=1000)]  # T, of 1000 training timesteps
     guidance_scale: Annotated[float, Field(ge=1)]
+
+
+class DrawingParams(SamplingParams, BaseModelParams):
+    """What the base model draws by."""
+
+
+class CaptionerParams(Section):
+    captioner: Literal["blip", "git", "llava"]
+    captioner_model: Name
+    captioner_revision: str | None
+    caption_prefix: str  # put before the prompt and masked out of the loss
+
+
+class SegmenterParams(Section):
+    segmenter: Literal["clipseg", "grounded_sam", "grounded_sam_hf"]
+    segmenter_model: Name  # of Grounded-SAM: Grounding DINO
+    segmenter_revision: str | None
+    segmenter_threshold: Probability  # from which a pixel belongs to the noun
+    grounded_sam: GroundedSamParams | None  # for segmenters grounded_sam and grounded_sam_hf
+
+    @model_validator(mode="after")
+    def _has_its_section(self) -> Self:
+        if self.segmenter != "clipseg" and self.grounded_sam is None:
+            raise ValueError(f"grounded_sam is null: expected its section, since segmenter is {self.segmenter}")
+        if self.segmenter == "grounded_sam" and self.grounded_sam and self.grounded_sam.files is None:
+            raise ValueError("grounded_sam.files is null: expected its section, since segmenter is grounded_sam")
+        return self
+
+
+class DiscriminatorParams(Section):
+    discriminator: Literal["unet", "dino"]
+    discriminator_model: Name
+    discriminator_revision: str | None
+    discriminator_input: Literal["generated", "real_world"]  # what it is to call real: reference or image latents
+
+
+class StepParams(SamplingParams):
+    """What an iteration computes, Algorithm 1 and Eq. 6."""
+
     grad_steps: Count  # K of the T steps
     attribute_steps: CountOrNone  # r of the K steps
 
@@ -290,6 +321,32 @@ class Params(Section):
     mixed_latent_t1: Annotated[int, Field(ge=0, le=999)]  # training timesteps
     mixed_latent_t2: Annotated[int, Field(ge=0, le=999)]
 
+    global_batch: Count  # prompts per iteration, over all processes
+    image_batch: CountOrNone  # real images per iteration (mixed latents), over all processes
+
+    @model_validator(mode="after")
+    def _counts_fit(self) -> Self:
+        if self.grad_steps > self.sampling_steps:
+            raise ValueError(
+                f"grad_steps is {self.grad_steps}: expected at most sampling_steps ({self.sampling_steps})"
+            )
+        if self.attribute_steps > self.grad_steps:
+            raise ValueError(
+                f"attribute_steps is {self.attribute_steps}: expected at most grad_steps ({self.grad_steps})"
+            )
+        if self.mixed_latent_t1 > self.mixed_latent_t2:
+            raise ValueError(
+                f"mixed_latent_t1 is {self.mixed_latent_t1}: expected at most mixed_latent_t2 ({self.mixed_latent_t2})"
+            )
+        return self
+
+    @property
+    def attribute_concentration(self) -> bool:
+        """Whether Eq. 4 and 5 have any weight."""
+        return self.attribute_steps > 0 and (self.alpha > 0 or self.beta > 0)
+
+
+class OptimizationParams(Section):
     lora_rank: Count
     learning_rate: Positive
     adam_beta1: Moment
@@ -301,8 +358,13 @@ class Params(Section):
     discriminator_adam_beta2: Moment
     discriminator_max_grad_norm: Positive
     train_steps: CountOrNone
-    global_batch: Count  # prompts per iteration, over all processes
-    image_batch: CountOrNone  # real images per iteration (mixed latents), over all processes
+
+
+class Params(OptimizationParams, StepParams, DiscriminatorParams, SegmenterParams, CaptionerParams, DrawingParams):
+    """Everything that `params.yaml` holds: the flat keys, and a section for each stage.
+
+    A function takes the class of the flat keys or the section that it needs; only what runs a stage takes all.
+    """
 
     corpora: CorporaParams
     prompts: PromptsParams
@@ -316,23 +378,7 @@ class Params(Section):
     evaluate: EvaluateParams
 
     @model_validator(mode="after")
-    def _consistent(self) -> Params:
-        if self.grad_steps > self.sampling_steps:
-            raise ValueError(
-                f"grad_steps is {self.grad_steps}: expected at most sampling_steps ({self.sampling_steps})"
-            )
-        if self.attribute_steps > self.grad_steps:
-            raise ValueError(
-                f"attribute_steps is {self.attribute_steps}: expected at most grad_steps ({self.grad_steps})"
-            )
-        if self.mixed_latent_t1 > self.mixed_latent_t2:
-            raise ValueError(
-                f"mixed_latent_t1 is {self.mixed_latent_t1}: expected at most mixed_latent_t2 ({self.mixed_latent_t2})"
-            )
-        if self.segmenter != "clipseg" and self.grounded_sam is None:
-            raise ValueError(f"grounded_sam is null: expected its section, since segmenter is {self.segmenter}")
-        if self.segmenter == "grounded_sam" and self.grounded_sam.files is None:
-            raise ValueError("grounded_sam.files is null: expected its section, since segmenter is grounded_sam")
+    def _consistent(self) -> Self:
         if self.image_latents.images is None:
             if self.image_batch:
                 raise ValueError(f"image_batch is {self.image_batch}: expected 0 where image_latents.images is null")
@@ -342,11 +388,6 @@ class Params(Section):
             if getattr(self.evaluate, name) and not getattr(self.samples.benchmarks, file):
                 raise ValueError(f"samples.benchmarks.{file} is null, but evaluate.{name} needs it: give both or none")
         return self
-
-    @property
-    def attribute_concentration(self) -> bool:
-        """Whether Eq. 4 and 5 have any weight."""
-        return self.attribute_steps > 0 and (self.alpha > 0 or self.beta > 0)
 
 
 def load(path: str | Path = "params.yaml") -> Params:
