@@ -31,6 +31,7 @@ from comat.entities.words import Kind, Word, words_of
 _ARTICLES = {"a", "an"}
 _FRAGMENT_ENDS = {",", ";", ":", ".", "—", "–", "-", "|", "/", "!", "?", "(", "\n"}
 _ADJECTIVAL = ("ic", "ed", "ian", "ish", "ive", "al", "ous", "ful", "able", "less", "esque", "core")
+_NO_THINGS = NEVER_THINGS | QUANTIFIERS | AFTER_THE_NOUN
 _LISTED = (Kind.ADJECTIVE, Kind.ADVERB, Kind.LINK)
 
 
@@ -216,7 +217,7 @@ def _must_be_noun(words: list[Word], place: int) -> bool:
     interjections to small parsers.
     """
     word = words[place]
-    if word.lower in NEVER_THINGS | QUANTIFIERS | AFTER_THE_NOUN or not word.token.text.isalpha():
+    if word.lower in _NO_THINGS or not word.token.text.isalpha():
         return False
     following = words[place + 1] if place + 1 < len(words) else None
     is_auxiliary = word.token.pos_ == "AUX" and following is not None and following.token.tag_ in ("VB", "RB")

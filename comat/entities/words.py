@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cached_property
 
 from spacy.tokens import Doc, Span, Token
 
@@ -43,17 +44,17 @@ class Word:
         """Character offsets in the prompt."""
         return self.first.idx, self.token.idx + len(self.token)
 
-    @property
+    @cached_property
     def text(self) -> str:
-        return self.token.text if self.first is self.token else self.token.doc[self.first.i : self.token.i + 1].text
+        return self.token.text if self.first.i == self.token.i else self.token.doc[self.first.i : self.token.i + 1].text
 
-    @property
+    @cached_property
     def lower(self) -> str:
         return self.text.lower()
 
     @property
     def singular(self) -> str:
-        """What the segmenter is asked for: the noun in lower case, in the singular if there is one; "girl" of "1girl"."""
+        """What the segmenter is asked for: the noun in lower case, singular if there is one; "girl" of "1girl"."""
         before, last = self.text[: self.token.idx - self.span[0]].lower(), _COUNTED.sub("", self.token.lower_)
         if self.token.tag_ == "NNP":
             return before + last  # "Mars"
@@ -132,7 +133,11 @@ def _kind(tokens: Span) -> Kind:
 def _is_adjective_in_ly(token: Token) -> bool:
     """ "a frilly skirt"."""
     dictionary = dictionary_of(token.vocab)
-    return token.lower_.endswith("ly") and token.lower_ in dictionary.adjectives - dictionary.adverbs
+    return (
+        token.lower_.endswith("ly")
+        and token.lower_ in dictionary.adjectives
+        and (token.lower_ not in dictionary.adverbs)
+    )
 
 
 def _stands_before_noun(token: Token) -> bool:
