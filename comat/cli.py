@@ -205,11 +205,18 @@ def attention(
 @app.command()
 @main_guard
 def entities(prompt: str, params: Path = PARAMS) -> None:
-    """Print how PROMPT is parsed: entities, attributes, tokens, what is filtered and why."""
-    from comat.entities.show import show_entities
+    """Print how PROMPT is parsed: entities, attributes, tokens, what is filtered and why.
+
+    Of a file of prompts: how many, the most frequent nouns kept and dropped, and the prompts without entities.
+    """
+    from comat.corpora.texts import texts_in
+    from comat.entities.show import show_all_entities, show_entities
     from comat.params import load
 
-    show_entities(load(params), prompt)
+    if len(prompt) < 1000 and Path(prompt).is_file():
+        show_all_entities(load(params), texts_in(Path(prompt)))
+    else:
+        show_entities(load(params), prompt)
 
 
 @app.command()

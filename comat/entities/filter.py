@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from comat.entities.parse import ParsedEntity
@@ -12,6 +13,8 @@ from comat.storage.yaml_files import read_bounded, shown
 
 FILTER = Path(__file__).with_name("filtered_nouns.yaml")
 KEEP = "keep"
+_MEASURE = re.compile(r"[f/\d.]*\d(?:k|mm|px|p|hz|fps|mp|cm|m|d|s|x|st|nd|rd|th|-bit)?|[a-z]")
+"""What stands for a size of the picture, a lens or a rank ("8k", "35mm", "f/1.8"), and single letters."""
 
 
 def filtered_nouns(own: Path | None = None) -> dict[str, str | None]:
@@ -35,7 +38,7 @@ def _read(path: Path) -> dict[str, str | None]:
         raise UserError(f"{error}; {expected}") from None
     if not isinstance(classes, dict):
         raise UserError(f"{path}: got {type(classes).__name__}; {expected}")
-    filtered = {}
+    filtered: dict[str, str | None] = {}
     for reason, nouns in classes.items():
         if not isinstance(nouns, list) or not all(isinstance(noun, str) for noun in nouns):
             came = f"{clean(reason, 60)} is {shown(nouns)}"
@@ -44,16 +47,26 @@ def _read(path: Path) -> dict[str, str | None]:
     return filtered
 
 
-def reasons(entities: Sequence[ParsedEntity], filtered: dict[str, str | None]) -> list[str | None]:
+def reasons(entities: Sequence[ParsedEntity], filtered: Mapping[str, str | None]) -> list[str | None]:
     """Why each entity of a prompt is dropped, or None. Equal nouns cannot be told apart by a mask (Sec. 6)."""
-    found = ["quoted text" if entity.quoted else _class(entity, filtered) for entity in entities]
+    found = [_reason(entity, filtered) for entity in entities]
     counts = Counter(entity.lemma for entity, reason in zip(entities, found, strict=True) if reason is None)
     return [
         reason or ("duplicate noun" if counts[e.lemma] > 1 else None) for e, reason in zip(entities, found, strict=True)
     ]
 
 
-def _class(entity: ParsedEntity, filtered: dict[str, str | None]) -> str | None:
+def _reason(entity: ParsedEntity, filtered: Mapping[str, str | None]) -> str | None:
+    if entity.quoted:
+        return "quoted text"
+    if entity.negated:
+        return "negated"
+    return _class(entity, filtered) or ("style" if entity.is_style else None)
+
+
+def _class(entity: ParsedEntity, filtered: Mapping[str, str | None]) -> str | None:
+    """By attribute and lemma, else by the noun as written ("scales"), else by its lemma."""
+    noun = entity.noun.lower()
     phrases = (f"{attribute.lower()} {entity.lemma}" for attribute in entity.attributes)
-    key = next((phrase for phrase in phrases if phrase in filtered), entity.lemma)
-    return filtered.get(key)
+    key = next((phrase for phrase in (*phrases, noun) if phrase in filtered), entity.lemma)
+    return "abstract" if _MEASURE.fullmatch(noun) else filtered.get(key)

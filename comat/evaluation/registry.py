@@ -50,10 +50,9 @@ def benchmarks(judging: Judging) -> Iterator[Benchmark]:
         from comat.captioners import load_captioner
         from comat.evaluation.captioner import CaptionerScore
 
-        own = judging.captioner
-        model, revision = own.captioner_model, own.captioner_revision
-        dtype = DTYPES[judging.precision]
-        captioner = load_captioner(own.captioner, model, revision, own.caption_prefix, device, dtype)
+        teacher, dtype = judging.captioner, DTYPES[judging.precision]
+        model, revision = teacher.captioner_model, teacher.captioner_revision
+        captioner = load_captioner(teacher.captioner, model, revision, teacher.caption_prefix, device, dtype)
         yield CaptionerScore(captioner, evaluator(model, revision), batch, device)
 
 

@@ -36,7 +36,9 @@ class Features(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 images → (N, D), in float64 as the distance is computed."""
-        return self._pooled(images.float() / 255).flatten(1).double()
+        pooled = self._pooled(images.float() / 255)
+        assert pooled is not None  # it was not when the model was loaded
+        return pooled.flatten(1).double()
 
     @torch.no_grad()
     def _pooled(self, images: Tensor) -> Tensor | None:

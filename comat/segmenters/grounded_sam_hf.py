@@ -59,6 +59,8 @@ class SegmentAnythingHF:
                 out = self.model(
                     image_embeddings=seen[row : row + 1], input_boxes=(own * scale)[None], multimask_output=False
                 )
-                (logits,) = self.processor.post_process_masks(out.pred_masks, [original], [resized], binarize=False)
+                # Of SamImageProcessor, as every image processor of a SamModel is.
+                post_process = self.processor.post_process_masks  # type: ignore[attr-defined]
+                (logits,) = post_process(out.pred_masks, [original], [resized], binarize=False)
                 masks.append(logits[:, 0] > self.threshold)
         return masks
