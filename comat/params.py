@@ -421,11 +421,6 @@ class Params(OptimizationParams, StepParams, DiscriminatorParams, SegmenterParam
                 raise ValueError(f"image_batch is {self.image_batch}: expected 0 where image_latents.images is null")
             if self.discriminator_input == "real_world":
                 raise ValueError("discriminator_input is real_world, which needs image_latents.images: got null")
-        if self.train_steps and not (self.concept_activation or self.attribute_concentration or self.lambda_adv):
-            raise ValueError(
-                "concept_activation is false, lambda_adv 0 and attribute concentration off (alpha and beta, or "
-                "attribute_steps): expected at least one term of the loss where train_steps is not 0"
-            )
         for name, file in {"tifa": "tifa", "dpg": "dpg", "geneval": "geneval", "fid": "coco"}.items():
             if getattr(self.evaluate, name) and not getattr(self.samples.benchmarks, file):
                 raise ValueError(f"samples.benchmarks.{file} is null, but evaluate.{name} needs it: give both or none")

@@ -98,7 +98,7 @@ def test_memory_names_the_parameters_of_its_phase() -> None:
 def test_an_error_stands_below_the_progress_bar(capsys: pytest.CaptureFixture) -> None:
     @main_guard
     def command() -> None:
-        tqdm(total=3).update(1)
+        tqdm(total=3, delay=0, bar_format="{l_bar}{bar}{r_bar}").update(1)  # as on a terminal
         raise UserError("it went wrong")
 
     with pytest.raises(SystemExit):

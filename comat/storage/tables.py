@@ -63,7 +63,7 @@ IMAGE_INDEX = pa.schema(
     }
 )
 
-MAY_BE_NULL = ("reason", "evaluation", "match")
+MAY_BE_NULL = ("reason", "evaluation", "match", "corrupted", "log_p_corrupted", "sensitivity")
 
 
 @contextlib.contextmanager
