@@ -213,10 +213,11 @@ def entities(prompt: str, params: Path = PARAMS) -> None:
     from comat.entities.show import show_all_entities, show_entities
     from comat.params import load
 
+    own = load(params)
     if len(prompt) < 1000 and Path(prompt).is_file():
-        show_all_entities(load(params), texts_in(Path(prompt)))
+        show_all_entities(own.entities, own, texts_in(Path(prompt)))
     else:
-        show_entities(load(params), prompt)
+        show_entities(own.entities, own, prompt)
 
 
 @app.command()

@@ -138,7 +138,7 @@ def test_show_prints_the_parse_with_tokens_and_reasons() -> None:
     """The words of the world are one token each; start is position 0."""
     params = load(ROOT / "params.yaml").model_copy(update={"base_model": str(ROOT / "data/shapes/models/base")})
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system="standard")
-    show_entities(params, "two red balls and a blue cube above a beach", console)
+    show_entities(params.entities, params, "two red balls and a blue cube above a beach", console)
     shown = console.file.getvalue()
     first, _, *lines = re.sub(r"\x1b\[[\d;]*m", "", shown).splitlines()
     assert first == "two red balls and a blue cube above a beach"

@@ -48,3 +48,28 @@ def test_the_method_stands_in_one_room() -> None:
 def test_every_room_says_what_it_is() -> None:
     for init in (ROOT / "comat").rglob("__init__.py"):
         assert ast.get_docstring(ast.parse(init.read_text())), f"{init} has no docstring"
+
+
+WHOLE_RUNS = (
+    "comat/cli.py",
+    "comat/corpora/own/",
+    "comat/estimate/",
+    "comat/generate.py",
+    "comat/models/",
+    "comat/training/trainer.py",
+)
+"""What starts, writes or looks at the parameters of a whole run, or says which of them name models."""
+
+
+def test_params_as_a_whole_go_no_further_than_the_stages_and_the_trainer() -> None:
+    takers = set()
+    for source in (ROOT / "comat").rglob("*.py"):
+        name = source.relative_to(ROOT).as_posix()
+        for node in ast.walk(ast.parse(source.read_text())):
+            if (
+                isinstance(node, ast.arg)
+                and node.annotation
+                and ast.unparse(node.annotation).split(" | ")[0] == "Params"
+            ):
+                takers.add(name)
+    assert [name for name in sorted(takers) if not name.startswith(WHOLE_RUNS)] == []

@@ -14,18 +14,18 @@ from comat.entities.build import entity_rows, rows_of
 from comat.entities.filter import filtered_nouns
 from comat.entities.parse import ParsedEntity, load_parser, parse, parse_all
 from comat.errors import clean
-from comat.params import Params
+from comat.params import BaseModelParams, EntitiesParams
 from comat.tokenizers import is_too_long, load_tokenizers
 
 NOUN, ATTRIBUTE, NUMERAL, DROPPED = "bold green", "cyan", "yellow", "dim strike"
 
 
-def show_entities(params: Params, prompt: str, console: Console | None = None) -> None:
+def show_entities(section: EntitiesParams, base: BaseModelParams, prompt: str, console: Console | None = None) -> None:
     """Print the prompt in colour, then a line for each noun: attributes, numerals, tokens, or why it is dropped."""
-    console, own = console or Console(), params.entities.own_filter
+    console, own = console or Console(), section.own_filter
     filtered = filtered_nouns(Path(own) if own else None)
-    entities = parse(load_parser(params.entities.spacy_model), prompt)
-    tokenizers = load_tokenizers(params.base_model, params.base_revision)
+    entities = parse(load_parser(section.spacy_model), prompt)
+    tokenizers = load_tokenizers(base.base_model, base.base_revision)
     rows = rows_of(prompt, entities, filtered, tokenizers)
     console.print(_coloured(prompt, entities, rows), soft_wrap=True)
     table = Table(
@@ -44,13 +44,15 @@ def show_entities(params: Params, prompt: str, console: Console | None = None) -
         console.print("the prompt is longer than the text encoder reads: its end has no tokens", style="red")
 
 
-def show_all_entities(params: Params, prompts: Sequence[str], console: Console | None = None) -> None:
+def show_all_entities(
+    section: EntitiesParams, base: BaseModelParams, prompts: Sequence[str], console: Console | None = None
+) -> None:
     """Print what a person would check of many prompts before training: the report of the stage `entities`."""
-    console, own = console or Console(highlight=False), params.entities.own_filter
-    parser, section = load_parser(params.entities.spacy_model), params.entities
+    console, own = console or Console(highlight=False), section.own_filter
+    parser = load_parser(section.spacy_model)
     found = parse_all(parser, prompts, section.batch_size, section.processes)
     parsed = (("", text, entities) for text, entities in zip(prompts, found, strict=True))
-    tokenizers = load_tokenizers(params.base_model, params.base_revision)
+    tokenizers = load_tokenizers(base.base_model, base.base_revision)
     _, report = entity_rows(parsed, len(prompts), filtered_nouns(Path(own) if own else None), tokenizers)
     for name in ("prompts", "entities", "kept", "attributes_negated", "prompts_too_long"):
         console.print(f"{name.replace('_', ' ')}: {report[name]}")
