@@ -31,11 +31,11 @@ class CorporaParams(Section):
     source: Name | None  # folder that holds their files already; null downloads them
 
 
-class PromptList(Section):
-    """A list of prompts: a file, a folder of such files, or a data set on the hub."""
+class PromptFiles(Section):
+    """Prompts in a file, a folder of such files, or a data set on the hub; in which format is for subclasses to say."""
 
     name: Name
-    format: Literal["txt", "csv", "tsv", "json", "jsonl", "parquet", "hub"]
+    format: str
     path: Name  # of format hub: the data set's id
     column: Name = "prompt"  # that holds the prompt, in tables and objects
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None  # of csv; null: what divides it best
@@ -56,7 +56,13 @@ class PromptList(Section):
         return self
 
 
-class PromptSource(PromptList):
+class PromptList(PromptFiles):
+    """A list of prompts that are kept out of training."""
+
+    format: Literal["txt", "csv", "tsv", "json", "jsonl", "parquet", "hub"]
+
+
+class PromptSource(PromptFiles):
     """A corpus of the pipeline: a list, or one of the published formats."""
 
     format: Literal["t2i_compbench", "hrs", "abc6k", "txt", "csv", "tsv", "json", "jsonl", "parquet", "hub"]
