@@ -1,20 +1,27 @@
 # make demo: set up, run the pipeline on the embedded default, show the result.
-# make test: set up, lint, run the tests.
+# make test: set up, lint (ruff, mypy), run the tests.
 # make slow: the tests that take minutes, among them every stage of the paper's presets on small models.
+# make coverage: the tests of make test, and the share of each file's lines that they run.
 # make plots: the charts of dvc plots, drawn without a network.
 # make data: download the published corpora that corpora.fetch in params.yaml names.
-PYTHON ?= python3.11
+# The first that runs and can make an environment; a name alone says neither (pyenv's shims, Debian without its venv package).
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11; do \
+	$$name -c '$(FITS)' 2>/dev/null && echo $$name && break; done)
+FITS := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
+NEEDED := needs Python 3.11, 3.12 or 3.13 with its venv module, found by that name (python3.12): install one, or say \
+	which: make PYTHON=/path/to/python
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TRANSFORMERS_NO_ADVISORY_WARNINGS := 1
 
-.PHONY: demo data test slow lint experiments plots clean help
+.PHONY: demo data test slow coverage lint experiments plots clean help
 help:
-	@sed -n '1,5p' Makefile
+	@sed -n '1,6p' Makefile
 
 $(VENV)/.installed: requirements.txt pyproject.toml
+	$(if $(shell $(or $(PYTHON),false) -c '$(FITS)' 2>/dev/null && echo yes),,$(error $(NEEDED)))
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --progress-bar off -r requirements.txt
@@ -31,9 +38,13 @@ data: $(VENV)/.installed
 lint: $(VENV)/.installed
 	ruff check .
 	ruff format --check .
+	mypy
 
 test: lint
 	python -m pytest -q -n 2
+
+coverage: $(VENV)/.installed
+	python -m pytest -q -n 2 --cov --cov-report=term:skip-covered
 
 slow: $(VENV)/.installed
 	python -m pytest -q -n 2 -m slow

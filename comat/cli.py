@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+from difflib import get_close_matches
 from pathlib import Path
 
 import typer
 
-from comat.errors import UserError, main_guard
+from comat.errors import UserError, main_guard, say
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 PRESETS = Path("presets")
@@ -36,14 +36,15 @@ def preset(name: str) -> None:
     source = PRESETS / f"{name}.yaml"
     if not source.is_file():
         known = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml"))) or f"none in {PRESETS.resolve()}"
-        raise UserError(f"no preset {name!r}; there are: {known}")
+        like = "".join(f"; did you mean {one}?" for one in get_close_matches(name, known.split(", "), 1))
+        raise UserError(f"no preset {name!r}; there are: {known}{like}")
     from comat.params import load
 
     load(source)
     part = Path(".params.yaml.part")
     shutil.copyfile(source, part)
     os.replace(part, "params.yaml")
-    print(f"params.yaml is now {source}; `dvc repro` runs it")
+    say(f"params.yaml is now {source}; `dvc repro` runs it")
 
 
 @app.command()
@@ -93,10 +94,10 @@ def estimate(params: Path = PARAMS, data: Path = DATA) -> None:
 @main_guard
 def show(folder: Path = DATA / "evaluate", peers: Path = PEERS) -> None:
     """Print the result table of the last run, with the peers that were evaluated; and where report and pictures are."""
-    print(_table(folder, peers))
-    print(f"\nreport: {folder / 'report.html'}\npictures:")
+    say(_table(folder, peers))
+    say(f"\nreport: {folder / 'report.html'}\npictures:")
     for picture in sorted((folder / "pictures").glob("*.png")):
-        print(f"  {picture}")
+        say(f"  {picture}")
 
 
 @app.command()
@@ -114,20 +115,27 @@ def evaluate(
     data: Path = DATA,
 ) -> None:
     """Judge another model by the same prompts, seeds and benchmarks, into OUT/NAME; print it beside base and tuned."""
+    from comat.evaluation.judging import Judging
     from comat.evaluation.peers import evaluate_peer
     from comat.models.lock import pinned
     from comat.models.names import judges
     from comat.params import load
-    from comat.samples.peers import Peer
+    from comat.running.device import choose_device
+    from comat.samples.peers import Peer, Weights
 
     if model and not name:
         name = Path(os.path.abspath(model)).name
     if not name:
         raise UserError("give --model, or the --name of a folder that holds images drawn elsewhere")
+    if not model and (revision or unet or lora):
+        raise UserError("--revision, --unet and --lora say how --model draws: give it, or remove them")
     own = load(params)
     own = pinned(own, data / "models", *(judge.role for judge in judges(own.evaluate)))
-    evaluate_peer(own, Peer(name, model, revision, unet, lora), data / "base_samples", out / name)
-    print(_table(data / "evaluate", out))
+    files, parser, device = own.samples.benchmarks, own.entities.spacy_model, choose_device(own.device)
+    judging = Judging(own.evaluate, files, parser, device, own.seed, own.resolution, own, own.precision)
+    peer = Peer(name, Weights(model, revision, unet, lora) if model else None)
+    evaluate_peer(own, own.samples.batch_size, judging, peer, data / "base_samples", out / name)
+    say(_table(data / "evaluate", out))
 
 
 def _table(folder: Path, peers: Path) -> str:
@@ -135,14 +143,11 @@ def _table(folder: Path, peers: Path) -> str:
     path = folder / "metrics.json"
     if not path.is_file():
         raise UserError(f"{path}: no result yet; run `dvc repro` first")
+    from comat.reporting.results import read_metrics, read_peer_metrics
     from comat.reporting.table import result_table
 
-    found = {file.parent.name: _read(file) for file in sorted(peers.glob("*/metrics.json"))}
-    return result_table(_read(path), found)
-
-
-def _read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
+    found = {file.parent.name: read_peer_metrics(file) for file in sorted(peers.glob("*/metrics.json"))}
+    return result_table(read_metrics(path), found)
 
 
 @app.command()
@@ -160,7 +165,7 @@ def generate(
     from comat.params import load
 
     draw(load(params), data, prompt, seeds, "base" if base else "tuned", out)
-    print(f"{out}: {seeds} images")
+    say(f"{out}: {seeds} images")
 
 
 @app.command()
@@ -177,7 +182,7 @@ def compare(
     from comat.params import load
 
     draw(load(params), data, prompts, seeds, out)
-    print(f"{out}: base above, tuned below")
+    say(f"{out}: base above, tuned below")
 
 
 @app.command()
@@ -194,17 +199,24 @@ def attention(
     from comat.params import load
 
     draw(load(params), data, prompt, seed, out)
-    print(f"{out}: base above, tuned below, one scale for each token")
+    say(f"{out}: base above, tuned below, one scale for each token")
 
 
 @app.command()
 @main_guard
 def entities(prompt: str, params: Path = PARAMS) -> None:
-    """Print how PROMPT is parsed: entities, attributes, tokens, what is filtered and why."""
-    from comat.entities.show import show_entities
+    """Print how PROMPT is parsed: entities, attributes, tokens, what is filtered and why.
+
+    Of a file of prompts: how many, the most frequent nouns kept and dropped, and the prompts without entities.
+    """
+    from comat.corpora.texts import texts_in
+    from comat.entities.show import show_all_entities, show_entities
     from comat.params import load
 
-    show_entities(load(params), prompt)
+    if len(prompt) < 1000 and Path(prompt).is_file():
+        show_all_entities(load(params), texts_in(Path(prompt)))
+    else:
+        show_entities(load(params), prompt)
 
 
 @app.command()
@@ -238,7 +250,7 @@ def preference(
 
     folders: dict[Model, Path] = {"base": data / "base_samples", "tuned": data / "samples"}
     pairs = write_study(folders, count, load(params).seed, out, key)
-    print(f"{out}: {pairs} pairs\n{key}: the key, for `comat votes`")
+    say(f"{out}: {pairs} pairs\n{key}: the key, for `comat votes`")
 
 
 @app.command()
@@ -275,11 +287,18 @@ def sensitivity(
     from comat.params import load
     from comat.reporting.sensitivity import sensitivity_table
 
+    if revision and model is None:
+        raise UserError("--revision is of --model: give both, or set captioner_revision in the parameters")
     loaded = load(params)
     if model is not None:
         loaded = loaded.model_copy(update={"captioner_model": model, "captioner_revision": revision})
-    found = captioned_images(loaded, data / "prompts", images, captions, count)
-    print(sensitivity_table(measure_sensitivity(loaded, found, batch_size, out)))
+    seed = loaded.seed
+    found = captioned_images(data / "prompts", images, captions, count, seed=seed, resolution=loaded.resolution)
+    resamples = loaded.evaluate.bootstrap
+    result = measure_sensitivity(
+        loaded, loaded, loaded.entities, found, out, batch_size=batch_size, resamples=resamples, seed=seed
+    )
+    say(sensitivity_table(result))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import FILE, in_turn
-from comat.diffusion.sampling import attention_of, in_batches, sample_latents
+from comat.diffusion.sampling import attention_of, decoded, in_batches, sample_latents
 from comat.errors import UserError
 from comat.models.lock import pinned
 from comat.params import Params
@@ -46,7 +46,7 @@ def attention(params: Params, data: Path, prompt: str, number: int, out: Path) -
     maps, images = {}, {}
     for name in in_turn(backbone.unet, data / "train/lora"):
         maps[name], z = attention_of(backbone, params, prompt, (PURPOSE, number), PURPOSE)
-        images[name] = to_bytes(backbone.decode(z)[0])
+        images[name] = to_bytes(decoded(backbone, z)[0])
     words = words_of(backbone.tokenizers[0], prompt)
     attention_figure(prompt, words, range(1, len(words) - 1), maps, images, out)
 
@@ -78,5 +78,5 @@ def _draw(params: Params, backbone: Backbone, prompts: Sequence[str], seeds: int
     images: list[Tensor] = []
     for part in in_batches(rows, params.samples.batch_size, "images"):
         texts, keys = [text for text, _ in part], [(PURPOSE, number) for _, number in part]
-        images += backbone.decode(sample_latents(backbone, params, texts, keys, PURPOSE, params.resolution))
+        images += decoded(backbone, sample_latents(backbone, params, texts, keys, PURPOSE, params.resolution))
     return images

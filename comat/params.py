@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from comat.errors import UserError
+from comat.errors import UserError, clean
+from comat.storage.yaml_files import read_bounded, shown
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-CountOrNone = Annotated[int, Field(ge=0)]
-Name = Annotated[str, Field(min_length=1)]  # hub id or folder
+Count = Annotated[int, Field(ge=1, le=10**9)]
+CountOrNone = Annotated[int, Field(ge=0, le=10**9)]
+
+
+def _printable(name: str) -> str:
+    if not name.strip() or not name.isprintable():
+        raise ValueError("expected text that can be printed, not blanks alone (null for none)")
+    return name
+
+
+Name = Annotated[str, Field(min_length=1), AfterValidator(_printable)]  # hub id, file or folder
 Moment = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -31,8 +41,8 @@ class CorporaParams(Section):
     source: Name | None  # folder that holds their files already; null downloads them
 
 
-class PromptFiles(Section):
-    """Prompts in a file, a folder of such files, or a data set on the hub; in which format is for subclasses to say."""
+class _Listed(Section):
+    """Where prompts are listed: a file, a folder of such files, or a data set on the hub."""
 
     name: Name
     format: str
@@ -56,13 +66,13 @@ class PromptFiles(Section):
         return self
 
 
-class PromptList(PromptFiles):
-    """A list of prompts that are kept out of training."""
+class PromptList(_Listed):
+    """A list of prompts."""
 
     format: Literal["txt", "csv", "tsv", "json", "jsonl", "parquet", "hub"]
 
 
-class PromptSource(PromptFiles):
+class PromptSource(_Listed):
     """A corpus of the pipeline: a list, or one of the published formats."""
 
     format: Literal["t2i_compbench", "hrs", "abc6k", "txt", "csv", "tsv", "json", "jsonl", "parquet", "hub"]
@@ -87,6 +97,7 @@ class PromptsParams(Section):
     sources: Annotated[list[PromptSource], Field(min_length=1)]
     decontaminate: bool  # drop training prompts that are evaluation prompts, or nearly; false: the paper's recipe
     evaluation: list[PromptList]  # evaluation prompts beside the sources' own held-out ones
+    syntax: Literal["strip", "keep"]  # weights, networks and parameters of image tools: what the text encoder gets
     near_duplicate: Annotated[float, Field(gt=0, le=1)]  # Jaccard similarity of word 3-grams; 1 drops equal ones only
 
     @model_validator(mode="after")
@@ -99,8 +110,8 @@ class PromptsParams(Section):
 
 
 class EntitiesParams(Section):
-    spacy_model: str
-    own_filter: str | None  # YAML file that adds to the project's list of filtered nouns, or keeps some of it
+    spacy_model: Name
+    own_filter: Name | None  # YAML file that adds to the project's list of filtered nouns, or keeps some of it
     batch_size: Count  # prompts
     processes: Count  # changes no result
 
@@ -113,7 +124,7 @@ class WarmupImagesParams(Section):
 class WarmupParams(Section):
     steps: CountOrNone  # optimizer steps; 0 passes the base UNet through
     lora_rank: CountOrNone  # 0 fine-tunes all weights; LoRA is merged into the UNet that is written
-    learning_rate: Positive
+    learning_rate: LearningRate
     batch_size: Count  # images
 
 
@@ -145,9 +156,9 @@ class GuardParams(Section):
     prompts: Annotated[int, Field(ge=2)]  # training prompts set apart: no step trains on them
     metric: Literal["oracle", "clip_score"]  # oracle: of the shapes world
     clip_model: Name | None  # for metric clip_score
-    clip_revision: str | None
+    clip_revision: Name | None
     feature_model: Name | None  # its features measure the Fréchet distance to the original model's images
-    feature_revision: str | None
+    feature_revision: Name | None
     keep: Literal["best", "last"]  # the LoRA to write: of the look with the highest score, or the last
     patience: CountOrNone  # looks in a row without a higher score after which training ends; 0: never
 
@@ -196,36 +207,36 @@ class SamplesParams(Section):
 
 class VqaParams(Section):
     vqa_model: Name  # answers questions about images
-    vqa_revision: str | None
+    vqa_revision: Name | None
 
 
 class T2ICompBenchParams(VqaParams):
     detector_model: Name
-    detector_revision: str | None
+    detector_revision: Name | None
     clip_model: Name
-    clip_revision: str | None
+    clip_revision: Name | None
 
 
 class GenEvalParams(Section):
     detector_model: Name
-    detector_revision: str | None
+    detector_revision: Name | None
     clip_model: Name  # names colours
-    clip_revision: str | None
+    clip_revision: Name | None
 
 
 class ClipScoreParams(Section):
     clip_model: Name
-    clip_revision: str | None
+    clip_revision: Name | None
 
 
 class FrechetParams(Section):
     feature_model: Name  # whose features are compared; it must have no part in training
-    feature_revision: str | None
+    feature_revision: Name | None
 
 
 class FidParams(Section):
     inception_model: Name  # hub id or folder
-    inception_revision: str | None
+    inception_revision: Name | None
     inception_file: Name  # its weights in safetensors
 
 
@@ -260,12 +271,12 @@ class GroundedSamFiles(Section):
     detector_config: Name  # a configuration of groundingdino-py by file name, or the path of another
     sam: Name  # file in sam_model
     text_encoder: Name  # hub id or folder of the BERT whose configuration and tokenizer the detector uses
-    text_encoder_revision: str | None
+    text_encoder_revision: Name | None
 
 
 class GroundedSamParams(Section):
     sam_model: Name
-    sam_revision: str | None
+    sam_revision: Name | None
     box_threshold: Probability  # of a box's most probable token
     text_threshold: Probability  # of the mean over the tokens of the box's noun
     nms_threshold: Probability  # intersection over union from which the less probable of two boxes goes
@@ -273,7 +284,7 @@ class GroundedSamParams(Section):
 
 
 class Seeded(Section):
-    seed: CountOrNone
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Computing(Section):
@@ -284,9 +295,9 @@ class Computing(Section):
 
 class BaseModelParams(Computing):
     base_model: Name  # diffusers layout
-    base_revision: str | None
-    vae: str | None  # hub id or folder of another autoencoder
-    vae_revision: str | None
+    base_revision: Name | None
+    vae: Name | None  # hub id or folder of another autoencoder
+    vae_revision: Name | None
 
 
 class SamplingParams(Seeded):
@@ -304,14 +315,14 @@ class DrawingParams(SamplingParams, BaseModelParams):
 class CaptionerParams(Section):
     captioner: Literal["blip", "git", "llava"]
     captioner_model: Name
-    captioner_revision: str | None
+    captioner_revision: Name | None
     caption_prefix: str  # put before the prompt and masked out of the loss
 
 
 class SegmenterParams(Section):
     segmenter: Literal["clipseg", "grounded_sam", "grounded_sam_hf"]
     segmenter_model: Name  # of Grounded-SAM: Grounding DINO
-    segmenter_revision: str | None
+    segmenter_revision: Name | None
     segmenter_threshold: Probability  # from which a pixel belongs to the noun
     grounded_sam: GroundedSamParams | None  # for segmenters grounded_sam and grounded_sam_hf
 
@@ -327,7 +338,7 @@ class SegmenterParams(Section):
 class DiscriminatorParams(Section):
     discriminator: Literal["unet", "dino"]
     discriminator_model: Name
-    discriminator_revision: str | None
+    discriminator_revision: Name | None
     discriminator_input: Literal["generated", "real_world"]  # what it is to call real: reference or image latents
 
 
@@ -374,12 +385,12 @@ class StepParams(SamplingParams):
 
 class OptimizationParams(Section):
     lora_rank: Count
-    learning_rate: Positive
+    learning_rate: LearningRate
     adam_beta1: Moment
     adam_beta2: Moment
     weight_decay: NotNegative
     max_grad_norm: Positive
-    discriminator_learning_rate: Positive
+    discriminator_learning_rate: LearningRate
     discriminator_adam_beta1: Moment
     discriminator_adam_beta2: Moment
     discriminator_max_grad_norm: Positive
@@ -415,6 +426,25 @@ class Params(OptimizationParams, StepParams, DiscriminatorParams, SegmenterParam
                 raise ValueError(f"samples.benchmarks.{file} is null, but evaluate.{name} needs it: give both or none")
         return self
 
+    @model_validator(mode="after")
+    def _something_to_learn_from(self) -> Self:
+        if self.warmup.steps and not self.warmup_images.count:
+            raise ValueError(
+                f"warmup.steps is {self.warmup.steps}, but warmup_images.count is 0: it needs images; set both or none"
+            )
+        if self.train_steps and not (self.concept_activation or self.attribute_concentration or self.lambda_adv):
+            raise ValueError(
+                f"train_steps is {self.train_steps}, but concept_activation is false, attribute_steps, or alpha and "
+                "beta, are 0, and so is lambda_adv: nothing would be learned; set one of them, or train_steps to 0"
+            )
+        guard, latents = self.train.guard, self.reference_latents.count
+        if guard.every and 0 < latents <= guard.prompts:
+            raise ValueError(
+                f"reference_latents.count is {latents}: expected more than train.guard.prompts ({guard.prompts}), "
+                "which sets prompts apart that no step trains on"
+            )
+        return self
+
 
 def load(path: str | Path = "params.yaml") -> Params:
     """Read and check a parameter file.
@@ -424,12 +454,12 @@ def load(path: str | Path = "params.yaml") -> Params:
         FileNotFoundError: if there is no such file.
     """
     try:
-        # YAML 1.2: PyYAML would read 1e-05, as DVC writes it, as a string.
-        values = YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such parameter file; run in the project's root or copy a preset") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not readable as YAML: {error}") from None
+    values = read_bounded(str(path), text)
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values, got {type(values).__name__}")
     try:
@@ -440,11 +470,36 @@ def load(path: str | Path = "params.yaml") -> Params:
 
 def _first(error: ValidationError) -> str:
     """The first problem as one line: key, value, what is allowed."""
-    problem = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in problem["loc"])
+    problems = error.errors(include_url=False)
+    # A misspelt key is one that is missing as well.
+    problem = next((found for found in problems if found["type"] == "extra_forbidden"), problems[0])
+    key = clean(".".join(str(part) for part in problem["loc"]), 200)
     if problem["type"] == "extra_forbidden":
-        return f"{key} (= {problem['input']!r}) is no parameter; see the preset of the same name for those there are"
+        like = _nearest([str(part) for part in problem["loc"]])
+        hint = f"did you mean {like}?" if like else "see the preset of the same name for those there are"
+        return f"{key} (= {shown(problem['input'])}) is no parameter; {hint}"
     if problem["type"] == "missing":
         return f"{key} is missing; copy it from a preset"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{key} is {problem['input']!r}: {message}" if key else message
+    return f"{key} is {shown(problem['input'])}: {clean(message, 500)}" if key else clean(message, 500)
+
+
+def _nearest(place: list[str]) -> str | None:
+    """The parameter that an unknown one is most like: of its own section, then of the others."""
+    known = [".".join(path) for path in _paths(Params)]
+    key = ".".join(part for part in place if not part.isdigit())
+    section = key.rpartition(".")[0]
+    beside = [name for name in known if name.rpartition(".")[0] == section]
+    found = get_close_matches(key, beside, 1) or [name for name in known if name.rpartition(".")[2] == place[-1]]
+    return next(iter(found or get_close_matches(key, known, 1)), None)
+
+
+def _paths(kind: object, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The keys of a section and of those within it, lists and nulls aside."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        for name, field in kind.model_fields.items():
+            yield (*above, name)
+            yield from _paths(field.annotation, (*above, name))
+        return
+    for part in get_args(kind):
+        yield from _paths(part, above)

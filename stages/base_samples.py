@@ -22,7 +22,8 @@ def main() -> None:
     inputs = [args.prompts, args.entities, args.warmup]
     values = params.model_dump()
     with join(params.device) as processes, processes.directory("base_samples", values, args.models, inputs) as work:
-        draw_base(params, args.prompts, args.entities, args.warmup / "unet", work / "out", processes)
+        unet = args.warmup / "unet"
+        draw_base(params, params.samples, args.prompts, args.entities, unet, work / "out", processes)
         if processes.main:
             publish(work / "out", args.out)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from comat.errors import main_guard
+from comat.errors import main_guard, say
 from comat.models.lock import pinned
 from comat.params import load
 from comat.running.stage import options
@@ -27,21 +27,27 @@ def main() -> None:
         "fid_inception_model",
     )
 
+    from comat.evaluation.judging import Judging
     from comat.evaluation.run import evaluate
+    from comat.models.names import named_models
     from comat.reporting.card import write_card
     from comat.reporting.pairs import read_shown
     from comat.reporting.pictures import draw_pictures
     from comat.reporting.report import Inputs, write_likelihood, write_report
     from comat.reporting.table import result_table
+    from comat.running.device import choose_device
 
-    metrics = evaluate(params, args.base_samples, args.samples, args.out)
+    files, parser, device = params.samples.benchmarks, params.entities.spacy_model, choose_device(params.device)
+    judging = Judging(params.evaluate, files, parser, device, params.seed, params.resolution, params, params.precision)
+    metrics = evaluate(judging, args.base_samples, args.samples, args.out)
     count = params.evaluate.grid_pairs
     shown = read_shown(args.out / "scores.parquet", count)
     draw_pictures(shown, count, args.base_samples, args.samples, args.out)
-    write_likelihood(params, shown, args.out)
-    write_report(params, shown, Inputs(args.prompts, args.train / "curves.csv", args.base_samples), args.out)
-    write_card(params, metrics, args.out)
-    print(result_table(metrics))
+    write_likelihood(params, params, params.samples.batch_size, shown, args.out)
+    values, inputs = params.model_dump(), Inputs(args.prompts, args.train / "curves.csv", args.base_samples)
+    write_report(values, params.device, shown, inputs, args.out)
+    write_card(params, values, named_models(params), metrics, args.out)
+    say(result_table(metrics))
 
 
 if __name__ == "__main__":

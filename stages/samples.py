@@ -23,7 +23,7 @@ def main() -> None:
     inputs = [base, args.warmup, lora]
     values = params.model_dump()
     with join(params.device) as processes, processes.directory("samples", values, args.models, inputs) as work:
-        draw_tuned(params, base, unet, lora, work / "out", processes)
+        draw_tuned(params, params.samples.batch_size, base, unet, lora, work / "out", processes)
         if processes.main:
             publish(work / "out", args.out)
 

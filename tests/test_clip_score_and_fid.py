@@ -25,6 +25,7 @@ from comat.params import BenchmarkFiles, Params
 from comat.samples.prompt_files import benchmark_prompts
 from comat.shapes.world.corpora import write_coco
 from comat.storage.images import read_square
+from tests.conftest import judging_of
 
 CPU = torch.device("cpu")
 
@@ -134,7 +135,7 @@ def test_fid_of_the_photographs_themselves_is_nothing(fid_params: Params, tmp_pa
         drawn.append(Drawn("tuned", str(n), "a", "coco", "coco", 0, str(tmp_path / f"{n}.png")))
         drawn.append(Drawn("base", str(n), "a", "coco", "coco", 1, str(tmp_path / f"{n}.png")))
         drawn.append(Drawn("base", str(n), "a", "lists", "color", 0, str(tmp_path / f"{n}.png")))
-    found, evaluators = distances(fid_params, drawn)["fid"]
+    found, evaluators = distances(judging_of(fid_params), drawn)["fid"]
     assert abs(found["base"]) < 1e-4 < 1 < found["tuned"]
     assert evaluators == {"inception": str(fid_params.evaluate.fid.inception_model)}
 

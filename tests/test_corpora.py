@@ -94,7 +94,14 @@ def corpus(folder: Path, train: list[str], val: list[str], **changes: object) ->
     (folder / "t2i/color_train.txt").write_text("\n".join(train))
     (folder / "t2i/color_val.txt").write_text("\n".join(val))
     source = {"name": "t2i", "format": "t2i_compbench", "path": str(folder / "t2i")}
-    values = {"sources": [source], "decontaminate": True, "evaluation": [], "near_duplicate": 0.8, **changes}
+    values = {
+        "sources": [source],
+        "decontaminate": True,
+        "evaluation": [],
+        "near_duplicate": 0.8,
+        "syntax": "strip",
+        **changes,
+    }
     return build_corpus(PromptsParams.model_validate(values), 0, [clip_tokenizer()])
 
 
@@ -111,6 +118,7 @@ def test_held_out_prompts_leave_the_training_split(tmp_path: Path) -> None:
         "tokens": {"median": 6, "p95": 6, "max": 6, "limit": MAX_TOKENS},
         "languages": {"English": 2},
         "examples": {"t2i": ["A red ball!", "A Blue cube."]},
+        "syntax": {"prompts": 0, "stripped": True, "found": {}},
     }
     dropped = {row["text"]: (row["reason"], row["evaluation"], row["match"]) for row in built.dropped}
     assert dropped == {
@@ -150,7 +158,13 @@ def test_a_sample_is_drawn_by_seed_and_keeps_the_order(tmp_path: Path) -> None:
     source = {"name": "many", "format": "txt", "path": str(tmp_path / "many.txt"), "sample": 20}
 
     def drawn(seed: int) -> list[str]:
-        values = {"sources": [source], "decontaminate": True, "evaluation": [], "near_duplicate": 0.8}
+        values = {
+            "sources": [source],
+            "decontaminate": True,
+            "evaluation": [],
+            "near_duplicate": 0.8,
+            "syntax": "strip",
+        }
         built = build_corpus(PromptsParams.model_validate(values), seed, [clip_tokenizer()])
         assert built.report["sources"]["many"]["dropped"] == {"not drawn": 30}
         return [row["text"] for row in built.rows]
@@ -191,11 +205,11 @@ def test_a_corpus_without_training_prompts_is_refused(tmp_path: Path) -> None:
 def test_what_a_format_does_not_know_is_refused(source: dict, message: str) -> None:
     values = {"sources": [{"name": "x", "path": "x", **source}], "decontaminate": True, "evaluation": []}
     with pytest.raises(ValueError, match=message):
-        PromptsParams.model_validate({**values, "near_duplicate": 0.8})
+        PromptsParams.model_validate({**values, "near_duplicate": 0.8, "syntax": "strip"})
 
 
 def test_two_lists_of_one_name_are_refused() -> None:
     twin = {"name": "x", "format": "txt", "path": "x"}
-    values = {"sources": [twin], "decontaminate": True, "evaluation": [twin], "near_duplicate": 0.8}
+    values = {"sources": [twin], "decontaminate": True, "evaluation": [twin], "near_duplicate": 0.8, "syntax": "strip"}
     with pytest.raises(ValueError, match="two lists are named 'x'"):
         PromptsParams.model_validate(values)

@@ -10,7 +10,7 @@ from spacy.language import Language
 from benchmarks.entities import measure
 from benchmarks.entities_gold import natural_prompts
 from comat.entities.filter import filtered_nouns, reasons
-from comat.entities.parse import entities_of, load_parser, parse_all
+from comat.entities.parse import entities_of, load_parser, parse, parse_all
 from comat.errors import UserError
 
 NOUNS = ("ball", "cube", "cone", "star", "cross", "ring")
@@ -113,11 +113,11 @@ def test_numerals_are_no_attributes(parser: Language) -> None:
 
 @pytest.mark.parametrize("quotes", ['""', "“”"])
 def test_quoted_nouns_are_text_to_be_written(parser: Language, quotes: str) -> None:
-    found = entities_of(parser(f"a dog beside a sign that says {quotes[0]}red dog{quotes[1]}"))
+    found = parse(parser, f"a dog beside a sign that says {quotes[0]}red dog{quotes[1]}")
     assert [(e.lemma, r) for e, r in zip(found, reasons(found, {}), strict=True)] == [
         ("dog", None),
         ("sign", None),
-        ("dog", "quoted text"),
+        ("red dog", "quoted text"),
     ]
 
 

@@ -125,6 +125,12 @@ def test_rows_and_report() -> None:
         "prompts_without_entities": 2,
         "prompts_too_long": 1,
         "dropped": {cut: 1},
+        "attributes_negated": 0,
+        "languages": {"English": 3},
+        "syntax": {"prompts": 0, "found": {}},
+        "most_kept": [{"noun": "ball", "count": 1}],
+        "most_dropped": [{"noun": "star", "reason": cut, "count": 1}],
+        "without_entities": [parsed[1][1], "red"],
     }
 
 

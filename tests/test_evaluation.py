@@ -61,7 +61,7 @@ def test_pairs_are_needed() -> None:
         paired([row("base", "a", 0)])
 
 
-def test_a_comparison_by_hand(make_params) -> None:
+def test_a_comparison_by_hand() -> None:
     """Colour: base 0.2, tuned 0.6, so gain 0.4. Counting: 0.4 and 0.4. Total: 0.3, 0.5, gain 0.2.
 
     `missing` is a number in every row, so it is averaged; `answer` is not.
@@ -72,7 +72,7 @@ def test_a_comparison_by_hand(make_params) -> None:
         row("tuned", "a", 0.6, missing=0.0, answer="yes"),
         row("tuned", "b", 0.4, "numeracy", missing=1.0),
     ]
-    found = comparison(make_params(), scores)
+    found = comparison(scores, 2000, 0)
     assert list(found) == ["color", "numeracy", "total"]
     expected = {"base": 0.2, "tuned": 0.6, "gain": 0.4, "n": 1, "base_missing": 1.0, "tuned_missing": 0.0}
     expected |= {f"{name}_{end}": expected[name] for name in ("base", "tuned", "gain") for end in ("low", "high")}
@@ -84,13 +84,13 @@ def test_a_comparison_by_hand(make_params) -> None:
     assert total["tuned_missing"] == 0.5
 
 
-def test_means_of_one_model_by_hand(make_params) -> None:
+def test_means_of_one_model_by_hand() -> None:
     scores = [row("peer", "a", 0.2, missing=1.0), row("peer", "b", 0.4, missing=0.0)]
     expected = {"value": 0.3, "value_low": 0.2, "value_high": 0.4, "n": 2, "missing": 0.5}
-    assert means(make_params(), scores)["total"] == pytest.approx(expected)
+    assert means(scores, 2000, 0)["total"] == pytest.approx(expected)
 
 
-def test_the_total_of_geneval_is_the_mean_over_its_tags(make_params) -> None:
+def test_the_total_of_geneval_is_the_mean_over_its_tags() -> None:
     """Counting (1, 0) and colour (1 in all of 4): 1/2 and 1, so 3/4; over the 6 images it would be 5/6.
 
     Of counting's prompts both are right, one is, or none: 1, 1/2, 0. Colour's are always right, so the
@@ -99,12 +99,12 @@ def test_the_total_of_geneval_is_the_mean_over_its_tags(make_params) -> None:
     tuned = [("a", 1.0, "counting"), ("b", 0.0, "counting"), *((name, 1.0, "colors") for name in "cdef")]
     base = [("a", 0.0, "counting"), *tuned[1:]]
     scores = [row("base", *own) for own in base] + [row("tuned", *own) for own in tuned]
-    total = comparison(make_params(), [own | {"benchmark": "geneval"} for own in scores])["total"]
+    total = comparison([own | {"benchmark": "geneval"} for own in scores], 2000, 0)["total"]
     assert (total["tuned"], total["tuned_low"], total["tuned_high"], total["n"]) == (0.75, 0.5, 1.0, 6)
     assert (total["base"], total["base_low"], total["base_high"]) == (0.5, 0.5, 0.5)
     assert (total["gain"], total["gain_low"], total["gain_high"]) == (0.25, 0.0, 0.5)
-    assert comparison(make_params(), scores)["total"]["tuned"] == pytest.approx(5 / 6)
-    peer = means(make_params(), [row("peer", *own) | {"benchmark": "geneval"} for own in tuned])
+    assert comparison(scores, 2000, 0)["total"]["tuned"] == pytest.approx(5 / 6)
+    peer = means([row("peer", *own) | {"benchmark": "geneval"} for own in tuned], 2000, 0)
     assert (peer["total"]["value"], peer["total"]["value_low"], peer["counting"]["value"]) == (0.75, 0.5, 0.5)
 
 

@@ -81,7 +81,8 @@ def test_samples_of_a_killed_run_are_drawn_again_in_their_whole_batch(project: P
     lost.unlink()
     for file in batch:
         file.write_bytes(b"of a killed run")
-    draw_base(params_of(project), data / "prompts", data / "entities", data / "warmup/unet", tmp_path)
+    params = params_of(project)
+    draw_base(params, params.samples, data / "prompts", data / "entities", data / "warmup/unet", tmp_path)
     for file in (samples / "images").iterdir():
         assert (tmp_path / "images" / file.name).read_bytes() == file.read_bytes(), file.name
 

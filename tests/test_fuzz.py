@@ -7,12 +7,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from benchmarks.fuzz import FAMILIES, outcome
+from benchmarks.fuzz import run as attempts
 from comat.corpora.build import READERS
 from comat.corpora.pictures.listed import Picture, Place
 from comat.corpora.pictures.photos import read_photo
@@ -24,7 +27,7 @@ from comat.models.lock import FILE, pinned
 from comat.models.names import ModelName
 from comat.params import PromptSource, load
 from comat.storage.images import read_rgb
-from comat.storage.tables import PROMPTS, read_safetensors, read_table, write_table
+from comat.storage.tables import ENTITIES, PROMPTS, read_safetensors, read_table, write_table
 from comat.storage.tensor_store import TensorStore, TensorStoreWriter
 from comat.training.checkpoint import read_state, write_state
 from tests.imports import ROOT
@@ -218,6 +221,49 @@ def test_images_of_spoiled_bytes(project: Path, tmp_path: Path, places: list[int
     path.write_bytes(spoiled(whole.read_bytes(), places, cut))
     accepted_or_refused(lambda: read_rgb(path), path)
     read_photo(Picture("a.png", "a caption", Place(path)), 8)  # counted, never an error
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_no_family_ends_in_a_traceback_or_without_a_word(name: str) -> None:
+    """Some of the attempts that `benchmarks/fuzz.py` counts."""
+    found = list(attempts(60, 7, [name]))
+    assert len(found) >= 6
+    assert not [one for one in found if one[2] in ("traceback", "silent")]
+
+
+def test_the_count_of_attempts_sees_tracebacks_and_silence() -> None:
+    def bug() -> bool:
+        raise AttributeError("x")
+
+    def refusal() -> bool:
+        raise UserError("a.txt: expected b")
+
+    assert [outcome(read)[0] for read in (bug, refusal, lambda: True, lambda: False)] == [
+        "traceback",
+        "refused",
+        "accepted",
+        "silent",
+    ]
+
+
+@pytest.mark.parametrize("column", ["text", "tokens"])
+def test_a_null_that_an_editor_left_is_counted(tmp_path: Path, column: str) -> None:
+    """In a column, or in the lists of one."""
+    schema = PROMPTS if column == "text" else ENTITIES
+    row = {"text": None} if column == "text" else {"tokens": [[1, None]], "noun_tokens": [[1]], "attributes": []}
+    filled = {name: row.get(name, _filled(schema.field(name).type)) for name in schema.names}
+    write_table(tmp_path / "t.parquet", [filled], schema)
+    with pytest.raises(UserError, match=rf"t.parquet: column '{column}': 1 nulls, expected none"):
+        read_table(tmp_path / "t.parquet", schema)
+    whole = {name: value if name != column else _filled(schema.field(name).type) for name, value in filled.items()}
+    write_table(tmp_path / "t.parquet", [{**whole, "reason": None} if "reason" in whole else whole], schema)
+    assert len(read_table(tmp_path / "t.parquet", schema)) == 1
+
+
+def _filled(kind: pa.DataType) -> object:
+    if pa.types.is_list(kind):
+        return [_filled(kind.value_type)]
+    return "a" if pa.types.is_string(kind) else True if pa.types.is_boolean(kind) else 1
 
 
 @settings(FUZZ, max_examples=15)  # the project's own list is read each time

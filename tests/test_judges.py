@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,15 @@ def test_an_answers_log_likelihood_is_the_product_of_its_steps(vqa: BlipVqa) -> 
             total += logits[0, -1].log_softmax(-1)[token].item()
             prefix.append(token)
         assert value == pytest.approx(total, abs=1e-4)
+
+
+def test_a_model_that_names_no_first_token_is_refused(tmp_path: Path) -> None:
+    folder = tiny.save_blip_vqa(tmp_path / "vqa")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["bos_token_id"] = None
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"vqa': expected the id of the token that opens an answer"):
+        BlipVqa(str(folder), None, CPU)
 
 
 def test_a_model_without_yes_and_no_is_named(tmp_path: Path) -> None:

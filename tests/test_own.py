@@ -165,7 +165,7 @@ def corpus(folder: Path, files: dict[str, list[str]], seed: int = 0, **options: 
     for name, lines in files.items():
         (folder / name).write_text("\n".join(lines))
     source = {"name": "own", "format": "txt", "path": str(folder), **options}
-    values = {"sources": [source], "decontaminate": True, "evaluation": [], "near_duplicate": 1.0}
+    values = {"sources": [source], "decontaminate": True, "evaluation": [], "near_duplicate": 1.0, "syntax": "keep"}
     return build_corpus(PromptsParams.model_validate(values), seed, [clip_tokenizer()])
 
 
@@ -242,7 +242,7 @@ def test_the_captioner_scores_by_the_mean_over_its_tokens(tiny: Path, project: P
     own = load_captioner(params.captioner, params.captioner_model, None, "", torch.device("cpu"), torch.float32)
     found = [s.value for s in CaptionerScore(own, "x", 2, torch.device("cpu")).scores(images, Path())]
     params = params.model_copy(update={"caption_prefix": ""})
-    words = read_images(params, [(Path(image.path), image.text) for image in images])
+    words = read_images(params, params, 2, [(Path(image.path), image.text) for image in images])
     for value, read, image in zip(found, words, images, strict=True):
         count = len(own.pieces(image.text))
         assert value == pytest.approx(sum(read.log_p) / count, rel=1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,20 @@ def test_the_committed_parameters_are_the_shapes_preset() -> None:
     [
         ({"lambda": 1}, r"lambda \(= 1\) is no parameter"),
         ({"train__chunk": 1}, r"train\.chunk \(= 1\) is no parameter"),
+        ({"lamda_adv": 1}, r"lamda_adv \(= 1\) is no parameter; did you mean lambda_adv\?"),
+        ({"train__checkpoints_every": 1}, r"did you mean train\.checkpoint_every\?"),
+        ({"checkpoint_every": 1}, r"did you mean train\.checkpoint_every\?"),
+        ({"lambda\x1b[31m": "x" * 900}, r"^[^\x1b]*lambda\\x1b\[31m \(= 'x{27}\.\.\.x{28}'\) is no parameter"),
+        ({"vae": ""}, "vae is '': String should have at least 1 character"),
+        ({"base_revision": "  "}, "base_revision is '  ': expected text that can be printed"),
+        ({"captioner_model": "a\x00b"}, r"captioner_model is 'a\\x00b': expected text that can be printed"),
+        ({"train_steps": 10**12}, "train_steps is 1000000000000: Input should be less than or equal to 1000000000"),
+        ({"seed": list(range(50))}, r"seed is \[0, 1, 2, 3, 4, 5, \.\.\.\]: Input should be a valid integer"),
+        ({"warmup_images__count": 0}, r"warmup\.steps is 100, but warmup_images\.count is 0"),
+        (
+            {"concept_activation": False, "attribute_steps": 0, "lambda_adv": 0.0},
+            "lambda_adv: nothing would be learned",
+        ),
         ({"sampling_steps": "many"}, "sampling_steps is 'many': Input should be a valid integer"),
         ({"sampling_steps": 5000}, "sampling_steps is 5000: Input should be less than or equal to 1000"),
         ({"learning_rate": float("inf")}, "learning_rate is inf: Input should be a finite number"),
@@ -56,6 +71,45 @@ def test_bad_values_are_named(tmp_path: Path, changes: dict, message: str) -> No
     with pytest.raises(ValueError, match=message) as caught:
         load(changed(tmp_path, **changes))
     assert "\n" not in str(caught.value)
+
+
+def test_the_guards_prompts_leave_some_to_train_on(tmp_path: Path) -> None:
+    values = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    values["train"]["guard"] |= {"every": 5, "prompts": 8}
+    path = tmp_path / "params.yaml"
+    for count, fits in ((8, False), (9, True), (0, True)):
+        values["reference_latents"]["count"] = count
+        YAML().dump(values, path)
+        if fits:
+            load(path)
+            continue
+        with pytest.raises(ValueError, match=r"reference_latents.count is 8: expected more than train.guard.prompts"):
+            load(path)
+
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BOMB, "more than 100,000 values, aliases written out"),
+        (BOMB.replace("[", "{<<: [", 9).replace("]", "]}"), "more than 100,000 values|not readable as YAML"),
+        ("a: &a [*a]", "the value of 'a' holds itself"),
+        ("a: " + "[" * 50_000, "nested deeper than 32 levels"),
+        ("seed: " + "9" * 5000, "a value of 5000 characters"),
+        ("seed: 2024-13-45", "not readable as YAML: month must be in"),
+        ("seed: !!float x", "not readable as YAML: could not convert"),
+        ("seed: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
+    ],
+)
+def test_text_that_would_grow_without_bound_ends_at_once(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    before = time.monotonic()
+    with pytest.raises(ValueError, match=message) as caught:
+        load(path)
+    assert time.monotonic() - before < 20 and len(str(caught.value)) < 700 and "\n" not in str(caught.value)
 
 
 def test_small_numbers_as_dvc_writes_them(tmp_path: Path) -> None:

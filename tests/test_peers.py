@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 
 from comat.cli import app
 from comat.errors import UserError
-from comat.evaluation.peers import evaluate_peer
+from comat.evaluation import peers
 from comat.params import Params, load
 from comat.randomness import generator
-from comat.samples.peers import Peer, commit_of, load_pipeline
+from comat.samples.peers import Peer, Weights, commit_of, load_pipeline
 from comat.storage.images import read_rgb
 from comat.storage.tables import IMAGE_INDEX, read_table
+from tests.conftest import judging_of
 from tests.tiny_hub import COMMIT, serving
 from tests.tiny_models import save_pixart
 
@@ -28,6 +29,10 @@ from tests.tiny_models import save_pixart
 @pytest.fixture
 def params(project: Path) -> Params:
     return load(project / "params.yaml")
+
+
+def evaluate_peer(params: Params, peer: Peer, base: Path, out: Path) -> dict:
+    return peers.evaluate_peer(params, params.samples.batch_size, judging_of(params), peer, base, out)
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +45,7 @@ def test_a_peer_is_drawn_and_judged(
     project: Path, params: Params, tiny: Path, pixart: Path, tmp_path: Path, kind
 ) -> None:
     model = pixart if kind == "pixart" else tiny / kind
-    metrics = evaluate_peer(params, Peer(kind, str(model)), project / "data/base_samples", tmp_path / kind)
+    metrics = evaluate_peer(params, Peer(kind, Weights(str(model))), project / "data/base_samples", tmp_path / kind)
     assert metrics == json.loads((tmp_path / kind / "metrics.json").read_text())
     assert metrics["oracle"]["total"]["n"] == metrics["clip_score"]["total"]["n"] == 4
     assert metrics["clip_score"]["total"]["value_low"] <= metrics["clip_score"]["total"]["value_high"]
@@ -51,7 +56,7 @@ def test_a_peer_is_drawn_and_judged(
 
 def test_an_image_depends_on_its_own_prompt_and_seed_alone(project: Path, params: Params, tiny: Path, tmp_path) -> None:
     """The pipeline, called for one prompt with that sample's generator, draws what stands among the peer's images."""
-    peer = Peer("xl", str(tiny / "sdxl"))
+    peer = Peer("xl", Weights(str(tiny / "sdxl")))
     evaluate_peer(params, peer, project / "data/base_samples", tmp_path)
     row = read_table(tmp_path / "index.parquet", IMAGE_INDEX)[3]
     pipeline = StableDiffusionXLPipeline.from_pretrained(tiny / "sdxl")
@@ -67,16 +72,16 @@ def test_images_that_are_there_are_left_and_those_of_another_model_refused(
     project: Path, params: Params, tiny: Path, tmp_path: Path
 ) -> None:
     base, out = project / "data/base_samples", tmp_path / "peer"
-    evaluate_peer(params, Peer("peer", str(tiny / "sd15")), base, out)
+    evaluate_peer(params, Peer("peer", Weights(str(tiny / "sd15"))), base, out)
     drawn = sorted((out / "images").iterdir())
     before = {path: path.read_bytes() for path in drawn}
     shutil.copy(drawn[1], drawn[0])
     drawn[2].unlink()
-    evaluate_peer(params, Peer("peer", str(tiny / "sd15")), base, out)
+    evaluate_peer(params, Peer("peer", Weights(str(tiny / "sd15"))), base, out)
     assert drawn[0].read_bytes() == before[drawn[1]]
     assert drawn[2].read_bytes() == before[drawn[2]]
     with pytest.raises(UserError, match=r"holds images of another model or run \(model, fingerprint\)"):
-        evaluate_peer(params, Peer("peer", str(tiny / "sdxl")), base, out)
+        evaluate_peer(params, Peer("peer", Weights(str(tiny / "sdxl"))), base, out)
 
 
 def test_images_drawn_elsewhere_are_judged_where_all_are_there(
@@ -96,8 +101,8 @@ def test_images_drawn_elsewhere_are_judged_where_all_are_there(
 def test_the_lora_and_another_unet_change_the_pipeline(project: Path, tiny: Path) -> None:
     """The tuned model as a peer: the base with the warmed-up UNet and the LoRA that `train` wrote."""
     unet, lora = str(project / "data/warmup/unet"), str(project / "data/train/lora")
-    pipeline = load_pipeline(Peer("tuned", str(tiny / "sdxl"), unet=unet, lora=lora), "fp32")
-    plain = load_pipeline(Peer("base", str(tiny / "sdxl")), "fp32")
+    pipeline = load_pipeline(Weights(str(tiny / "sdxl"), unet=unet, lora=lora), "fp32")
+    plain = load_pipeline(Weights(str(tiny / "sdxl")), "fp32")
     assert pipeline.get_active_adapters() and not plain.get_active_adapters()
     assert not pipeline.unet.conv_in.weight.equal(plain.unet.conv_in.weight)
 
@@ -109,20 +114,20 @@ def test_the_commit_of_a_hub_id_is_found_once_and_kept(tiny: Path, tmp_path: Pat
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        assert commit_of(Peer("peer", "user/sd15", "main")) == COMMIT
+        assert commit_of(Weights("user/sd15", "main")) == COMMIT
         with pytest.raises(UserError, match="no such repository"):
-            commit_of(Peer("peer", "user/nothing"))
-    assert commit_of(Peer("peer", str(tiny / "sd15"))) is None
+            commit_of(Weights("user/nothing"))
+    assert commit_of(Weights(str(tiny / "sd15"))) is None
 
 
 def test_what_is_no_pipeline_is_named(tiny: Path) -> None:
     with pytest.raises(UserError, match=r"blip': cannot load model_index\.json"):
-        load_pipeline(Peer("blip", str(tiny / "blip")), "fp32")
+        load_pipeline(Weights(str(tiny / "blip")), "fp32")
 
 
 def test_a_model_that_does_not_load_claims_no_folder(project: Path, params: Params, tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="model_index"):
-        evaluate_peer(params, Peer("x", str(tiny / "blip")), project / "data/base_samples", tmp_path / "x")
+        evaluate_peer(params, Peer("x", Weights(str(tiny / "blip"))), project / "data/base_samples", tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 
@@ -131,7 +136,7 @@ def test_pickled_weights_are_not_read(tiny: Path, tmp_path: Path) -> None:
     weights = tmp_path / "old/unet/diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(UserError, match="cannot load pipeline"):
-        load_pipeline(Peer("old", str(tmp_path / "old")), "fp32")
+        load_pipeline(Weights(str(tmp_path / "old")), "fp32")
 
 
 @pytest.mark.parametrize(("given", "name"), [(["sd15", "--name", "other"], "other"), (["sd15/unet/.."], "sd15")])
@@ -148,3 +153,21 @@ def test_the_command_prints_the_peer_beside_base_and_tuned(
     assert head[-4:] == ["95%", "interval", "images", name]
     assert name in CliRunner().invoke(app, ["show"]).stdout
     assert "nan" not in result.stdout
+
+
+def test_what_replaces_weights_needs_a_model_to_replace_them_in(project: Path, monkeypatch) -> None:
+    """A LoRA given for images that were drawn elsewhere changed nothing, and nobody was told."""
+    monkeypatch.chdir(project)
+    result = CliRunner().invoke(app, ["evaluate", "--name", "elsewhere", "--lora", "data/train/lora"])
+    assert result.exit_code == 1
+    assert "--revision, --unet and --lora say how --model draws" in result.stderr
+
+
+def test_what_is_kept_of_images_drawn_elsewhere_names_no_model(project: Path, params: Params, tmp_path: Path) -> None:
+    """Folders that hold such a record, of this layout, are still taken for the same peer's."""
+    shutil.copytree(project / "data/base_samples/images", tmp_path / "images")
+    evaluate_peer(params, Peer("elsewhere", None), project / "data/base_samples", tmp_path)
+    record = json.loads((tmp_path / "peer.json").read_text())
+    keys = ["name", "model", "revision", "unet", "lora", "seed", "resolution", "sampling_steps", "guidance_scale"]
+    assert list(record) == [*keys, "precision", "fingerprint"]
+    assert (record["name"], *(record[key] for key in keys[1:5])) == ("elsewhere", None, None, None, None)

@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from comat.cli import app
-from comat.errors import UserError
+from comat.errors import UserError, clean
 from comat.preference.study import CRITERIA, Key, write_study
 from comat.preference.votes import Tally, Votes, majority, preferred, read_key, read_votes, show_votes, summary, tally
 from comat.storage.tables import IMAGE_INDEX, write_table
@@ -118,7 +118,7 @@ def test_a_majority_counts_each_pair_once(folders: dict[str, Path], tmp_path: Pa
     rows = {(criterion, who): own for criterion, who, own in summary(voters, key)}
     assert rows["alignment", "all votes"] == Tally(3, 4, 1)
     assert rows["alignment", "majority of each pair"] == Tally(1, 1, 1)
-    assert rows["quality", "a"] == tally([]), "the other question was not answered"
+    assert rows["quality", '"a"'] == tally([]), "the other question was not answered"
     console = Console(record=True, width=120)
     show_votes(summary(voters[:1], key), console)
     shown = console.export_text()
@@ -160,3 +160,14 @@ def test_commands_write_the_study_and_sum_the_votes_up(
     file = saved(tmp_path / "v.json", votes(read_key(Path(key)), "a", "tuned").model_dump())
     result = CliRunner().invoke(app, ["votes", str(file), "--key", key])
     assert result.exit_code == 0 and "100.0%" in result.stdout and set(CRITERIA) <= set(result.stdout.split())
+
+
+@pytest.mark.parametrize("voter", ["[/b]", "[link=x]", "all votes", "a\x1b[31mb"])
+def test_a_voters_name_is_text_whatever_it_holds(folders: dict[str, Path], tmp_path: Path, voter: str) -> None:
+    _, key = study(folders, tmp_path)
+    named = [votes(key, name, "tuned") for name in (voter, "b")]
+    console = Console(record=True, width=160)
+    show_votes(summary(named, key), console)
+    shown = console.export_text()
+    assert f'"{clean(voter)}"' in shown and "\x1b" not in shown
+    assert len(re.findall(r"^(?:alignment|quality) +all votes ", shown, re.MULTILINE)) == 2

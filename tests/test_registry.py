@@ -14,7 +14,7 @@ from comat.evaluation.scores import score
 from comat.judges.benchmark import Drawn
 from comat.params import Params, load
 from comat.samples.prompt_files import benchmark_prompts
-from tests.conftest import ROOT
+from tests.conftest import ROOT, judging_of
 from tests.test_geneval import COUNTING
 from tests.test_question_benchmarks import HEADER, LINES, QUESTION
 from tests.tiny_judges import save_blip_vqa
@@ -55,7 +55,7 @@ def test_every_benchmark_scores_what_is_its_own(params: Params, tmp_path: Path) 
         path = tmp_path / f"{row['id']}.png"
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 60, 3), dtype=np.uint8)).save(path)
         images.append(Drawn("base", row["id"], row["text"], row["source"], row["category"], 0, str(path)))
-    scores, evaluators = score(params, images)
+    scores, evaluators = score(judging_of(params), images)
     found = [(row["benchmark"], row["text"]) for row in scores]
     assert found[:4] == [
         ("t2i_compbench", "a red ball"),

@@ -231,7 +231,7 @@ def test_the_code_on_the_card_draws_the_image(evaluated: Path, monkeypatch: pyte
     ("preset", "base", "licence"), [("sd15", "1-5", "creativeml-openrail-m"), ("sdxl", "xl", "openrail++")]
 )
 def test_the_card_of_a_preset_names_its_base_model_and_licence(preset: str, base: str, licence: str) -> None:
-    data = card_data(load(ROOT / f"presets/{preset}.yaml"), {}, "name")
+    data = card_data(load(ROOT / f"presets/{preset}.yaml").base_model, {}, "name")
     assert base in data.base_model and data.license == licence
 
 

@@ -60,6 +60,9 @@ def dangers(source: str) -> Iterator[str]:
         # Both libraries fall back to pickles where nothing forbids it; `**options` says it elsewhere.
         if weights and value(node, "use_safetensors") is not True and all(k.arg for k in node.keywords):
             yield f"line {node.lineno}: {name} without use_safetensors=True"
+        auto = re.search(r"(^|\.)Auto[A-Z]\w*\.from_(pretrained|config)$", name)
+        if auto and not name.startswith("AutoPipeline") and value(node, "trust_remote_code") is not False:
+            yield f"line {node.lineno}: {name} without trust_remote_code=False, which asks on a terminal"
         if name == "YAML" and value(node, "typ") == "unsafe":
             yield f"line {node.lineno}: unsafe YAML"
         for keyword in ("trust_remote_code", "shell", "allow_pickle"):
@@ -84,6 +87,9 @@ def dangers(source: str) -> Iterator[str]:
         "eval(text)",
         "import yaml",
         "AutoModel.from_pretrained(name)",
+        "AutoTokenizer.from_pretrained(name)",
+        "AutoConfig.from_pretrained(name, **options)",
+        "transformers.AutoModel.from_config(config)",
     ],
 )
 def test_the_scan_sees_each_danger(line: str) -> None:

@@ -11,10 +11,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from comat.cli import app
+from comat.errors import UserError
 from comat.evaluation.captioned import captioned_images
 from comat.evaluation.sensitivity import ROWS, sensitivity, summary
 from comat.evaluation.statistics import mean_interval
-from comat.params import load
 from comat.reporting.sensitivity import sensitivity_table
 from comat.storage.tables import IMAGE_INDEX, PROMPTS, read_table, write_table
 from tests.imports import ROOT
@@ -133,19 +133,30 @@ def test_samples_come_with_their_prompts(tmp_path: Path) -> None:
     for entry, shade in zip(rows, ("white", "black"), strict=True):
         Image.new("RGB", (8, 8), shade).save(tmp_path / entry["path"])
     write_table(tmp_path / "index.parquet", rows, IMAGE_INDEX)
-    params = load(ROOT / "params.yaml")
-    found = list(captioned_images(params, tmp_path, tmp_path, None, 0))
+    found = list(captioned_images(tmp_path, tmp_path, None, 0, seed=0, resolution=8))
     assert [(one.name, one.caption, one.image.mean().item()) for one in found] == [
         ("0.png", "a cat", 1.0),
         ("1.png", "a cat", 0.0),
     ]
 
 
+def test_captions_without_images_are_refused(tmp_path: Path) -> None:
+    """They were left unread, and renders measured in place of the photos."""
+    with pytest.raises(UserError, match=r"captions\.json: captions of which images\? Give --images"):
+        captioned_images(tmp_path, None, tmp_path / "captions.json", 0, seed=0, resolution=8)
+
+
+def test_a_revision_without_its_model_is_refused() -> None:
+    result = CliRunner().invoke(app, ["sensitivity", "--revision", "main"])
+    assert result.exit_code == 1
+    assert "--revision is of --model" in result.stderr
+
+
 def test_prompts_of_another_world_need_images(data: Path) -> None:
     rows = [{"id": "0", "text": "a dog on the moon", "source": "own", "category": "", "split": "test"}]
     write_table(data / "prompts/prompts.parquet", rows, PROMPTS)
     with pytest.raises(ValueError, match=r"a dog on the moon.*give --images"):
-        list(captioned_images(load(ROOT / "params.yaml"), data / "prompts", None, None, 0))
+        list(captioned_images(data / "prompts", None, None, 0, seed=0, resolution=64))
 
 
 def test_no_image_is_an_error(data: Path, monkeypatch) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from comat.diffusion.load import load_backbone
+from comat.errors import main_guard
 from comat.params import Params
 from comat.randomness import generator, noise
 from comat.storage.images import to_bytes
@@ -110,7 +111,7 @@ def test_base_and_tuned_share_their_noise_and_differ_by_the_lora_alone(project: 
     file = tmp_path / "lora" / "pytorch_lora_weights.safetensors"
     save_file({name: torch.zeros_like(value) for name, value in state.items()}, file)
     data = project / "data"
-    draw_tuned(params_of(project), data / "base_samples", data / "warmup/unet", file.parent, tmp_path / "out")
+    draw_tuned(params_of(project), 3, data / "base_samples", data / "warmup/unet", file.parent, tmp_path / "out")
     rows = read_table(tmp_path / "out/index.parquet", IMAGE_INDEX)
     assert len(rows) == 4
     for row in rows:
@@ -166,6 +167,39 @@ def test_killed_training_ends_with_the_same_bytes(project: Path, tmp_path: Path)
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
     for file in ("lora/pytorch_lora_weights.safetensors", "discriminator/discriminator.safetensors", "curves.csv"):
         assert (tmp_path / "data/train" / file).read_bytes() == (project / "data/train" / file).read_bytes(), file
+
+
+@pytest.mark.parametrize(("moment", "number"), [("gradients", signal.SIGINT), ("update", signal.SIGTERM)])
+def test_interrupted_training_saves_its_state_and_ends_with_the_same_bytes(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture, moment: str, number: signal.Signals
+) -> None:
+    """In the third iteration: while gradients flow, or when one of the two optimizers has stepped."""
+    first = trainer(project, tmp_path / "work")
+    rare = first.p.train.model_copy(update={"checkpoint_every": 100})  # no checkpoint helps
+    first.p = first.p.model_copy(update={"train": rare})
+
+    def interrupt(*_: object) -> None:
+        if len(first.rows) == 2:
+            os.kill(os.getpid(), number)
+
+    @main_guard
+    def command() -> None:
+        first.run()
+
+    place = first.lora[0].register_hook if moment == "gradients" else first.optimizer.register_step_post_hook
+    hook = place(interrupt)
+    with pytest.raises(SystemExit) as stop:
+        command()
+    hook.remove()
+    done = 2 if moment == "gradients" else 3
+    assert stop.value.code == 128 + number
+    assert f"error: interrupted at iteration {done} of 4; `dvc repro` goes on\n" in capsys.readouterr().err
+    again = trainer(project, tmp_path / "work")
+    assert len(again.rows) == done
+    again.run()
+    again.export(tmp_path / "out")
+    for file in ("lora/pytorch_lora_weights.safetensors", "discriminator/discriminator.safetensors", "curves.csv"):
+        assert (tmp_path / "out" / file).read_bytes() == (project / "data/train" / file).read_bytes(), file
 
 
 def test_steps_that_are_not_finite_change_nothing_and_stop_the_run(project: Path, tmp_path: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from comat.diffusion.backbone import Backbone
+from comat.errors import main_guard
 from comat.randomness import generator
 from comat.training.warmup import denoising_loss, warm_up
 
@@ -54,3 +58,32 @@ def test_interrupted_it_ends_with_the_same_weights(make_params, tmp_path: Path, 
             warm_up(backbone, params.warmup, params.seed, latents, prompts, tmp_path / name)
         results.append(backbone.unet.state_dict())
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_a_signal_saves_the_step_that_it_met(make_params, tmp_path: Path) -> None:
+    """In the fourth of seven steps, long before the first checkpoint."""
+    params, latents, prompts = setting(make_params, 2, 7)
+    whole = Backbone.load(params.base_model)
+    (tmp_path / "whole").mkdir()
+    warm_up(whole, params.warmup, params.seed, latents, prompts, tmp_path / "whole")
+    taken: list[int] = []
+
+    def interrupt(*_: object) -> None:
+        taken.append(1)
+        if len(taken) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    @main_guard
+    def command() -> None:
+        warm_up(Backbone.load(params.base_model), params.warmup, params.seed, latents, prompts, tmp_path)
+
+    hook = register_optimizer_step_post_hook(interrupt)
+    with pytest.raises(SystemExit) as stop:
+        command()
+    assert stop.value.code == 143 and len(taken) == 4
+    again = Backbone.load(params.base_model)
+    warm_up(again, params.warmup, params.seed, latents, prompts, tmp_path)
+    hook.remove()
+    assert len(taken) == 7
+    state = whole.unet.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in again.unet.state_dict().items())

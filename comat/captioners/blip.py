@@ -18,7 +18,9 @@ class Blip:
     """Log-likelihood of lower-cased prompts, after a prefix that is masked out."""
 
     def __init__(self, model: str, revision: str | None, prefix: str, device: torch.device, dtype: torch.dtype) -> None:
-        self.tokenizer = loaded(model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision))
+        self.tokenizer = loaded(
+            model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+        )
         self.model = load_model(BlipForConditionalGeneration, model, revision, part="BLIP", dtype=dtype, device=device)
         self.preprocess = Preprocess(model, revision, self.model.vision_model.config.image_size)
         self.prefix, start = prefix, self.model.text_decoder.config.bos_token_id

@@ -17,7 +17,9 @@ class Git:
     """Log-likelihood of lower-cased prompts, after a prefix that is masked out."""
 
     def __init__(self, model: str, revision: str | None, prefix: str, device: torch.device, dtype: torch.dtype) -> None:
-        self.tokenizer = loaded(model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision))
+        self.tokenizer = loaded(
+            model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+        )
         self.model = load_model(GitForCausalLM, model, revision, part="GIT", dtype=dtype, device=device)
         self.preprocess = Preprocess(model, revision, self.model.git.image_encoder.config.image_size)
         self.prefix = prefix

@@ -24,7 +24,9 @@ class Llava:
     """
 
     def __init__(self, model: str, revision: str | None, prefix: str, device: torch.device, dtype: torch.dtype) -> None:
-        self.tokenizer = loaded(model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision))
+        self.tokenizer = loaded(
+            model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+        )
         self.model = load_model(
             LlavaForConditionalGeneration, model, revision, part="LLaVA", dtype=dtype, device=device
         )

@@ -14,7 +14,7 @@ from comat.corpora.hub import read_hub
 from comat.corpora.lists import read_csv, read_json, read_jsonl, read_parquet, read_txt
 from comat.corpora.overview import examples, languages, spread, token_counts
 from comat.corpora.readers import read_abc6k, read_hrs, read_t2i_compbench
-from comat.corpora.text import folded, normalise, prompt_id
+from comat.corpora.text import Spelling, folded, prompt_id
 from comat.errors import UserError
 from comat.params import BenchmarkFiles, PromptSource, PromptsParams
 from comat.randomness import python_random
@@ -69,9 +69,10 @@ def build_corpus(params: PromptsParams, seed: int, tokenizers: Sequence[CLIPToke
     sources: dict[str, dict] = {
         source.name: {"read": 0, "kept": 0, "held_out": 0, "dropped": Counter()} for source in params.sources
     }
-    found = [prompt for source in params.sources for prompt in _drawn(source, seed, sources[source.name])]
+    spelling = Spelling(params.syntax)
+    found = [prompt for source in params.sources for prompt in _drawn(source, seed, sources[source.name], spelling)]
     found.sort(key=lambda prompt: prompt.split != "test")
-    lists = _evaluation(params, found)
+    lists = _evaluation(params, found, Spelling(params.syntax))
     rows, dropped = _sift(found, Contamination(lists, params.near_duplicate))
     del found
     if not any(row["split"] == "train" for row in rows):
@@ -97,6 +98,7 @@ def build_corpus(params: PromptsParams, seed: int, tokenizers: Sequence[CLIPToke
         "tokens": {**spread(lengths), "limit": min(most)},
         "languages": languages(texts),
         "examples": examples(rows),
+        "syntax": spelling.report(),
     }
     return Corpus(rows, dropped, report)
 
@@ -114,7 +116,7 @@ def check_held_out(report: dict, benchmarks: BenchmarkFiles) -> None:
         )
 
 
-def _drawn(source: PromptSource, seed: int, entry: dict) -> Iterator[_Found]:
+def _drawn(source: PromptSource, seed: int, entry: dict, spelling: Spelling) -> Iterator[_Found]:
     """The prompts of a source, or as many as the parameters draw by seed, in the order of the files."""
     prompts = list(READERS[source.format](source))
     entry["read"] = len(prompts)
@@ -122,7 +124,7 @@ def _drawn(source: PromptSource, seed: int, entry: dict) -> Iterator[_Found]:
         picked = python_random(seed, "sample", source.name).sample(range(len(prompts)), source.sample)
         entry["dropped"]["not drawn"] = len(prompts) - source.sample
         prompts = [prompts[i] for i in sorted(picked)]
-    texts = [normalise(prompt.text) for prompt in prompts]
+    texts = [spelling(prompt.text) for prompt in prompts]
     apart = _set_apart(source, seed, [prompt.category for prompt in prompts], texts)
     for prompt, text in zip(prompts, texts, strict=True):
         split = "test" if apart and folded(text) in apart else prompt.split or source.split
@@ -150,7 +152,7 @@ def _set_apart(source: PromptSource, seed: int, categories: Sequence[str], texts
     return {keys[(2 * place + 1) * len(keys) // (2 * count)] for place in range(count)}
 
 
-def _evaluation(params: PromptsParams, found: Iterable[_Found]) -> dict[str, list[str]]:
+def _evaluation(params: PromptsParams, found: Iterable[_Found], spelling: Spelling) -> dict[str, list[str]]:
     """Evaluation prompts by list: those that the sources hold out, and the lists that the parameters name."""
     lists: dict[str, list[str]] = {}
     if params.decontaminate:
@@ -158,7 +160,7 @@ def _evaluation(params: PromptsParams, found: Iterable[_Found]) -> dict[str, lis
             if prompt.split == "test":
                 lists.setdefault(prompt.source, []).append(prompt.text)
         for entry in params.evaluation:
-            lists[entry.name] = [normalise(prompt.text) for prompt in READERS[entry.format](entry)]
+            lists[entry.name] = [spelling(prompt.text) for prompt in READERS[entry.format](entry)]
     return lists
 
 

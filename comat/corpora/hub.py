@@ -11,11 +11,11 @@ from huggingface_hub import snapshot_download
 from comat.corpora.lists import parquet_texts
 from comat.errors import UserError
 from comat.models.loading import loaded
-from comat.params import PromptFiles
+from comat.params import PromptList
 from comat.storage.prompt_text import Prompt, visible_files, whole
 
 
-def read_hub(source: PromptFiles) -> Iterator[Prompt]:
+def read_hub(source: PromptList) -> Iterator[Prompt]:
     """The column that the parameters name, of all Parquet files of the revision but those left out.
 
     The category of a prompt is the name of its list: the files of a data set are named by number.

@@ -11,18 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from comat.errors import UserError, first_line
-from comat.params import PromptFiles
+from comat.params import PromptList
 from comat.storage.prompt_text import DELIMITERS, Prompt, csv_rows, files_in, lines_of, text_of, whole
 
 USUAL = ("prompt", "prompts", "caption", "captions", "text")
 """Names of the column of a table, or the key of an object, that holds prompts."""
 
 
-def _files(source: PromptFiles) -> list[Path]:
+def _files(source: PromptList) -> list[Path]:
     return files_in(Path(source.path), f"*.{source.format}", source.leave_out, f"files named *.{source.format}")
 
 
-def read_txt(source: PromptFiles) -> Iterator[Prompt]:
+def read_txt(source: PromptList) -> Iterator[Prompt]:
     """One prompt a line. The category of a prompt in a list is the name of its file."""
     for file in _files(source):
         lines = list(lines_of(file))
@@ -60,7 +60,7 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def read_csv(source: PromptFiles) -> Iterator[Prompt]:
+def read_csv(source: PromptList) -> Iterator[Prompt]:
     """The column that the parameters name; `tsv` is divided by tabs, `csv` by what they say, or what divides best."""
     delimiter = "\t" if source.format == "tsv" else source.delimiter
     for file in _files(source):
@@ -70,7 +70,7 @@ def read_csv(source: PromptFiles) -> Iterator[Prompt]:
             yield Prompt(row[column], file.stem)
 
 
-def read_json(source: PromptFiles) -> Iterator[Prompt]:
+def read_json(source: PromptList) -> Iterator[Prompt]:
     """An array of strings, or of objects with the key that the parameters name; or an object that holds such an array.
 
     That is `{"prompts": […]}`: the only array of the object, or the one under the key that the parameters name.
@@ -87,7 +87,7 @@ def read_json(source: PromptFiles) -> Iterator[Prompt]:
             yield Prompt(_text(item, source.column, f"{file}, item {number}"), file.stem)
 
 
-def read_jsonl(source: PromptFiles) -> Iterator[Prompt]:
+def read_jsonl(source: PromptList) -> Iterator[Prompt]:
     """A string a line, or an object with the key that the parameters name."""
     for file in _files(source):
         for number, line in lines_of(file):
@@ -95,7 +95,7 @@ def read_jsonl(source: PromptFiles) -> Iterator[Prompt]:
             yield Prompt(_text(_parsed(line, where), source.column, where), file.stem)
 
 
-def read_parquet(source: PromptFiles) -> Iterator[Prompt]:
+def read_parquet(source: PromptList) -> Iterator[Prompt]:
     """The column of strings that the parameters name, categorical or not; rows without a value are blank."""
     for file in _files(source):
         for text in parquet_texts(file, source.column):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections import Counter
+from typing import Literal
+
+from comat.storage.prompt_syntax import without_syntax
 
 PLAIN = {0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"'} | dict.fromkeys((0xAD, 0x200B, 0x2060, 0xFEFF))
 """Typographic quotes become plain ones; what has no width and only breaks or joins lines goes."""
@@ -21,6 +25,26 @@ def normalise(text: str) -> str:
     if not plain.isprintable():
         plain = "".join(" " if unicodedata.category(c) == "Cc" else c for c in plain)
     return " ".join(plain.split())
+
+
+class Spelling:
+    """How prompts are written down: normalised; with the syntax of image tools, or without it. Counts what it finds."""
+
+    def __init__(self, syntax: Literal["strip", "keep"]) -> None:
+        self.strips = syntax == "strip"
+        self.prompts = 0
+        self.found: Counter[str] = Counter()
+
+    def __call__(self, text: str) -> str:
+        written = normalise(text)
+        plain = without_syntax(written)
+        self.prompts += bool(plain.removed)
+        self.found += plain.removed
+        return plain.text if self.strips else written
+
+    def report(self) -> dict:
+        """How many prompts as read hold syntax, of which kinds, and what became of it."""
+        return {"prompts": self.prompts, "stripped": self.strips, "found": dict(sorted(self.found.items()))}
 
 
 def folded(text: str) -> str:

@@ -13,6 +13,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from comat.diffusion.finite import finite
 from comat.errors import UserError
 from comat.models.loading import INDEX, M, load_model, loaded, pipeline_index
 from comat.running.device import DTYPES
@@ -58,7 +59,16 @@ def load_vae(
         UserError: if it is missing or of another architecture.
     """
     where, folder = ((vae, vae_revision), "") if vae else ((model, revision), "vae")
-    return load_model(AutoencoderKL, *where, part="vae", subfolder=folder, dtype=DTYPES[precision], device=device)
+    found = load_model(AutoencoderKL, *where, part="vae", subfolder=folder, dtype=DTYPES[precision], device=device)
+
+    @torch.no_grad()
+    def tried() -> AutoencoderKL:
+        # Of a configuration whose parts do not fit each other all weights may be there.
+        side = 2 ** len(found.config["block_out_channels"])
+        found.decode(encode_images(found, torch.full((1, 3, side, side), 0.5)).to(found.device, found.dtype))
+        return found
+
+    return loaded(where[0], "vae (tried on a grey image)", tried)
 
 
 def check_encoders(model: str, unet: UNet2DConditionModel, index: Mapping[str, object]) -> None:
@@ -78,7 +88,8 @@ def check_encoders(model: str, unet: UNet2DConditionModel, index: Mapping[str, o
 def encode_images(vae: AutoencoderKL, images: Tensor) -> Tensor:
     """Images (B, 3, H, W) in [0, 1] to the scaled means of their latents."""
     mean = vae.encode((images * 2 - 1).to(vae.device, vae.dtype)).latent_dist.mean
-    return (mean.float() - (vae.config["shift_factor"] or 0.0)) * vae.config["scaling_factor"]
+    latents = (mean.float() - (vae.config["shift_factor"] or 0.0)) * vae.config["scaling_factor"]
+    return finite(latents, "the autoencoder's encoder", vae.dtype)
 
 
 class Backbone:
@@ -143,14 +154,19 @@ class Backbone:
         schedule = loaded(model, "scheduler", lambda: EulerDiscreteScheduler.load_config(model, **where))
         denoiser = part(UNet2DConditionModel, "unet", unet)
         check_encoders(model, denoiser, index)
-        return Backbone(
-            denoiser,
-            load_vae(model, revision, vae, vae_revision, precision, device),
-            encoders,
-            tokenizers,
-            dict(schedule),
-            bool(index.get("force_zeros_for_empty_prompt", False)),
-        )
+        own_vae = load_vae(model, revision, vae, vae_revision, precision, device)
+
+        def build() -> Backbone:
+            return Backbone(
+                denoiser,
+                own_vae,
+                encoders,
+                tokenizers,
+                dict(schedule),
+                bool(index.get("force_zeros_for_empty_prompt", False)),
+            )
+
+        return loaded(model, "its parts, which have to fit each other", build)
 
     @property
     def device(self) -> torch.device:

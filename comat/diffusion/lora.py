@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from comat.errors import UserError
 from comat.storage.tables import read_safetensors, write_bytes
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -57,19 +58,52 @@ def exported_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def export_lora(unet: nn.Module, folder: Path) -> None:
-    """Write `pytorch_lora_weights.safetensors`, which `load_lora_weights` of a stock pipeline reads."""
+    """Write `pytorch_lora_weights.safetensors`, which `load_lora_weights` of a stock pipeline reads.
+
+    Raises:
+        UserError: if a weight is not finite.
+    """
     state = exported_names(lora_state(unet))
     tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
+    _check_finite(tensors, folder / FILE)
     write_bytes(folder / FILE, save(tensors, {"format": "pt"}))
 
 
 def load_lora(unet: UNet2DConditionModel, folder: Path) -> None:
-    """Put an exported LoRA onto a UNet that has none, ready for sampling."""
-    tensors = {name.removeprefix("unet."): value for name, value in read_safetensors(folder / FILE).items()}
-    state = convert_unet_state_dict_to_peft(tensors)
-    rank = next(value.shape[0] for name, value in state.items() if "lora_A" in name)
-    add_lora(unet, rank, torch.Generator())
-    set_lora_state(unet, state)
+    """Put an exported LoRA onto a UNet that has none, ready for sampling.
+
+    Raises:
+        UserError: if it is not of this UNet, to the last weight: diffusers would leave out what does not fit.
+    """
+    path = folder / FILE
+    tensors = read_safetensors(path)
+    ranks = {value.shape[0] for name, value in tensors.items() if ".lora.down." in name or ".lora_A." in name}
+    if len(ranks) != 1:
+        raise UserError(f"{path}: expected the weights of a LoRA of one rank, found ranks {sorted(ranks)}")
+    add_lora(unet, ranks.pop(), torch.Generator())
+    own = exported_names(lora_state(unet))
+    missing, extra = sorted({*own} - {*tensors}), sorted({*tensors} - {*own})
+    if missing or extra:
+        example = f"it lacks {missing[0]}" if missing else f"it has {extra[0]}"
+        raise UserError(
+            f"{path}: not a LoRA of this UNet: of the {len(own)} weights that it must have {len(missing)} are missing, "
+            f"and {len(extra)} are left over ({example}); train it on this base model"
+        )
+    wrong = next((name for name, value in own.items() if tensors[name].shape != value.shape), None)
+    if wrong:
+        shapes = f"expected {tuple(own[wrong].shape)}, found {tuple(tensors[wrong].shape)}"
+        raise UserError(f"{path}: {wrong}: {shapes}; it was trained on another UNet")
+    _check_finite(tensors, path)
+    set_lora_state(unet, convert_unet_state_dict_to_peft({n.removeprefix("unet."): v for n, v in tensors.items()}))
+
+
+def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    broken = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise UserError(
+            f"{path}: {len(broken)} of {len(tensors)} weights are not finite, {broken[0]} first; train again with a "
+            "lower learning rate"
+        )
 
 
 def absorb_lora(unet: UNet2DConditionModel) -> None:

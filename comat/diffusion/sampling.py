@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from comat.diffusion.attention import recorded_maps
 from comat.diffusion.backbone import Backbone
+from comat.diffusion.finite import finite
 from comat.diffusion.rollout import rollout
 from comat.diffusion.schedulers import make_scheduler
 from comat.params import SamplingParams
@@ -36,7 +37,18 @@ def sample_latents(
     own = [generator(params.seed, purpose, *key) for key in keys]
     z = noise(backbone.latent_shape(px), own).to(backbone.device) * scheduler.init_noise_sigma
     embeddings = backbone.encode_prompts(prompts)
-    return rollout(backbone, scheduler, z, embeddings, params.guidance_scale, own, chunk=len(prompts)).z0
+    z0 = rollout(backbone, scheduler, z, embeddings, params.guidance_scale, own, chunk=len(prompts)).z0
+    return finite(z0, f"the denoiser, drawing latents ({purpose})", backbone.dtype)
+
+
+@torch.no_grad()
+def decoded(backbone: Backbone, z: Tensor) -> Tensor:
+    """Images (B, 3, H, W), not clamped, of latents that were drawn to be kept or shown.
+
+    Raises:
+        UserError: if they are not finite.
+    """
+    return finite(backbone.decode(z), "the autoencoder's decoder", backbone.dtype)
 
 
 def in_batches(rows: Sequence[T], size: int, title: str) -> Iterator[Sequence[T]]:

@@ -10,6 +10,9 @@ from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from torch import Tensor
 
+from comat.errors import UserError
+from comat.models.fit import SCHEDULE_KEYS, check_steps, not_carried, spacing_of
+
 
 class Scheduler(Protocol):
     """What the samplers have in common; their own annotations name less than they take."""
@@ -37,16 +40,20 @@ class Scheduler(Protocol):
 
 
 SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}
-_NOISE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
 
 
 def make_scheduler(name: str, config: dict, steps: int) -> Scheduler:
-    """A fresh scheduler over `steps` steps. It keeps the model's noise schedule; latents are never clipped."""
-    noise = {key: config[key] for key in _NOISE if config.get(key) is not None}
+    """A fresh scheduler over `steps` steps of the model's own noise schedule and spacing; latents are never clipped.
+
+    Raises:
+        UserError: if the configuration of the schedule says what no sampler here heeds, or the steps do not fit it.
+    """
+    for key, expected in not_carried(config):
+        raise UserError(f"scheduler_config.json of the base model: {key} is {config[key]!s:.60}: expected {expected}")
+    check_steps(config, steps)
+    noise = {key: config[key] for key in SCHEDULE_KEYS if config.get(key) is not None}
     extra = {"clip_sample": False} if name != "euler" else {}
     extra |= {"set_alpha_to_one": False} if name == "ddim" else {}
-    scheduler = SCHEDULERS[name](
-        **noise, timestep_spacing="leading", steps_offset=config.get("steps_offset", 1), **extra
-    )
+    scheduler = SCHEDULERS[name](**{**noise, "timestep_spacing": spacing_of(config)}, **extra)
     scheduler.set_timesteps(steps)
     return cast(Scheduler, scheduler)

@@ -61,7 +61,9 @@ class DinoDiscriminator(nn.Module):
 
 def _load(model: str, revision: str | None, dtype: torch.dtype, device: torch.device) -> Features:
     """DINO is a plain vision transformer without a pooler, DINOv2 a class of its own."""
-    kind = loaded(model, "config", lambda: AutoConfig.from_pretrained(model, revision=revision)).model_type
+    kind = loaded(
+        model, "config", lambda: AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+    ).model_type
     if kind == "vit":
         return load_model(ViTModel, model, revision, part="DINO", dtype=dtype, device=device, add_pooling_layer=False)
     if kind == "dinov2":

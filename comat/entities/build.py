@@ -6,54 +6,85 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
+from transformers import CLIPTokenizer
 
 from comat.entities.filter import reasons
 from comat.entities.parse import ParsedEntity
 from comat.entities.tokens import token_positions
+from comat.storage.prompt_language import ENGLISH, language
+from comat.storage.prompt_syntax import without_syntax
 from comat.tokenizers import is_too_long
 
 Parsed = tuple[str, str, Sequence[ParsedEntity]]
 """A prompt's id, text and entities."""
+
+SHOWN = 20
+"""Nouns and prompts that the report shows for a person to look at."""
 
 
 def entity_rows(
     parsed: Iterable[Parsed],
     total: int,
     filtered: Mapping[str, str | None],
-    tokenizers: Sequence[PreTrainedTokenizerBase],
+    tokenizers: Sequence[CLIPTokenizer],
 ) -> tuple[list[dict], dict]:
-    """The rows of `entities.parquet`, and a report of what was dropped and why. `total`: prompts."""
-    rows, without, too_long = [], 0, 0
+    """The rows of `entities.parquet`, and a report of what was found, and of what was dropped and why.
+
+    total: prompts.
+    """
+    rows: list[dict] = []
+    without: list[str] = []
+    too_long = denied = with_syntax = 0
+    languages: Counter[str] = Counter()
+    syntax: Counter[str] = Counter()
     for id, text, entities in tqdm(parsed, total=total, desc="entities"):
         found = [{"prompt_id": id, **row} for row in rows_of(text, entities, filtered, tokenizers)]
         rows += found
-        without += not any(row["kept"] for row in found)
+        without += [] if any(row["kept"] for row in found) else [text]
         too_long += is_too_long(tokenizers, text)
+        denied += sum(len(entity.denied) for entity in entities)
+        languages[language(text)] += 1
+        removed = without_syntax(text).removed
+        syntax += removed
+        with_syntax += bool(removed)
     dropped = Counter(row["reason"] for row in rows if row["reason"])
     report = {
         "prompts": total,
         "entities": len(rows),
         "kept": sum(row["kept"] for row in rows),
-        "prompts_without_entities": without,
+        "prompts_without_entities": len(without),
         "prompts_too_long": too_long,  # the text encoder does not read their ends
         "dropped": dict(sorted(dropped.items())),
+        "attributes_negated": denied,
+        "languages": dict(languages.most_common()),
+        "syntax": {"prompts": with_syntax, "found": dict(sorted(syntax.items()))},
+        "most_kept": _most((row["lemma"],) for row in rows if row["kept"]),
+        "most_dropped": _most((row["lemma"], row["reason"]) for row in rows if row["reason"]),
+        "without_entities": without[:SHOWN],
     }
     return rows, report
+
+
+def _most(keys: Iterable[tuple[str, ...]]) -> list[dict]:
+    """The most frequent nouns, with the reason why they are dropped; equal numbers by name."""
+    counts = sorted(Counter(keys).items(), key=lambda item: (-item[1], item[0]))
+    return [{**dict(zip(("noun", "reason"), key, strict=False)), "count": count} for key, count in counts[:SHOWN]]
 
 
 def rows_of(
     text: str,
     entities: Sequence[ParsedEntity],
     filtered: Mapping[str, str | None],
-    tokenizers: Sequence[PreTrainedTokenizerBase],
+    tokenizers: Sequence[CLIPTokenizer],
 ) -> list[dict]:
     """A prompt's entities as rows, without the prompt's id."""
     nouns = [[entity.noun_span] for entity in entities]
     wholes = [[entity.noun_span, *entity.attribute_spans] for entity in entities]
     positions = [token_positions(tokenizer, text, nouns + wholes) for tokenizer in tokenizers]
+    foreign = "not English" if language(text) != ENGLISH else None
     rows = []
-    for number, (entity, reason) in enumerate(zip(entities, reasons(entities, filtered), strict=True)):
+    for number, (entity, why) in enumerate(zip(entities, reasons(entities, filtered), strict=True)):
+        reason = foreign or why
         noun_tokens = [found[number] for found in positions]
         if reason is None and not all(noun_tokens):
             reason = "cut off by the text encoder's length"

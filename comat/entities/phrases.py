@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from comat.entities.lexicon import DETERMINERS, ING_THINGS, PERCEIVED, PREPOSITIONS
 from comat.entities.words import Kind, Word
 
 _NOUN_MODIFIERS = {"amod", "compound", "nmod", "npadvmod"}
@@ -40,22 +41,67 @@ def _phrase(words: list[Word], place: int) -> tuple[Phrase, int]:
     phrase, at = Phrase(words[place]), place - 1
     while at >= 0:
         word = words[at]
-        if word.kind is Kind.ADJECTIVE or (word.kind is Kind.NOUN and _modifies(word, words[at + 1 : place + 1])):
+        if word.kind is Kind.ADJECTIVE or (word.kind is Kind.NOUN and _modifies(words, at, place)):
             phrase.attributes.insert(0, word)
         elif word.kind is Kind.NUMERAL:
             phrase.numerals.insert(0, word)
+            if at == 0 or words[at - 1].kind is not Kind.NUMERAL:
+                return phrase, _take_before_numeral(words, at - 1, phrase)
         elif not _is_between(words, at):
             break
         at -= 1
     return phrase, at
 
 
-def _modifies(noun: Word, rest: list[Word]) -> bool:
-    """Whether the parser binds `noun` and the rest, either way, or the rest is a noun by correction only."""
+def _take_before_numeral(words: list[Word], at: int, phrase: Phrase) -> int:
+    """ "the old three chairs"; nothing of "a peach and three limes". Returns the place to go on from."""
+    start = at
+    while start >= 0 and words[start].kind is Kind.ADJECTIVE:
+        start -= 1
+    if start < 0 or words[start].lower not in DETERMINERS:
+        return at
+    phrase.attributes[:0] = words[start + 1 : at + 1]
+    return start
+
+
+def _modifies(words: list[Word], at: int, place: int) -> bool:
+    """Whether the noun at `at` belongs to the one at `place`.
+
+    The parser binds them, either way; or the last can be nothing but a noun; or it would be a verb that does not agree
+    with the first ("a teddy bear", "three teddy bears").
+    """
+    noun, rest = words[at], words[at + 1 : place + 1]
     if rest[0].kind is Kind.LINK:
         return False
     modifies = noun.token.dep_ in _NOUN_MODIFIERS and rest[0].first.i <= noun.token.head.i <= rest[-1].token.i
-    return modifies or rest[0].token.head == noun.token or rest[-1].token.pos_ not in ("NOUN", "PROPN")
+    if modifies or rest[0].token.head == noun.token or rest[-1].token.pos_ not in ("NOUN", "PROPN"):
+        return True
+    last, is_singular = rest[-1].lower, noun.token.tag_ in ("NN", "NNP")
+    if any(word.lower.endswith("ing") and word.lower not in ING_THINGS for word in (noun, *rest)):
+        return False  # "a skirt playing tennis"
+    if not rest[-1].dictionary.is_other(last):
+        return True
+    if is_singular and rest[-1].token.tag_ == "NNS" and _follows_no_article(words, at):
+        return True
+    counted = at > 0 and words[at - 1].kind is Kind.NUMERAL and words[at - 1].lower not in ("one", "1")
+    is_base_form = last in rest[-1].dictionary.nouns and not last.endswith(("s", "ed", "ing"))
+    return is_singular and ((is_base_form and not _may_have_base_form(words, at)) or counted)
+
+
+def _follows_no_article(words: list[Word], at: int) -> bool:
+    """ "of autumn leaves", "…, cat ears": behind a preposition or comma a noun with a verb would have an article."""
+    while at and words[at - 1].kind in (Kind.NOUN, Kind.ADJECTIVE):
+        at -= 1
+    return at > 0 and (words[at - 1].lower in PREPOSITIONS or words[at - 1].token.text == ",")
+
+
+def _may_have_base_form(words: list[Word], at: int) -> bool:
+    """ "a fork and a glass plate clink", "watching a bird soar": what agrees with a verb in its base form."""
+    if any(word.token.lemma_ in PERCEIVED for word in words[max(0, at - 5) : at]):
+        return True
+    while at and (words[at - 1].kind in (Kind.NOUN, Kind.ADJECTIVE) or words[at - 1].lower in DETERMINERS):
+        at -= 1
+    return at > 0 and words[at - 1].lower == "and"
 
 
 def _is_between(words: list[Word], at: int) -> bool:
@@ -69,5 +115,7 @@ def _is_between(words: list[Word], at: int) -> bool:
     first = at
     while first and words[first - 1].kind in (Kind.ADJECTIVE, Kind.ADVERB, Kind.LINK):
         first -= 1
-    opens = first == 0 or words[first - 1].token.pos_ in _MAY_PRECEDE
+    if words[first].kind is Kind.LINK:
+        return False  # "4k, realistic, wallpaper"
+    opens = first == 0 or words[first - 1].token.pos_ in _MAY_PRECEDE or words[first - 1].lower in ("'s", "’s")
     return opens and any(word.kind is Kind.ADJECTIVE for word in words[first:at])

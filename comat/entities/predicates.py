@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from spacy.tokens import Token
 
+from comat.entities.dictionary import dictionary_of
 from comat.entities.lexicon import BUILT, QUANTIFIERS
 
 
@@ -14,24 +15,55 @@ def predicated(noun: Token) -> Iterator[Token]:
     for child in noun.rights:
         if child.dep_ in ("relcl", "acl"):
             yield from _of_verb(child)
-        elif child.dep_ == "amod" and child.pos_ == "ADJ":
+        elif child.dep_ == "amod" and child.pos_ == "ADJ" and not _is_apart(noun, child):
             yield from _with_conjuncts(child)
-    if noun.dep_ in ("nsubj", "nsubjpass"):
-        yield from _with_conjuncts(noun.head) if noun.head.pos_ == "ADJ" else _of_verb(noun.head)
+    if noun.dep_ in ("nsubj", "nsubjpass") and noun.head.pos_ != "ADJ":
+        yield from _of_verb(noun.head)
+    elif noun.dep_ in ("nsubj", "nsubjpass") and not _is_apart(noun, noun.head):
+        yield from _with_conjuncts(noun.head)
+
+
+def _is_apart(noun: Token, adjective: Token) -> bool:
+    """Whether it describes something else: "a car, wet asphalt, cinematic", "foliage, detailed, warm", "…, ready"."""
+    between = noun.doc[noun.i + 1 : adjective.i]
+    if not any(t.is_punct for t in between):
+        return False
+    if adjective.lower_ == "ready" or any(t.pos_ in ("NOUN", "PROPN") for t in between):
+        return True
+    stands_alone = adjective.i + 1 == len(noun.doc) or adjective.nbor().is_punct
+    return stands_alone and not any(t.pos_ == "AUX" or t.tag_ in ("VBZ", "VBP", "VBD") for t in noun.doc)
 
 
 def _of_verb(verb: Token) -> Iterator[Token]:
     for child in verb.children:
         if child.dep_ in ("acomp", "attr", "oprd") and child.pos_ == "ADJ":
             yield from _with_conjuncts(child)
-        elif verb.lemma_ in BUILT and child.dep_ == "prep" and child.lower_ in ("of", "from"):
-            for thing in (token for token in child.children if token.dep_ == "pobj"):
-                yield from (thing, *thing.conjuncts)
+        elif verb.lemma_ in BUILT and child.dep_ == "prep":
+            yield from (thing for thing in _materials(child) if not _is_thing(thing))
+
+
+def _materials(preposition: Token) -> Iterator[Token]:
+    """ "of oak and glass", "from oak", "out of oak"."""
+    for child in preposition.children:
+        if child.dep_ == "prep" and preposition.lower_ in ("out", "up"):
+            yield from _materials(child)
+        elif child.dep_ == "pobj" and preposition.lower_ in ("of", "from"):
+            yield from (child, *child.conjuncts)
+
+
+def _is_thing(material: Token) -> bool:
+    """ "made of whales", "made of a log": what is counted is no material."""
+    if any(
+        (child.dep_ == "det" and child.lower_ in ("a", "an")) or child.dep_ == "nummod" for child in material.children
+    ):
+        return True
+    dictionary = dictionary_of(material.vocab)
+    return material.tag_ == "NNS" and dictionary.singular(material.lower_, True) != material.lower_
 
 
 def _with_conjuncts(adjective: Token) -> Iterator[Token]:
     """ "slimy and disgusting"; "larger than a cat and bigger", where parsers lose the second."""
-    if adjective.lower_ in QUANTIFIERS:
+    if adjective.lower_ in QUANTIFIERS or adjective.lower_ in ("free", "devoid"):  # "free of clutter"
         return
     yield adjective
     for token in adjective.subtree:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from comat.entities.build import rows_of
+from comat.entities.build import entity_rows, rows_of
 from comat.entities.filter import filtered_nouns
-from comat.entities.parse import ParsedEntity, entities_of, load_parser
+from comat.entities.parse import ParsedEntity, load_parser, parse, parse_all
+from comat.errors import clean
 from comat.params import Params
 from comat.tokenizers import is_too_long, load_tokenizers
 
@@ -21,7 +24,7 @@ def show_entities(params: Params, prompt: str, console: Console | None = None) -
     """Print the prompt in colour, then a line for each noun: attributes, numerals, tokens, or why it is dropped."""
     console, own = console or Console(), params.entities.own_filter
     filtered = filtered_nouns(Path(own) if own else None)
-    entities = entities_of(load_parser(params.entities.spacy_model)(prompt))
+    entities = parse(load_parser(params.entities.spacy_model), prompt)
     tokenizers = load_tokenizers(params.base_model, params.base_revision)
     rows = rows_of(prompt, entities, filtered, tokenizers)
     console.print(_coloured(prompt, entities, rows), soft_wrap=True)
@@ -35,10 +38,35 @@ def show_entities(params: Params, prompt: str, console: Console | None = None) -
             Text(", ".join(entity.attributes), ATTRIBUTE if row["kept"] else DROPPED),
             Text(", ".join(entity.numerals), NUMERAL if row["kept"] else DROPPED),
         ]
-        table.add_row(*cells, *(tokens if row["kept"] else [""] * len(tokens)), row["reason"] or "")
+        table.add_row(*cells, *(tokens if row["kept"] else [""] * len(tokens)), Text(clean(row["reason"] or "")))
     console.print(table if rows else "no nouns")
     if is_too_long(tokenizers, prompt):
         console.print("the prompt is longer than the text encoder reads: its end has no tokens", style="red")
+
+
+def show_all_entities(params: Params, prompts: Sequence[str], console: Console | None = None) -> None:
+    """Print what a person would check of many prompts before training: the report of the stage `entities`."""
+    console, own = console or Console(highlight=False), params.entities.own_filter
+    parser, section = load_parser(params.entities.spacy_model), params.entities
+    found = parse_all(parser, prompts, section.batch_size, section.processes)
+    parsed = (("", text, entities) for text, entities in zip(prompts, found, strict=True))
+    tokenizers = load_tokenizers(params.base_model, params.base_revision)
+    _, report = entity_rows(parsed, len(prompts), filtered_nouns(Path(own) if own else None), tokenizers)
+    for name in ("prompts", "entities", "kept", "attributes_negated", "prompts_too_long"):
+        console.print(f"{name.replace('_', ' ')}: {report[name]}")
+    counted = {"dropped": report["dropped"], "languages": report["languages"], "syntax": report["syntax"]["found"]}
+    for name, counts in counted.items():
+        if counts:
+            console.print(f"{name}: " + ", ".join(f"{key} {count}" for key, count in counts.items()), soft_wrap=True)
+    table = Table("kept most", "", "dropped most", "", "reason", box=None, pad_edge=False)
+    rows: Iterable[tuple[dict, dict]] = zip_longest(report["most_kept"], report["most_dropped"], fillvalue={})
+    for kept, dropped in rows:
+        cells = [Text(str(row.get(key, ""))) for row, key in ((kept, "noun"), (kept, "count"))]
+        table.add_row(*cells, *(Text(str(dropped.get(key, ""))) for key in ("noun", "count", "reason")))
+    console.print(table)
+    console.print(f"prompts without entities: {report['prompts_without_entities']}")
+    for text in report["without_entities"]:
+        console.print(Text(f"  {text}", DROPPED.removesuffix(" strike")), soft_wrap=True)
 
 
 def _coloured(prompt: str, entities: list[ParsedEntity], rows: list[dict]) -> Text:

@@ -1,30 +1,23 @@
-"""The words of a parsed prompt and what each can be in a noun phrase, with corrections for the language of prompts.
+"""The words of a parsed prompt and what each can be in a noun phrase, as the parser has it.
 
-Small parsers learn from news and web text. Of prompts they misread bare nouns ("a round pendant": an adjective), shapes
-and materials ("a triangular bookshelf": two nouns), lists and participles; the corrections ask for nothing but the
-neighbouring words.
+`corrections.py` mends what small parsers get wrong in the language of prompts.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cached_property
 
 from spacy.tokens import Doc, Span, Token
 
-from comat.entities.lexicon import (
-    AFTER_THE_NOUN,
-    ATTRIBUTES,
-    COLOURS,
-    COLOURS_THAT_ARE_THINGS,
-    ING_THINGS,
-    QUANTIFIERS,
-    SHAPES,
-)
+from comat.entities.dictionary import Dictionary, dictionary_of
+from comat.entities.lexicon import COLOURS, DETERMINERS, INTENSIFIERS, PREPOSITIONS, QUANTIFIERS, SIDES, SUFFIXES, UNITS
 
 _HYPHENS = "-‐‑"
 _ENDS = {"ADP", "AUX", "CCONJ", "PUNCT", "SCONJ", "PART", "DET", "PRON"}
-_ARTICLES = {"a", "an"}
+_COUNTED = re.compile(r"\d+(?=[^\W\d_]{3})")
 
 
 class Kind(Enum):
@@ -43,38 +36,71 @@ class Word:
     first: Token
     token: Token
     kind: Kind
+    closes: bool
+    """Whether the noun phrase before it ends there."""
 
     @property
     def span(self) -> tuple[int, int]:
         """Character offsets in the prompt."""
         return self.first.idx, self.token.idx + len(self.token)
 
-    @property
+    @cached_property
     def text(self) -> str:
-        return self.token.text if self.first is self.token else self.token.doc[self.first.i : self.token.i + 1].text
+        return self.token.text if self.first.i == self.token.i else self.token.doc[self.first.i : self.token.i + 1].text
 
-    @property
+    @cached_property
     def lower(self) -> str:
         return self.text.lower()
 
+    @property
+    def singular(self) -> str:
+        """What the segmenter is asked for: the noun in lower case, singular if there is one; "girl" of "1girl"."""
+        before, last = self.text[: self.token.idx - self.span[0]].lower(), _COUNTED.sub("", self.token.lower_)
+        if self.token.tag_ == "NNP":
+            return before + last  # "Mars"
+        is_plural = self.token.tag_ in ("NNS", "NNPS") or self.token.pos_ not in ("NOUN", "PROPN")
+        return before + self.dictionary.singular(last, is_plural)
+
+    @property
+    def dictionary(self) -> Dictionary:
+        return dictionary_of(self.token.vocab)
+
 
 def words_of(doc: Doc) -> list[Word]:
-    """The words of `doc` in order, corrected."""
+    """The words of `doc` in order."""
     words, first = [], 0
     for i, token in enumerate(doc):
         if not _goes_on(doc, i):
-            words.append(Word(doc[first], token, _kind(doc[first : i + 1])))
+            words.append(Word(doc[first], token, _kind(doc[first : i + 1]), _closes(doc[first])))
             first = i + 1
-    for place in reversed(range(len(words))):
-        words[place].kind = _corrected(words, place)
+    for place, word in enumerate(words):
+        if word.lower in PREPOSITIONS:
+            word.closes = True
+        elif _is_relation(words, place):
+            word.kind, word.closes = Kind.OTHER, True
     return words
 
 
+def _closes(token: Token) -> bool:
+    """By its tag, unless it is a pronoun to the tagger alone: "the white bookshelf"."""
+    is_pronoun = token.is_stop or token.lower_ not in dictionary_of(token.vocab).nouns
+    return token.pos_ in _ENDS and (token.pos_ != "PRON" or is_pronoun)
+
+
 def _goes_on(doc: Doc, i: int) -> bool:
-    """Whether a hyphen binds token `i` to the next."""
+    """Whether a hyphen binds token `i` to the next, or a number is written together with its unit ("4K")."""
     if i + 1 == len(doc) or doc[i].whitespace_:
         return False
+    if doc[i].is_digit and doc[i + 1].lower_ in UNITS:
+        return True
     return doc[i + 1].text in _HYPHENS or (doc[i].text in _HYPHENS and i > 0 and not doc[i - 1].whitespace_)
+
+
+def _is_relation(words: list[Word], place: int) -> bool:
+    """ "left of", "next to": a preposition of two words; in "on the left of" left is a noun."""
+    seconds = SIDES.get(words[place].lower, ())
+    follows = place + 1 < len(words) and words[place + 1].lower in seconds
+    return follows and ("of" not in seconds or place == 0 or words[place - 1].lower not in DETERMINERS)
 
 
 def _kind(tokens: Span) -> Kind:
@@ -82,98 +108,40 @@ def _kind(tokens: Span) -> Kind:
     token, lower = tokens[-1], tokens[-1].lower_
     if len(tokens) > 1 and any(part.pos_ == "ADP" for part in tokens):
         return Kind.ADVERB  # side-by-side
-    if token.like_num or token.pos_ == "NUM" or lower == "dozen":
+    if len(tokens) > 1 and lower in UNITS:
+        return Kind.NOUN
+    if _COUNTED.match(lower) and lower[-1:].isalpha():
+        return Kind.NOUN  # 1girl
+    is_number = token.pos_ == "NUM" and not (token.is_alpha and lower in dictionary_of(token.vocab).nouns)
+    if token.like_num or (is_number and any(c.isalnum() for c in lower)) or lower == "dozen":
         return Kind.NUMERAL
     if lower in QUANTIFIERS:
         return Kind.OTHER
+    if lower in INTENSIFIERS:
+        return Kind.ADVERB
+    if len(tokens) > 1 and (lower in SUFFIXES or token.tag_ in ("VBN", "VBD")):
+        return Kind.ADJECTIVE  # heart-shaped
     if lower in COLOURS or token.pos_ == "ADJ" or _stands_before_noun(token):
         return Kind.ADJECTIVE
-    if token.pos_ in ("NOUN", "PROPN"):
+    if token.pos_ in ("NOUN", "PROPN", "NUM"):
         return Kind.NOUN if any(c.isalpha() for c in token.text) else Kind.OTHER
     if token.pos_ == "ADV":
-        return Kind.ADVERB
+        return Kind.ADJECTIVE if _is_adjective_in_ly(token) else Kind.ADVERB
     return Kind.LINK if token.text == "," or lower in ("and", "or", "yet", "but") else Kind.OTHER
+
+
+def _is_adjective_in_ly(token: Token) -> bool:
+    """ "a frilly skirt"."""
+    dictionary = dictionary_of(token.vocab)
+    return (
+        token.lower_.endswith("ly")
+        and token.lower_ in dictionary.adjectives
+        and (token.lower_ not in dictionary.adverbs)
+    )
 
 
 def _stands_before_noun(token: Token) -> bool:
     """ "a parked car", "rustling leaves": a participle that the parser gives to a noun on its right."""
-    if token.tag_ == "VBG" and token.i > 0 and token.nbor(-1).pos_ == "NOUN":
+    if token.tag_ == "VBG" and token.i > 0 and token.nbor(-1).pos_ in ("NOUN", "PROPN"):
         return False  # "a light changing colors"
     return token.tag_ in ("VBN", "VBG") and token.dep_ in ("amod", "compound") and token.head.i > token.i
-
-
-def _corrected(words: list[Word], place: int) -> Kind:
-    word, ends = words[place], _ends_phrase(words, place)
-    before = words[place - 1] if place else None
-    if not ends:
-        follows = words[place + 1].kind in (Kind.NOUN, Kind.ADJECTIVE)
-        is_attribute = word.lower in ATTRIBUTES or _is_listed_participle(words, place)
-        return Kind.ADJECTIVE if follows and is_attribute else word.kind
-    if word.lower in COLOURS:
-        is_thing = word.lower in COLOURS_THAT_ARE_THINGS and word.token.pos_ in ("NOUN", "PROPN")
-        return Kind.NOUN if is_thing and not _is_linked(words, place) else Kind.ADJECTIVE
-    if word.kind is Kind.NOUN:
-        return Kind.OTHER if _is_participle(word, before) or _is_verb(words, place) else Kind.NOUN
-    return Kind.NOUN if _must_be_noun(words, place) else word.kind
-
-
-def _ends_phrase(words: list[Word], place: int) -> bool:
-    """Whether no word of the same noun phrase can follow."""
-    return place + 1 == len(words) or words[place + 1].first.pos_ in _ENDS
-
-
-def _is_linked(words: list[Word], place: int) -> bool:
-    """ "an orange and black hydrant", not "an orange and a banana"."""
-    link, following = words[place + 1 : place + 2], words[place + 2 : place + 3]
-    return bool(link and following) and link[0].kind is Kind.LINK and following[0].kind is Kind.ADJECTIVE
-
-
-def _is_listed_participle(words: list[Word], place: int) -> bool:
-    """ "the gentle, rustling leaves", "an oval serving dish": a participle after an article and adjectives."""
-    start = place
-    listed = (Kind.ADJECTIVE, Kind.ADVERB, Kind.LINK)
-    while start and (words[start - 1].kind in listed or words[start - 1].lower in ATTRIBUTES):
-        start -= 1
-    opened = 0 < start < place and words[start - 1].token.pos_ in ("DET", "PRON")
-    return opened and words[place].token.tag_ in ("VBG", "VBN", "VBD")
-
-
-def _is_participle(word: Word, before: Word | None) -> bool:
-    """ "…, barking and squeaking", "a clock ticking": a word in -ing after a comma, "and" or a noun."""
-    if before is None or word.token.tag_ != "NN" or not word.lower.endswith("ing") or word.lower in ING_THINGS:
-        return False
-    return before.kind is Kind.NOUN or (before.kind is Kind.LINK and not any(word.first.lefts))
-
-
-def _is_verb(words: list[Word], place: int) -> bool:
-    """ "a spoon glints": no plural follows "a", unless the grammar is the prompt's own ("a leather shoes")."""
-    if words[place].token.tag_ != "NNS" or not _follows_article(words, place):
-        return False
-    before = words[place - 1]
-    return before.kind is Kind.NOUN and before.token.tag_ == "NN" and before.lower not in ATTRIBUTES
-
-
-def _follows_article(words: list[Word], place: int) -> bool:
-    """Whether nothing but adjectives and nouns, and at least one, stands between "a" and the word."""
-    start = place
-    while start and words[start - 1].kind in (Kind.NOUN, Kind.ADJECTIVE):
-        start -= 1
-    return 0 < start < place and words[start - 1].lower in _ARTICLES
-
-
-def _must_be_noun(words: list[Word], place: int) -> bool:
-    """The last word of a phrase that has no other noun: after a colour or shape, or after "a" and a modifier.
-
-    "a pink cross", "a round pendant", "a soda can", "Boy in blue": verbs, adjectives, interjections to small parsers.
-    """
-    word = words[place]
-    if place == 0:
-        return word.token.pos_ == "INTJ" and len(words) > 1
-    if word.lower in QUANTIFIERS | AFTER_THE_NOUN or not word.token.is_alpha:
-        return False
-    if words[place - 1].lower in COLOURS | SHAPES and word.token.pos_ in ("ADJ", "VERB", "ADV", "AUX", "PRON"):
-        return True
-    if not _follows_article(words, place):
-        return False
-    ends_clause = place + 1 == len(words) or words[place + 1].first.pos_ in ("CCONJ", "PUNCT")
-    return word.token.tag_ == "JJ" or (word.token.tag_ in ("MD", "VB", "VBP") and ends_clause)

@@ -9,7 +9,7 @@ import shutil
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -116,13 +116,12 @@ def device(name: str, precision: str) -> Iterator[Finding]:
     yield Finding("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
     from comat.running.device import choose_device
 
-    chosen = choose_device(name)
-    usable: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if not usable.get(chosen.type, lambda: True)() or (
-        chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()
-    ):
-        yield Finding("device", "problem", f"{chosen}: this torch sees no such device", "set device to auto or cpu")
-    elif chosen.type != "cuda":
+    try:
+        chosen = choose_device(name)
+    except UserError:
+        yield Finding("device", "problem", f"{name}: this torch sees no such device", "set device to auto or cpu")
+        return
+    if chosen.type != "cuda":
         slow = precision != "fp32" and chosen.type == "cpu"
         found = f"{chosen}, {platform.machine()}, {os.cpu_count()} cores"
         remedy = f"precision {precision} is slow on a CPU; fp32 is not" if slow else ""

@@ -87,12 +87,12 @@ def meta_features(key: str, model: str, revision: str | None, dtype: str) -> Pre
         UserError: if its configuration cannot be had.
     """
     config = _configuration(key, model, revision)
-    return emptied(lambda: AutoModel.from_config(config), dtype)
+    return emptied(lambda: AutoModel.from_config(config, trust_remote_code=False), dtype)
 
 
 def _configuration(key: str, model: str, revision: str | None) -> PreTrainedConfig:
     try:
-        return AutoConfig.from_pretrained(model, revision=revision)
+        return AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{key} {model!r}: cannot read its configuration: {first_line(error)}") from None
 

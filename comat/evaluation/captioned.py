@@ -13,9 +13,8 @@ from torch import Tensor
 
 from comat.corpora.pictures.photos import Tally, read_photos
 from comat.corpora.pictures.read import pictures_in
-from comat.errors import UserError
+from comat.errors import UserError, say
 from comat.judges.renders import clean_renders
-from comat.params import Params
 from comat.randomness import python_random
 from comat.storage.images import read_rgb
 from comat.storage.tables import IMAGE_INDEX, PROMPTS, read_table
@@ -33,50 +32,52 @@ class Captioned:
 
 
 def captioned_images(
-    params: Params, prompts: Path, images: Path | None, captions: Path | None, count: int
+    prompts: Path, images: Path | None, captions: Path | None, count: int, *, seed: int, resolution: int
 ) -> Iterator[Captioned]:
     """At most `count` images (0: all), drawn by seed.
 
     Without `images` they are clean renders of the held-out prompts of the shapes world; where the folder has an
     `index.parquet` and there are no `captions` the samples that it lists, each with its prompt; otherwise photos in any
-    layout of docs/data.md, resized and cropped to the resolution of the parameters.
+    layout of docs/data.md, resized and cropped to `resolution` px.
 
     Raises:
         UserError: if a file is missing or not what it should be.
     """
+    if images is None and captions is not None:
+        raise UserError(f"{captions}: captions of which images? Give --images, their folder, or no --captions")
     if images is None:
-        return _renders(params, prompts, count)
+        return _renders(prompts, count, seed, resolution)
     if captions is None and (images / "index.parquet").is_file():
-        return _samples(images, params.seed, count)
-    return _photos(params, images, captions, count)
+        return _samples(images, count, seed)
+    return _photos(images, captions, count, seed, resolution)
 
 
-def _renders(params: Params, prompts: Path, count: int) -> Iterator[Captioned]:
+def _renders(prompts: Path, count: int, seed: int, resolution: int) -> Iterator[Captioned]:
     held_out = [row for row in read_table(prompts / "prompts.parquet", PROMPTS) if row["split"] == "test"]
-    rows = _drawn(held_out, params.seed, count)
+    rows = _drawn(held_out, count, seed)
     try:
-        images = list(clean_renders([row["text"] for row in rows], params.resolution, params.seed))
+        images = list(clean_renders([row["text"] for row in rows], resolution, seed))
     except ValueError as error:
         raise UserError(f"{prompts}: {error}; for prompts of the real world give --images") from None
     for row, image in zip(rows, images, strict=True):
         yield Captioned(row["id"], row["text"], _tensor(image))
 
 
-def _photos(params: Params, images: Path, captions: Path | None, count: int) -> Iterator[Captioned]:
-    pictures = _drawn(pictures_in(images, captions, params.seed).pictures, params.seed, count)
+def _photos(images: Path, captions: Path | None, count: int, seed: int, resolution: int) -> Iterator[Captioned]:
+    pictures = _drawn(pictures_in(images, captions, seed).pictures, count, seed)
     tally = Tally()
-    for photo in tally.wanted(read_photos(pictures, params.resolution)):
+    for photo in tally.wanted(read_photos(pictures, resolution)):
         yield Captioned(photo.name, photo.caption, photo.pixels)
     if tally.skipped:
-        print(f"{images}: left out {tally.skipped.total()} of {len(pictures)} images: {dict(tally.skipped)}")
+        say(f"{images}: left out {tally.skipped.total()} of {len(pictures)} images: {dict(tally.skipped)}")
 
 
-def _samples(folder: Path, seed: int, count: int) -> Iterator[Captioned]:
-    for entry in _drawn(read_table(folder / "index.parquet", IMAGE_INDEX), seed, count):
+def _samples(folder: Path, count: int, seed: int) -> Iterator[Captioned]:
+    for entry in _drawn(read_table(folder / "index.parquet", IMAGE_INDEX), count, seed):
         yield Captioned(entry["path"], entry["text"], _tensor(read_rgb(folder / entry["path"])))
 
 
-def _drawn(rows: Sequence[T], seed: int, count: int) -> Sequence[T]:
+def _drawn(rows: Sequence[T], count: int, seed: int) -> Sequence[T]:
     return python_random(seed, "sensitivity").sample(rows, count) if 0 < count < len(rows) else rows
 
 

@@ -76,8 +76,15 @@ CORRUPTIONS: dict[str, Corruption] = {
 """Each takes a parsed caption and its entities in the order of the text."""
 
 
+def _words_on(doc: Doc, span: Span) -> Words:
+    """The words that stand on some characters of a caption, whole."""
+    words = doc.char_span(*span, alignment_mode="expand")
+    assert words is not None, (doc.text, span)  # only for characters that the caption does not have
+    return words
+
+
 def _noun(doc: Doc, entity: ParsedEntity) -> Token:
-    return doc.char_span(*entity.noun_span, alignment_mode="expand")[-1]
+    return _words_on(doc, entity.noun_span)[-1]
 
 
 def _attributes(entity: ParsedEntity) -> Span | None:
@@ -98,7 +105,7 @@ def _start(entity: ParsedEntity) -> int:
 
 
 def _word_before(doc: Doc, at: int) -> Token | None:
-    first = doc.char_span(at, at + 1, alignment_mode="expand")[0]
+    first = _words_on(doc, (at, at + 1))[0]
     return first.nbor(-1) if first.i else None
 
 
@@ -132,8 +139,8 @@ def _verb_shows_number(noun: Token) -> bool:
     """ "The dog runs", "dogs that are wet", "there is a dog"."""
     verbs = [noun.head] if noun.dep_ in ("nsubj", "nsubjpass", "attr") else []
     verbs += [child for child in noun.rights if child.dep_ == "relcl"]
-    finite = [word for verb in verbs for word in (verb, *verb.lefts) if word.morph.get("VerbForm") == ["Fin"]]
-    return any(word.morph.get("Tense") == ["Pres"] or word.lemma_ == "be" for word in finite)
+    finite = [word for verb in verbs for word in (verb, *verb.lefts) if word.morph.get("VerbForm", []) == ["Fin"]]
+    return any(word.morph.get("Tense", []) == ["Pres"] or word.lemma_ == "be" for word in finite)
 
 
 def _breaks_agreement(doc: Doc, first: ParsedEntity, second: ParsedEntity) -> bool:

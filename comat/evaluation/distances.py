@@ -10,56 +10,57 @@ from PIL import Image
 
 from comat.corpora.pictures.photos import Tally, read_photos
 from comat.corpora.pictures.read import choose
+from comat.errors import say
+from comat.evaluation.judging import Judging
 from comat.judges.benchmark import Drawn, evaluator
 from comat.judges.frechet import Features, batches, frechet_distances
 from comat.judges.inception import SIDE, Inception
 from comat.judges.oracle import in_world
 from comat.judges.renders import clean_renders
-from comat.params import Params
-from comat.running.device import choose_device
+from comat.params import CocoPrompts, FidParams, FrechetParams
 from comat.storage.images import read_rgb, read_square, to_bytes
 
 Found = tuple[dict[str, float], dict[str, str]]
 """Model → distance, and role → evaluator."""
 
 
-def distances(params: Params, images: Sequence[Drawn]) -> dict[str, Found]:
-    """The distances that the parameters switch on, by name.
+def distances(judging: Judging, images: Sequence[Drawn]) -> dict[str, Found]:
+    """The distances that are switched on, by name.
 
     Raises:
         UserError: if an image is missing or unreadable, or a set is too small.
     """
-    found = {}
-    if params.evaluate.frechet:
-        found["frechet"] = _to_clean_renders(params, images)
-    if params.evaluate.fid:
-        found["fid"] = _to_photographs(params, images)
+    found, on, coco = {}, judging.section, judging.files.coco
+    if on.frechet:
+        found["frechet"] = _to_clean_renders(on.frechet, judging, images)
+    if on.fid:
+        assert coco is not None  # `Params` asks for it
+        found["fid"] = _to_photographs(on.fid, coco, judging, images)
     return found
 
 
-def _to_clean_renders(params: Params, images: Sequence[Drawn]) -> Found:
+def _to_clean_renders(own: FrechetParams, judging: Judging, images: Sequence[Drawn]) -> Found:
     """Of the shapes world: to one clean render of the prompt of each image, what a perfect painter would draw."""
-    own, size, batch = params.evaluate.frechet, params.resolution, params.evaluate.batch_size
+    size, batch = judging.resolution, judging.section.batch_size
     sets = _by_model([image for image in images if in_world(image.text)])
-    renders = clean_renders([image.text for image in next(iter(sets.values()), [])], size, params.seed)
+    renders = clean_renders([image.text for image in next(iter(sets.values()), [])], size, judging.seed)
     drawn = {model: batches(map(_read, part), batch) for model, part in sets.items()}
     features = Features(own.feature_model, own.feature_revision, size)
-    found = frechet_distances(features, batches(renders, batch), drawn, choose_device(params.device))
+    found = frechet_distances(features, batches(renders, batch), drawn, judging.device)
     return found, {"feature": evaluator(own.feature_model, own.feature_revision)}
 
 
-def _to_photographs(params: Params, images: Sequence[Drawn]) -> Found:
+def _to_photographs(own: FidParams, coco: CocoPrompts, judging: Judging, images: Sequence[Drawn]) -> Found:
     """FID: of one image of each caption to the photographs that the captions are of."""
-    own, coco, batch = params.evaluate.fid, params.samples.benchmarks.coco, params.evaluate.batch_size
-    tally = Tally()
-    photos = read_photos(choose(coco, params.seed).pictures, SIDE, resample=Image.Resampling.BICUBIC)
+    batch, tally = judging.section.batch_size, Tally()
+    photos = read_photos(choose(coco, judging.seed).pictures, SIDE, resample=Image.Resampling.BICUBIC)
     photographs = (to_bytes(photo.pixels) for photo in tally.wanted(photos))
     sets = _by_model([image for image in images if image.source == "coco" and image.seed == 0])
     drawn = {model: batches(_squares([Path(i.path) for i in part]), batch) for model, part in sets.items()}
     inception = Inception(own.inception_model, own.inception_revision, own.inception_file)
-    found = frechet_distances(inception, batches(photographs, batch), drawn, choose_device(params.device))
+    found = frechet_distances(inception, batches(photographs, batch), drawn, judging.device)
     if tally.skipped:
-        print(f"{coco.images}: FID leaves out {tally.skipped.total()} photographs: {dict(tally.skipped)}")
+        say(f"{coco.images}: FID leaves out {tally.skipped.total()} photographs: {dict(tally.skipped)}")
     return found, {"inception": evaluator(own.inception_model, own.inception_revision)}
 
 

@@ -79,7 +79,8 @@ def problems(
 
     found: noun → its instances, the surest first. colours: for each entry of `include` those of the surest instances.
     """
-    wrong, groups = [], []
+    wrong: list[str] = []
+    groups: list[Sequence[Instance]] = []
     for wanted, own in zip(metadata.include, colours, strict=True):
         surest = found[wanted.noun][: wanted.count]
         problem = _problem(wanted, surest, own, groups)

@@ -11,7 +11,7 @@ import torch
 
 from comat.captioners import Captioner, load_captioner
 from comat.diffusion.sampling import in_batches
-from comat.params import Params
+from comat.params import CaptionerParams, Computing
 from comat.running.device import DTYPES, choose_device
 from comat.storage.images import read_rgb
 
@@ -51,7 +51,9 @@ def read_words(captioner: Captioner, images: torch.Tensor, prompts: Sequence[str
     return found
 
 
-def read_images(params: Params, images: Sequence[tuple[Path, str]]) -> list[Read]:
+def read_images(
+    own: CaptionerParams, computing: Computing, batch_size: int, images: Sequence[tuple[Path, str]]
+) -> list[Read]:
     """How the captioner of the parameters reads the prompt of each image; (path, prompt) pairs, images of one size.
 
     Raises:
@@ -59,12 +61,12 @@ def read_images(params: Params, images: Sequence[tuple[Path, str]]) -> list[Read
     """
     if not images:
         return []
-    device, dtype = choose_device(params.device), DTYPES[params.precision]
+    device, dtype = choose_device(computing.device), DTYPES[computing.precision]
     captioner = load_captioner(
-        params.captioner, params.captioner_model, params.captioner_revision, params.caption_prefix, device, dtype
+        own.captioner, own.captioner_model, own.captioner_revision, own.caption_prefix, device, dtype
     )
     found: list[Read] = []
-    for part in in_batches(images, params.samples.batch_size, "words"):
+    for part in in_batches(images, batch_size, "words"):
         pixels = torch.from_numpy(np.stack([read_rgb(path) for path, _ in part])).permute(0, 3, 1, 2).float() / 255
         found += read_words(captioner, pixels.to(device), [prompt for _, prompt in part])
     return found

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from comat.evaluation.judging import Judging
 from comat.evaluation.run import judge
 from comat.evaluation.scores import drawn
 from comat.evaluation.summary import means
-from comat.params import Params
+from comat.params import DrawingParams
 from comat.samples.peers import Peer, draw_peer
 
 
-def evaluate_peer(params: Params, peer: Peer, base: Path, out: Path) -> dict:
+def evaluate_peer(drawing: DrawingParams, batch_size: int, judging: Judging, peer: Peer, base: Path, out: Path) -> dict:
     """Draw what `out` lacks of the prompts and seeds of the folder `base`, and write what the benchmarks say of it.
 
     `out` holds what `draw_peer` writes, `scores.parquet`, `evaluators.json` and `metrics.json`, which is returned.
@@ -19,5 +20,5 @@ def evaluate_peer(params: Params, peer: Peer, base: Path, out: Path) -> dict:
     Raises:
         UserError: as `draw_peer`, or if a benchmark covers none of the images.
     """
-    draw_peer(params, peer, base, out)
-    return judge(params, drawn(out), means, lambda found: {"value": found[peer.name]}, out)
+    draw_peer(drawing, batch_size, peer, base, out)
+    return judge(judging, drawn(out), means, lambda found: {"value": found[peer.name]}, out)

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import torch
 
+from comat.evaluation.judging import Judging
 from comat.judges.benchmark import Benchmark, evaluator
 from comat.judges.clip import Clip
 from comat.judges.detector import NounDetector
 from comat.judges.vqa import BlipVqa
-from comat.params import ClipScoreParams, GenEvalParams, Params, T2ICompBenchParams, VqaParams
-from comat.running.device import DTYPES, choose_device
+from comat.params import ClipScoreParams, GenEvalParams, T2ICompBenchParams, VqaParams
+from comat.running.device import DTYPES
 
 
-def benchmarks(params: Params) -> Iterator[Benchmark]:
+def benchmarks(judging: Judging) -> Iterator[Benchmark]:
     """One after the other, the main one first; a benchmark's models are loaded when its turn comes."""
-    on, device, batch = params.evaluate, choose_device(params.device), params.evaluate.batch_size
-    files = params.samples.benchmarks
+    on, files, device, batch = judging.section, judging.files, judging.device, judging.section.batch_size
     if on.oracle:
         from comat.judges.oracle import Oracle
 
@@ -27,20 +27,21 @@ def benchmarks(params: Params) -> Iterator[Benchmark]:
         from comat.entities.parse import load_parser
         from comat.evaluation.t2i_compbench import T2ICompBench
 
-        judges = (judge(on.t2i_compbench, device) for judge in (_vqa, _detector, _clip))
-        yield T2ICompBench(*judges, load_parser(params.entities.spacy_model), batch)
+        own = on.t2i_compbench
+        vqa, detector, clip = _vqa(own, device), _detector(own, device), _clip(own, device)
+        yield T2ICompBench(vqa, detector, clip, load_parser(judging.spacy_model), batch)
     if on.tifa:
         from comat.evaluation.tifa import Tifa
 
-        yield Tifa(Path(files.tifa), _vqa(on.tifa, device), batch)
+        yield Tifa(_file(files.tifa), _vqa(on.tifa, device), batch)
     if on.dpg:
         from comat.evaluation.dpg import Dpg
 
-        yield Dpg(Path(files.dpg), _vqa(on.dpg, device), batch)
+        yield Dpg(_file(files.dpg), _vqa(on.dpg, device), batch)
     if on.geneval:
         from comat.evaluation.geneval import GenEval
 
-        yield GenEval(Path(files.geneval), _detector(on.geneval, device), _clip(on.geneval, device))
+        yield GenEval(_file(files.geneval), _detector(on.geneval, device), _clip(on.geneval, device))
     if on.clip_score:
         from comat.judges.clip_score import ClipScore
 
@@ -49,9 +50,15 @@ def benchmarks(params: Params) -> Iterator[Benchmark]:
         from comat.captioners import load_captioner
         from comat.evaluation.captioner import CaptionerScore
 
-        kind, model, revision = params.captioner, params.captioner_model, params.captioner_revision
-        own = load_captioner(kind, model, revision, params.caption_prefix, device, DTYPES[params.precision])
-        yield CaptionerScore(own, evaluator(model, revision), batch, device)
+        teacher, dtype = judging.captioner, DTYPES[judging.precision]
+        model, revision = teacher.captioner_model, teacher.captioner_revision
+        captioner = load_captioner(teacher.captioner, model, revision, teacher.caption_prefix, device, dtype)
+        yield CaptionerScore(captioner, evaluator(model, revision), batch, device)
+
+
+def _file(path: str | None) -> Path:
+    assert path is not None  # `Params` asks for the file of every benchmark that is on
+    return Path(path)
 
 
 def _vqa(section: VqaParams, device: torch.device) -> BlipVqa:

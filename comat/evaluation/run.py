@@ -6,21 +6,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from comat.evaluation.distances import distances
+from comat.evaluation.judging import Judging
 from comat.evaluation.scores import SCORES, drawn, score
 from comat.evaluation.summary import by_benchmark, comparison
 from comat.judges.benchmark import Drawn
-from comat.params import Params
 from comat.storage.tables import write_bytes, write_json, write_table
 
 
-def evaluate(params: Params, base: Path, tuned: Path, out: Path) -> dict:
+def evaluate(judging: Judging, base: Path, tuned: Path, out: Path) -> dict:
     """Write `metrics.json`, `scores.parquet`, `evaluators.json` and `categories.csv`; returns the metrics.
 
     Raises:
         UserError: if base and tuned samples are not pairs, or a benchmark covers none of them.
     """
     images = drawn(base) + drawn(tuned)
-    metrics = judge(params, images, comparison, lambda found: {**found, "ratio": found["tuned"] / found["base"]}, out)
+    metrics = judge(judging, images, comparison, lambda found: {**found, "ratio": found["tuned"] / found["base"]}, out)
     main = next(iter(metrics.values()))
     # One label a bar: bars of equal labels would be stacked.
     lines = [f"{name} ({model}),{row[model]:.4f}" for name, row in main.items() for model in ("base", "tuned")]
@@ -29,24 +29,25 @@ def evaluate(params: Params, base: Path, tuned: Path, out: Path) -> dict:
 
 
 def judge(
-    params: Params,
+    judging: Judging,
     images: Sequence[Drawn],
-    summary: Callable[[Params, Sequence[dict]], dict],
+    summary: Callable[[Sequence[dict], int, int], dict],
     distance: Callable[[dict[str, float]], dict[str, float]],
     out: Path,
 ) -> dict:
     """Write `scores.parquet`, `evaluators.json` and `metrics.json` of images; returns the metrics.
 
     Args:
-        summary: from the rows of one benchmark to its metrics.
+        summary: from the rows of one benchmark, the number of resamples and the seed to its metrics.
         distance: from model → distance to the metrics of one distance.
 
     Raises:
         UserError: if a benchmark covers none of the images.
     """
-    scores, evaluators = score(params, images)
-    metrics = {name: summary(params, rows) for name, rows in by_benchmark(scores).items()}
-    for name, (found, models) in distances(params, images).items():
+    scores, evaluators = score(judging, images)
+    resamples, seed = judging.section.bootstrap, judging.seed
+    metrics = {name: summary(rows, resamples, seed) for name, rows in by_benchmark(scores).items()}
+    for name, (found, models) in distances(judging, images).items():
         metrics[name] = distance(found)
         evaluators[name] = models
     write_table(out / "scores.parquet", scores, SCORES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from comat.errors import UserError
+from comat.evaluation.judging import Judging
 from comat.evaluation.registry import benchmarks
 from comat.judges.benchmark import Benchmark, Drawn, Score
-from comat.params import Params
 from comat.storage.tables import IMAGE_INDEX, read_table
 
 SCORES = pa.schema(
@@ -36,14 +37,14 @@ def drawn(folder: Path) -> list[Drawn]:
     return [Drawn(**{**row, "path": (folder / row["path"]).as_posix()}) for row in rows]
 
 
-def score(params: Params, images: Sequence[Drawn]) -> tuple[list[dict], dict[str, dict[str, str]]]:
+def score(judging: Judging, images: Sequence[Drawn]) -> tuple[list[dict], dict[str, dict[str, str]]]:
     """Rows of `SCORES`, benchmark after benchmark, and each benchmark's evaluators by role.
 
     Raises:
         UserError: if a benchmark covers none of the images, or an image is missing or unreadable.
     """
     rows, evaluators = [], {}
-    for benchmark in benchmarks(params):
+    for benchmark in benchmarks(judging):
         rows += _scored(benchmark, images)
         evaluators[benchmark.name] = dict(benchmark.evaluators)
     return rows, evaluators
@@ -57,7 +58,14 @@ def _scored(benchmark: Benchmark, images: Sequence[Drawn]) -> list[dict]:
             "(prompts.sources, samples.benchmarks), or switch it off"
         )
     found = tqdm(benchmark.scores(covered, Path()), desc=benchmark.name, total=len(covered))
-    return [_row(benchmark.name, image, value) for image, value in zip(covered, found, strict=True)]
+    rows = [_row(benchmark.name, image, value) for image, value in zip(covered, found, strict=True)]
+    broken = [row["path"] for row in rows if not math.isfinite(row["value"])]
+    if broken:
+        raise UserError(
+            f"evaluate.{benchmark.name}: the score of {len(broken)} of {len(rows)} images is no finite number, "
+            f"{broken[0]} first; look at that image, and at the judge's weights and precision"
+        )
+    return rows
 
 
 def _row(benchmark: str, image: Drawn, found: Score) -> dict:

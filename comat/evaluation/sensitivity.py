@@ -20,9 +20,9 @@ from comat.errors import UserError
 from comat.evaluation.captioned import Captioned
 from comat.evaluation.corruptions import CORRUPTIONS
 from comat.evaluation.statistics import mean_interval
-from comat.models.names import named_models
+from comat.models.names import ModelName
 from comat.models.record import identity
-from comat.params import Params
+from comat.params import CaptionerParams, Computing, EntitiesParams
 from comat.running.device import DTYPES, choose_device
 from comat.storage.tables import write_json, write_table
 
@@ -51,25 +51,35 @@ def sensitivity(log_p: float, log_p_corrupted: float) -> float:
     return (log_p - log_p_corrupted) / abs(log_p)
 
 
-def measure_sensitivity(params: Params, images: Iterable[Captioned], batch_size: int, out: Path) -> dict:
+def measure_sensitivity(
+    own: CaptionerParams,
+    computing: Computing,
+    entities: EntitiesParams,
+    images: Iterable[Captioned],
+    out: Path,
+    *,
+    batch_size: int,
+    resamples: int,
+    seed: int,
+) -> dict:
     """Measure the captioner of the parameters; write `rows.parquet` and `sensitivity.json`, and return the latter.
 
     Raises:
         UserError: if a model cannot be had, or there is no image.
     """
-    name = next(model for model in named_models(params) if model.key == "captioner_model")
-    device, own = choose_device(params.device), params.entities.own_filter
+    device, dtype = choose_device(computing.device), DTYPES[computing.precision]
+    model = ModelName("captioner_model", own.captioner_model, own.captioner_revision)
     captioner = load_captioner(
-        params.captioner, name.name, name.revision, params.caption_prefix, device, DTYPES[params.precision]
+        own.captioner, own.captioner_model, own.captioner_revision, own.caption_prefix, device, dtype
     )
-    parser, filtered = load_parser(params.entities.spacy_model), filtered_nouns(Path(own) if own else None)
-    rows = list(_rows(captioner, parser, filtered, images, batch_size, device))
+    filtered = filtered_nouns(Path(entities.own_filter) if entities.own_filter else None)
+    rows = list(_rows(captioner, load_parser(entities.spacy_model), filtered, images, batch_size, device))
     if not rows:
         raise UserError("no image with a caption; expected at least one")
     result = {
-        "captioner": {"kind": params.captioner, "model": identity(name), "prefix": params.caption_prefix},
+        "captioner": {"kind": own.captioner, "model": identity(model), "prefix": own.caption_prefix},
         "images": len({row["image"] for row in rows}),
-        "corruptions": summary(rows, params.evaluate.bootstrap, params.seed),
+        "corruptions": summary(rows, resamples, seed),
     }
     write_table(out / "rows.parquet", rows, ROWS)
     write_json(out / "sensitivity.json", result)
@@ -98,7 +108,7 @@ def _summary(rows: Sequence[Mapping], resamples: int, seed: int) -> dict:
     return {"mean": mean, "low": low, "high": high, "true_wins": wins, **counts}
 
 
-def corrupted_captions(doc: Doc, filtered: Mapping[str, str | None]) -> dict[str, str | None]:
+def corrupted_captions(doc: Doc, filtered: dict[str, str | None]) -> dict[str, str | None]:
     """A parsed caption corrupted in every way; None where it cannot be."""
     entities = entities_of(doc)
     kept = [e for e, reason in zip(entities, reasons(entities, filtered), strict=True) if reason is None]
@@ -108,7 +118,7 @@ def corrupted_captions(doc: Doc, filtered: Mapping[str, str | None]) -> dict[str
 def _rows(
     captioner: Captioner,
     parser: Language,
-    filtered: Mapping[str, str | None],
+    filtered: dict[str, str | None],
     images: Iterable[Captioned],
     batch_size: int,
     device: torch.device,
@@ -125,9 +135,10 @@ def _rows(
         ]
         scores = iter(_log_likelihood(captioner, pairs, device))
         for one, texts in zip(part, wrong, strict=True):
-            row = {"image": one.name, "caption": one.caption, "log_p": next(scores)}
+            log_p = next(scores)
+            row = {"image": one.name, "caption": one.caption, "log_p": log_p}
             for name, text in texts.items():
-                yield {**row, "corruption": name, **_against(row["log_p"], text, scores)}
+                yield {**row, "corruption": name, **_against(log_p, text, scores)}
 
 
 def _against(log_p: float, text: str | None, scores: Iterator[float]) -> dict:

@@ -42,6 +42,8 @@ def _resampled(values: Sequence[float], groups: Sequence[str], resamples: int, r
     """(resamples,) means of values whose groups are drawn with replacement."""
     if len(values) != len(groups) or not len(values):
         raise ValueError(f"expected equally many values and groups, at least one: {len(values)}, {len(groups)}")
+    if not np.isfinite(np.asarray(values, float)).all():
+        raise ValueError(f"expected finite values: {np.count_nonzero(~np.isfinite(values))} of {len(values)} are not")
     names, member = np.unique(np.asarray(groups), return_inverse=True)
     sums, sizes = np.bincount(member, np.asarray(values, float)), np.bincount(member)
     drawn = torch.randint(len(names), (resamples, len(names)), generator=rng).numpy()

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 
 from comat.errors import UserError
 from comat.evaluation.statistics import mean_of_means_interval
-from comat.params import Params
 
 CATEGORY_MEANS = ("geneval",)
 """Benchmarks whose overall score is published as the mean over their categories; of the others it is that of images."""
@@ -40,7 +39,7 @@ def paired(scores: Sequence[dict]) -> list[tuple[dict, dict]]:
     return [(found["base"], found["tuned"]) for found in by_key.values()]
 
 
-def comparison(params: Params, scores: Sequence[dict]) -> dict[str, dict[str, float]]:
+def comparison(scores: Sequence[dict], resamples: int, seed: int) -> dict[str, dict[str, float]]:
     """Category → base, tuned and gain of one benchmark, each with its 95% interval; the last is `total`.
 
     Details that are a number in every row are averaged as well, over images, to `base_<detail>` and `tuned_<detail>`.
@@ -53,8 +52,10 @@ def comparison(params: Params, scores: Sequence[dict]) -> dict[str, dict[str, fl
     def row(pairs: Sequence[tuple[dict, dict]]) -> dict[str, float]:
         rows = [base for base, _ in pairs]
         base, tuned = ([pair[side]["value"] for pair in pairs] for side in (0, 1))
-        found = _interval(params, "base", base, rows) | _interval(params, "tuned", tuned, rows)
-        found |= _interval(params, "gain", [t - b for b, t in zip(base, tuned, strict=True)], rows)
+        values = {"base": base, "tuned": tuned, "gain": [t - b for b, t in zip(base, tuned, strict=True)]}
+        found: dict[str, float] = {}
+        for name, own in values.items():
+            found |= _interval(name, own, rows, resamples, seed)
         found["n"] = len(pairs)
         for side, model in enumerate(("base", "tuned")):
             found |= {
@@ -65,12 +66,12 @@ def comparison(params: Params, scores: Sequence[dict]) -> dict[str, dict[str, fl
     return _by_category(paired(scores), lambda pair: pair[0]["category"], row)
 
 
-def means(params: Params, scores: Sequence[dict]) -> dict[str, dict[str, float]]:
+def means(scores: Sequence[dict], resamples: int, seed: int) -> dict[str, dict[str, float]]:
     """Category → mean of one model in one benchmark, `value`, with its 95% interval; the last is `total`."""
     details = _numbers(scores)
 
     def row(own: Sequence[dict]) -> dict[str, float]:
-        found = _interval(params, "value", [entry["value"] for entry in own], own)
+        found = _interval("value", [entry["value"] for entry in own], own, resamples, seed)
         means = {name: _mean([values[_key(entry)] for entry in own]) for name, values in details.items()}
         return {**found, "n": len(own), **means}
 
@@ -82,14 +83,14 @@ def _by_category(entries: Sequence, category: Callable, row: Callable[[Sequence]
     return {**{name: row([e for e in entries if category(e) == name]) for name in names}, "total": row(entries)}
 
 
-def _interval(params: Params, name: str, values: Sequence[float], rows: Sequence[dict]) -> dict[str, float]:
+def _interval(name: str, values: Sequence[float], rows: Sequence[dict], resamples: int, seed: int) -> dict[str, float]:
     """Of values that belong to `rows`: their mean, or the mean of their categories' means."""
     parts: dict[str, tuple[list[float], list[str]]] = defaultdict(lambda: ([], []))
     for value, row in zip(values, rows, strict=True):
         own, groups = parts[row["category"] if row["benchmark"] in CATEGORY_MEANS else ""]
         own.append(value)
         groups.append(row["prompt_id"])
-    mean, low, high = mean_of_means_interval(list(parts.values()), params.evaluate.bootstrap, params.seed)
+    mean, low, high = mean_of_means_interval(list(parts.values()), resamples, seed)
     return {name: mean, f"{name}_low": low, f"{name}_high": high}
 
 
@@ -104,6 +105,6 @@ def _key(row: dict) -> tuple[str, str, int]:
 def _numbers(scores: Sequence[dict]) -> dict[str, dict[tuple[str, str, int], float]]:
     """The details that are a number in every row: name → row → number."""
     parsed = {_key(row): json.loads(row["details"]) for row in scores}
-    first = next(iter(parsed.values()), {})
+    first: dict[str, float | str] = next(iter(parsed.values()), {})
     shared = [name for name in first if all(isinstance(own.get(name), int | float) for own in parsed.values())]
     return {name: {key: own[name] for key, own in parsed.items()} for name in shared}

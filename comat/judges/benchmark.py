@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -26,7 +26,7 @@ class Score:
     """What a benchmark says of one image: a number, higher is better, and what it is made of."""
 
     value: float
-    details: dict[str, float | str] = field(default_factory=dict)
+    details: Mapping[str, float | str] = field(default_factory=dict)
 
 
 class Benchmark(Protocol):

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+from transformers import AutoTokenizer, CLIPModel
 
 from comat.judges.benchmark import evaluator
 from comat.models.loading import load_model, loaded
+from comat.models.preprocess import image_processor
 
 
 class Clip:
@@ -20,9 +21,11 @@ class Clip:
 
     def __init__(self, model: str, revision: str | None, device: torch.device) -> None:
         self.id, source = evaluator(model, revision), {"revision": revision}
-        self.processor = loaded(model, "image processor", lambda: AutoImageProcessor.from_pretrained(model, **source))
-        self.tokenizer = loaded(model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, **source))
-        self.model = load_model(CLIPModel, model, revision, part="CLIP", dtype=torch.float32).to(device)
+        self.processor = image_processor(model, revision)
+        self.tokenizer = loaded(
+            model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, **source, trust_remote_code=False)
+        )
+        self.model = load_model(CLIPModel, model, revision, part="CLIP", dtype=torch.float32, device=device)
 
     @torch.no_grad()
     def images(self, images: Sequence[np.ndarray]) -> Tensor:
@@ -34,7 +37,7 @@ class Clip:
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Texts → (N, D), on the CPU; their ends beyond the model's length are not read."""
-        most = self.model.config.text_config.max_position_embeddings
+        most = self.model.text_model.config.max_position_embeddings
         text = self.tokenizer(list(texts), padding=True, truncation=True, max_length=most, return_tensors="pt")
         text = text.to(self.model.device)
         return F.normalize(self.model.get_text_features(**text).pooler_output, dim=-1).cpu()

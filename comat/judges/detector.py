@@ -49,5 +49,6 @@ class NounDetector:
 def instances_of(found: Boxes, noun: int) -> list[Instance]:
     """The instances of one noun, by its number, the surest first."""
     corners, fit = found.corners[found.nouns == noun], found.fit[found.nouns == noun]
-    left = nms(corners, fit, INSTANCE_NMS)
-    return [Instance(*box, score) for box, score in zip(corners[left].tolist(), fit[left].tolist(), strict=True)]
+    kept = nms(corners, fit, INSTANCE_NMS)
+    boxes = zip(corners[kept].tolist(), fit[kept].tolist(), strict=True)
+    return [Instance(left, top, right, bottom, score) for (left, top, right, bottom), score in boxes]

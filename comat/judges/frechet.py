@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
-from transformers import AutoModel
+from transformers import AutoConfig, PreTrainedModel
 
 from comat.errors import UserError
-from comat.models.loading import loaded
+from comat.models.loading import load_model, loaded
 from comat.models.preprocess import Preprocess
 
 
@@ -19,20 +20,45 @@ class Features(nn.Module):
     """Pooled features of an image model in hub layout; for square images.
 
     Raises:
-        UserError: if the model cannot be had.
+        UserError: if the model cannot be had, lacks weights or pools no features.
     """
 
     def __init__(self, model: str, revision: str | None, size: int) -> None:
         super().__init__()
-        options = {"revision": revision, "dtype": torch.float32, "use_safetensors": True}
-        self.model = loaded(model, "features", lambda: AutoModel.from_pretrained(model, **options)).eval()
+        self.model = _without_head(model, revision)
         self.preprocess = Preprocess(model, revision, size)
+        if self._pooled(torch.zeros(1, 3, size, size)) is None:
+            raise UserError(
+                f"model {model!r}: expected an image model with pooled features (a ResNet, a ConvNeXt, a DINOv2 …), "
+                f"found a {type(self.model).__name__} without"
+            )
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 images → (N, D), in float64 as the distance is computed."""
-        pixels = self.preprocess(images.float() / 255, torch.float32)
-        return self.model(pixel_values=pixels).pooler_output.flatten(1).double()
+        pooled = self._pooled(images.float() / 255)
+        assert pooled is not None  # it was not when the model was loaded
+        return pooled.flatten(1).double()
+
+    @torch.no_grad()
+    def _pooled(self, images: Tensor) -> Tensor | None:
+        return self.model(pixel_values=self.preprocess(images, torch.float32)).pooler_output
+
+
+def _without_head(model: str, revision: str | None) -> nn.Module:
+    """An image model less the head that it was trained with, a classifier say.
+
+    It is loaded as the class that it is and the head left out then: read as the class without, the file has weights
+    too many, and what the class has beside the file's is random.
+    """
+    config = loaded(
+        model, "config", lambda: AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+    )
+    name = (config.architectures or [""])[0]
+    kind = getattr(transformers, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, PreTrainedModel)):
+        raise UserError(f"model {model!r}: expected architectures in config.json to name a model, found {name!r}")
+    return load_model(kind, model, revision, part="features", dtype=torch.float32).base_model
 
 
 def batches(images: Iterable[np.ndarray], size: int) -> Iterator[Tensor]:

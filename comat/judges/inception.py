@@ -20,35 +20,31 @@ from comat.storage.tables import read_safetensors
 SIDE = 299  # px
 
 
-class _Means(nn.Module):
-    """A block whose pooling branch takes means over the image alone."""
+def _means(x: Tensor) -> Tensor:
+    """Means over the image alone."""
+    return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
 
+
+class _A(InceptionA):
     def _forward(self, x: Tensor) -> list[Tensor]:
-        pooled = F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
-        return [*super()._forward(x)[:-1], self.branch_pool(pooled)]
+        return [*super()._forward(x)[:-1], self.branch_pool(_means(x))]
 
 
-class _Maxima(nn.Module):
-    """A block whose pooling branch takes maxima."""
+class _C(InceptionC):
+    def _forward(self, x: Tensor) -> list[Tensor]:
+        return [*super()._forward(x)[:-1], self.branch_pool(_means(x))]
+
+
+class _E(InceptionE):
+    def _forward(self, x: Tensor) -> list[Tensor]:
+        return [*super()._forward(x)[:-1], self.branch_pool(_means(x))]
+
+
+class _LastE(InceptionE):
+    """The only block whose pooling branch takes maxima."""
 
     def _forward(self, x: Tensor) -> list[Tensor]:
         return [*super()._forward(x)[:-1], self.branch_pool(F.max_pool2d(x, 3, stride=1, padding=1))]
-
-
-class _A(_Means, InceptionA):
-    pass
-
-
-class _C(_Means, InceptionC):
-    pass
-
-
-class _E(_Means, InceptionE):
-    pass
-
-
-class _LastE(_Maxima, InceptionE):
-    pass
 
 
 def build() -> nn.Module:

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoTokenizer, BlipForQuestionAnswering
+from transformers import AutoTokenizer, BlipForQuestionAnswering
 
 from comat.captioners.scoring import encode, token_log_likelihood
 from comat.errors import UserError
 from comat.judges.benchmark import evaluator
 from comat.models.loading import load_model, loaded
+from comat.models.preprocess import image_processor
 
 T = TypeVar("T")
 
@@ -28,14 +29,24 @@ class BlipVqa:
 
     def __init__(self, model: str, revision: str | None, device: torch.device) -> None:
         self.id, source = evaluator(model, revision), {"revision": revision}
-        self.processor = loaded(model, "image processor", lambda: AutoImageProcessor.from_pretrained(model, **source))
-        self.tokenizer = loaded(model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, **source))
-        found = load_model(BlipForQuestionAnswering, model, revision, part="BLIP-VQA", dtype=torch.float32)
-        self.model, self.device = found.to(device), device
-        self.longest = found.config.text_config.max_position_embeddings
-        self.yes_no = self.tokenizer.convert_tokens_to_ids(["yes", "no"])
-        if self.tokenizer.unk_token_id in self.yes_no:
+        self.processor = image_processor(model, revision)
+        self.tokenizer = loaded(
+            model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, **source, trust_remote_code=False)
+        )
+        self.model = load_model(
+            BlipForQuestionAnswering, model, revision, part="BLIP-VQA", dtype=torch.float32, device=device
+        )
+        self.device, text = device, self.model.text_decoder.config
+        if text.bos_token_id is None:
+            raise UserError(
+                f"model {model!r}: expected the id of the token that opens an answer, but its text_config.bos_token_id "
+                "is null; set it as in BLIP's own config.json, 30522"
+            )
+        self.start, self.longest = text.bos_token_id, text.max_position_embeddings
+        words = self.tokenizer.get_vocab()
+        if not {"yes", "no"} <= words.keys():
             raise UserError(f"model {model!r}: its tokenizer has no words yes and no; expected BLIP for questions")
+        self.yes_no = [words["yes"], words["no"]]
 
     @torch.no_grad()
     def yes(self, images: Sequence[np.ndarray], questions: Sequence[Sequence[str]]) -> list[list[float]]:
@@ -46,7 +57,7 @@ class BlipVqa:
         """
         found = torch.zeros(sum(map(len, questions)))
         for rows, states in self._read(images, questions):
-            start = torch.full((len(rows), 1), self.model.decoder_start_token_id, device=self.device)
+            start = torch.full((len(rows), 1), self.start, device=self.device)
             logits = self.model.text_decoder(input_ids=start, encoder_hidden_states=states).logits[:, 0]
             # The softmax over two logits is the ratio of their probabilities.
             found[rows] = logits[:, self.yes_no].softmax(-1)[:, 0].cpu()
@@ -67,7 +78,7 @@ class BlipVqa:
             answers = [choice.lower() for row in rows for choice in choices[row]]
             texts = encode(self.tokenizer, answers, 0, self.longest, self.device)
             ids = texts.ids.clone()
-            ids[:, 0] = self.model.decoder_start_token_id
+            ids[:, 0] = self.start
             seen = states[_owners(sizes, self.device)]
             logits = self.model.text_decoder(ids, attention_mask=texts.mask, encoder_hidden_states=seen).logits
             scores, _ = token_log_likelihood(logits, texts)

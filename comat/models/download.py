@@ -10,6 +10,8 @@ from comat.models.files import check_complete, used_patterns
 from comat.models.loading import loaded
 from comat.models.names import ModelName
 
+CONFIGURATIONS = ["model_index.json", "config.json", "*/config.json", "scheduler/scheduler_config.json"]
+
 
 def find_model(model: ModelName, offline: bool = False) -> tuple[Path, str | None]:
     """The folder that holds the used files of a model, and the commit they are of (None for the user's own folder).
@@ -23,11 +25,23 @@ def find_model(model: ModelName, offline: bool = False) -> tuple[Path, str | Non
     if own.is_dir():
         check_complete(own, model)
         return own, None
-    patterns = list(model.files) or used_patterns(model.own_vae)
+    folder = _snapshot(model, list(model.files) or used_patterns(model.own_vae), offline)
+    check_complete(folder, model)
+    return folder, folder.name
 
+
+def find_configurations(model: ModelName, offline: bool = False) -> Path:
+    """A folder that holds at least the configurations of a model, without the download of weights.
+
+    Raises:
+        UserError: if the hub does not give them; with the remedy.
+    """
+    own = Path(model.name)
+    return own if own.is_dir() else _snapshot(model, CONFIGURATIONS, offline)
+
+
+def _snapshot(model: ModelName, patterns: list[str], offline: bool) -> Path:
     def download() -> str:
         return snapshot_download(model.name, revision=model.revision, allow_patterns=patterns, local_files_only=offline)
 
-    folder = Path(loaded(model.name, model.key, download))
-    check_complete(folder, model)
-    return folder, folder.name
+    return Path(loaded(model.name, model.key, download))

@@ -47,9 +47,12 @@ def loaded(model: str, part: str, load: Callable[[], T]) -> T:
         return load()
     except UserError:
         raise
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, hub.EntryNotFoundError) as error:
-        layout = f"{first_line(error)} (expected a hub id or a folder in hub layout with safetensors weights)"
-        raise UserError(f"model {model!r}: cannot load {part}: {_remedy(model, error) or layout}") from None
+    except Exception as error:  # a configuration of others may hold anything, and so may what it makes loaders raise
+        if "out of memory" in str(error):
+            raise
+        why = f"{type(error).__name__}: {first_line(error)}"
+        layout = f"{why} (expected a hub id or a folder in hub layout with safetensors weights)"
+        raise UserError(f"model {model!r}: cannot load {part}: {_remedy(model, error) or layout}") from error
 
 
 def _remedy(model: str, error: BaseException) -> str | None:
@@ -80,7 +83,10 @@ def pipeline_index(model: str, revision: str | None = None) -> dict[str, Any]:
     def load() -> dict[str, Any]:
         own = Path(model) / INDEX
         file = own if own.parent.is_dir() else Path(hf_hub_download(model, INDEX, revision=revision))
-        return json.loads(file.read_text(encoding="utf-8"))
+        index = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(index, dict):
+            raise UserError(f"{file}: expected the parts of a pipeline by name, got {type(index).__name__}")
+        return index
 
     return loaded(model, INDEX, load)
 
@@ -109,6 +115,7 @@ def load_model(
     Raises:
         UserError: if it cannot be had, is of another architecture, or lacks weights.
     """
+    import torch
     from diffusers import ModelMixin
 
     where = {"subfolder": subfolder, "revision": revision}
@@ -131,6 +138,12 @@ def load_model(
             )
         module: nn.Module = result  # transformers wraps `to` in what is no method to mypy
         module.requires_grad_(False).eval().to(device)
+        broken = next((name for name, weight in module.named_parameters() if not torch.isfinite(weight).all()), None)
+        if broken:
+            raise UserError(
+                f"model {model!r}: {part}: {broken} holds numbers that are not finite in {dtype}; download it again or "
+                "set another precision"
+            )
         return result
 
     return loaded(model, part, load)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing_extensions import TypedDict
 
 from comat.errors import UserError
+from comat.models.files import files_of
 from comat.models.names import ModelName, named_models, with_revisions
 from comat.params import Params
 from comat.storage.json_files import read_json
@@ -74,6 +75,9 @@ def _check(model: ModelName, entry: LockEntry | None, path: Path) -> None:
         raise UserError(f"{path}: {model.key} is {asked}, recorded is {recorded}; {REMEDY}")
     if not Path(model.name).is_dir():
         return
+    added = sorted({*files_of(Path(model.name), model)} - {*entry["files"]})
+    if added:
+        raise UserError(f"{Path(model.name) / added[0]}: {path} did not record this file; if it should be, {REMEDY}")
     for name, file in entry["files"].items():
         own = Path(model.name) / name
         if not own.is_file() or own.stat().st_size != file["bytes"] or sum_of_file(own) != file["sha256"]:

@@ -21,6 +21,8 @@ JUDGES = {
     "fid": ("inception",),
 }
 """Sections of `evaluate` → the models in them."""
+KINDS = {"vqa": ("blip",), "detector": ("grounding-dino",), "clip": ("clip",)}
+"""Models of `evaluate` → what `model_type` in their config.json may be."""
 KEYS = (
     "base_model",
     "vae",
@@ -53,6 +55,7 @@ class ModelName:
     revision: str | None
     own_vae: bool = True  # False where another autoencoder takes the place of the pipeline's own
     files: tuple[str, ...] = ()  # the only files used, of which the first must be there; none: all of hub layout
+    kinds: tuple[str, ...] = ()  # what `model_type` in its config.json may be; none: anything
 
     @property
     def role(self) -> str:
@@ -65,9 +68,14 @@ def named_models(params: Params) -> list[ModelName]:
     if params.vae:
         models.append(ModelName("vae", params.vae, params.vae_revision))
     models += [
-        ModelName("captioner_model", params.captioner_model, params.captioner_revision),
+        ModelName("captioner_model", params.captioner_model, params.captioner_revision, kinds=(params.captioner,)),
         *_segmenters(params),
-        ModelName("discriminator_model", params.discriminator_model, params.discriminator_revision),
+        ModelName(
+            "discriminator_model",
+            params.discriminator_model,
+            params.discriminator_revision,
+            kinds=("vit", "dinov2") if params.discriminator == "dino" else (),
+        ),
         *_guards(params.train.guard),
         *judges(params.evaluate),
     ]
@@ -79,9 +87,12 @@ def _segmenters(params: SegmenterParams) -> Iterator[ModelName]:
     own = params.grounded_sam if params.segmenter != "clipseg" else None
     files = own.files if own and params.segmenter == "grounded_sam" else None
     detector, sam = ((files.detector,), (files.sam,)) if files else ((), ())
-    yield ModelName("segmenter_model", params.segmenter_model, params.segmenter_revision, files=detector)
+    kinds = () if files else ("grounding-dino" if own else "clipseg",)
+    yield ModelName("segmenter_model", params.segmenter_model, params.segmenter_revision, files=detector, kinds=kinds)
     if own:
-        yield ModelName("grounded_sam.sam_model", own.sam_model, own.sam_revision, files=sam)
+        yield ModelName(
+            "grounded_sam.sam_model", own.sam_model, own.sam_revision, files=sam, kinds=() if sam else ("sam",)
+        )
     if files:
         text = (files.text_encoder, files.text_encoder_revision)
         yield ModelName("grounded_sam.files.text_encoder", *text, files=TEXT_ENCODER_FILES)
@@ -92,7 +103,7 @@ def _guards(own: GuardParams) -> Iterator[ModelName]:
     if own.every and own.feature_model:
         yield ModelName("train.guard.feature_model", own.feature_model, own.feature_revision)
     if own.every and own.metric == "clip_score" and own.clip_model:
-        yield ModelName("train.guard.clip_model", own.clip_model, own.clip_revision)
+        yield ModelName("train.guard.clip_model", own.clip_model, own.clip_revision, kinds=KINDS["clip"])
 
 
 def judges(own: EvaluateParams) -> Iterator[ModelName]:
@@ -102,7 +113,7 @@ def judges(own: EvaluateParams) -> Iterator[ModelName]:
         for model in models if section else ():
             files = (section.inception_file,) if name == "fid" else ()
             found = getattr(section, f"{model}_model"), getattr(section, f"{model}_revision")
-            yield ModelName(f"evaluate.{name}.{model}_model", *found, files=files)
+            yield ModelName(f"evaluate.{name}.{model}_model", *found, files=files, kinds=KINDS.get(model, ()))
 
 
 def with_revisions(params: Params, revisions: Mapping[str, str | None]) -> Params:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from comat.models.download import find_model
+from comat.models.download import find_configurations, find_model
 from comat.models.files import files_of
+from comat.models.fit import check_base, check_kind
 from comat.models.lock import FILE, LockedFile, LockEntry, sum_of_file, sum_of_model
 from comat.models.names import KEYS, ModelName, named_models, role_of
 from comat.params import Params
@@ -25,6 +26,7 @@ def write_lock(params: Params, out: Path) -> None:
     Raises:
         UserError: if a model cannot be had, or a part of it has no weights in safetensors; with the remedy.
     """
+    check_models(params)
     found = {model: find_model(model) for model in named_models(params)}
     listed = {model: {name: folder / name for name in files_of(folder, model)} for model, (folder, _) in found.items()}
     sums = _sums({path for paths in listed.values() for path in paths.values()})
@@ -39,6 +41,24 @@ def write_lock(params: Params, out: Path) -> None:
             "files": files,
         }
     write_json(out / FILE, entries)
+
+
+def check_models(params: Params, offline: bool = False) -> None:
+    """Look at the models' configurations before any weights are downloaded.
+
+    Raises:
+        UserError: if a model is not of the kind that its parameter asks for, or the base would be drawn as what it is
+            not.
+    """
+    folders = {model: find_configurations(model, offline) for model in named_models(params) if not model.files}
+    vae = next((folder for model, folder in folders.items() if model.key == "vae"), None)
+    for model, folder in folders.items():
+        if model.key == "base_model":
+            check_base(folder, model, vae)
+        elif model.key == "discriminator_model" and params.discriminator == "unet":
+            check_base(folder, model)
+        else:
+            check_kind(folder, model)
 
 
 def identity(model: ModelName) -> str:

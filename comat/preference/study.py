@@ -83,8 +83,9 @@ def _choose(rows: Mapping[tuple[str, int], dict], count: int, seed: int) -> list
     for id, number in sorted(rows):
         prompts.setdefault(id, []).append(number)
     asked = []
+    models: list[Model] = ["base", "tuned"]
     for id in rng.sample(sorted(prompts), min(count, len(prompts))):
         number = rng.choice(prompts[id])
-        left, right = rng.sample(["base", "tuned"], 2)
+        left, right = rng.sample(models, 2)
         asked.append(Asked(prompt_id=id, text=rows[id, number]["text"], seed=number, left=left, right=right))
     return asked

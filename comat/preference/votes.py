@@ -11,11 +11,13 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from scipy.stats import binomtest
 
-from comat.errors import UserError
+from comat.errors import UserError, clean
 from comat.preference.study import CRITERIA, Key
 from comat.storage.json_files import read_json
+from comat.storage.yaml_files import shown
 
 Choice = Literal["left", "right", "tie"]
 Checked = TypeVar("Checked", bound=BaseModel)
@@ -66,15 +68,15 @@ def read_votes(paths: Sequence[Path], key: Key) -> list[Votes]:
     for path in paths:
         votes = _read(path, Votes, "a file that the study's page saved")
         if votes.study != key.study:
-            raise UserError(f"{path}: votes of study {votes.study}, the key is of {key.study}; give its own key")
+            raise UserError(f"{path}: votes of study {shown(votes.study)}, the key is of {key.study}; give its own key")
         if votes.voter in found:
-            raise UserError(f"{path}: a second file of voter {votes.voter!r}; give one file for each voter")
+            raise UserError(f"{path}: a second file of voter {shown(votes.voter)}; give one file for each voter")
         for criterion, choices in votes.votes.items():
             if criterion not in CRITERIA:
-                raise UserError(f"{path}: criterion {criterion!r}, expected one of {', '.join(CRITERIA)}")
+                raise UserError(f"{path}: criterion {shown(criterion)}, expected one of {', '.join(CRITERIA)}")
             known = {str(number) for number in range(len(key.pairs))}
             if wrong := sorted(choices.keys() - known):
-                raise UserError(f"{path}: pair {wrong[0]!r}, expected a number below {len(key.pairs)}")
+                raise UserError(f"{path}: pair {shown(wrong[0])}, expected a number below {len(key.pairs)}")
         found[votes.voter] = votes
     return list(found.values())
 
@@ -113,7 +115,8 @@ def summary(voters: Sequence[Votes], key: Key) -> list[tuple[str, str, Tally]]:
     rows = []
     for criterion in CRITERIA:
         chosen = {one.voter: preferred(one, key, criterion) for one in voters}
-        rows += [(criterion, voter, tally(own.values())) for voter, own in chosen.items()]
+        # In quotes: a voter may be called "all votes".
+        rows += [(criterion, f'"{clean(voter, 60)}"', tally(own.values())) for voter, own in chosen.items()]
         if len(voters) > 1:
             rows.append((criterion, "all votes", tally(choice for own in chosen.values() for choice in own.values())))
             rows.append((criterion, "majority of each pair", tally(majority(chosen.values()).values())))
@@ -129,5 +132,5 @@ def show_votes(rows: Sequence[tuple[str, str, Tally]], console: Console) -> None
         low, high = own.interval
         share = "nobody chose" if own.share is None else f"{own.share:.1%}"
         interval = "" if own.share is None else f"{low:.1%} to {high:.1%}"
-        table.add_row(criterion, who, str(own.tuned), str(own.base), str(own.ties), share, interval)
+        table.add_row(criterion, Text(who), str(own.tuned), str(own.base), str(own.ties), share, interval)
     console.print(table, highlight=False)

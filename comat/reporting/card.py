@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 from ruamel.yaml import YAML
 
 from comat.diffusion.schedulers import SCHEDULERS
-from comat.models.names import named_models
-from comat.params import Params
+from comat.models.names import ModelName
+from comat.params import DrawingParams
 from comat.reporting.html import difference, render, score, unit_of
 from comat.reporting.table import DISTANCES, NAMES, TITLES
 from comat.storage.tables import write_bytes
@@ -21,34 +21,36 @@ ROLES = ("base_model", "vae", "captioner_model", "segmenter_model", "sam_model",
 """Of the models that the LoRA is made from or with; the evaluation's judge it only."""
 
 
-def write_card(params: Params, metrics: Mapping, out: Path) -> None:
-    """Write `model_card/README.md` into `out`: metadata that the hub indexes, and a text."""
-    scheduler = SCHEDULERS[params.scheduler].__name__
-    name = f"CoMat LoRA of {Path(params.base_model).name}"
+def write_card(
+    drawing: DrawingParams, parameters: Mapping[str, object], models: Iterable[ModelName], metrics: Mapping, out: Path
+) -> None:
+    """Write `model_card/README.md` into `out`: metadata that the hub indexes, and a text.
+
+    Args:
+        drawing: by what the LoRA draws.
+        parameters: all of them, by sections, for the text tells how the LoRA was made.
+        models: that the parameters name.
+        metrics: benchmark → category → numbers, as `metrics.json` holds them.
+    """
+    name = f"CoMat LoRA of {Path(drawing.base_model).name}"
     values = {
-        "metadata": card_data(params, metrics, name).to_yaml(),
+        "metadata": card_data(drawing.base_model, metrics, name).to_yaml(),
         "name": name,
-        "params": params,
-        "models": [(m, licence(m.name)) for m in named_models(params) if m.role in ROLES and m.name],
-        "scheduler": scheduler,
-        "classes": [
-            "AutoPipelineForText2Image",
-            scheduler,
-            *(["UNet2DConditionModel"] if params.warmup.steps else []),
-            *(["AutoencoderKL"] if params.vae else []),
-        ],
+        "params": parameters,
+        "models": [(m, licence(m.name)) for m in models if m.role in ROLES],
+        "scheduler": SCHEDULERS[drawing.scheduler].__name__,
         "tables": [table(benchmark, rows) for benchmark, rows in metrics.items() if benchmark not in DISTANCES],
         "distances": {TITLES[one]: metrics[one] for one in DISTANCES if one in metrics},
     }
     write_bytes(out / "model_card/README.md", render("comat.reporting", "card.md.j2", values).encode())
 
 
-def card_data(params: Params, metrics: Mapping, name: str) -> ModelCardData:
+def card_data(base_model: str, metrics: Mapping, name: str) -> ModelCardData:
     """The card's metadata; a base model that is a folder has no id on the hub, and is left out."""
-    own = licence(params.base_model)
+    own = licence(base_model)
     return ModelCardData(
         model_name=name,
-        base_model=None if Path(params.base_model).is_dir() else params.base_model,
+        base_model=None if Path(base_model).is_dir() else base_model,
         library_name="diffusers",
         pipeline_tag="text-to-image",
         tags=["text-to-image", "lora", "comat"],

@@ -71,5 +71,4 @@ def _overlay(axes: Axes, image: np.ndarray, heat: np.ndarray | None = None, stro
     if heat is not None:
         side = image.shape[0] - 0.5
         extent = (-0.5, side, side, -0.5)
-        look = {"alpha": 0.65, "cmap": "inferno", "interpolation": "bilinear"}
-        axes.imshow(heat, extent=extent, vmin=0, vmax=strongest, **look)
+        axes.imshow(heat, extent=extent, vmin=0, vmax=strongest, alpha=0.65, cmap="inferno", interpolation="bilinear")

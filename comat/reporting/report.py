@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping
@@ -11,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from comat.evaluation.likelihood import read_images
-from comat.params import Params
+from comat.params import CaptionerParams, Computing
 from comat.reporting.charts import LineChart, line_chart
 from comat.reporting.embed import data_uri
 from comat.reporting.environment import environment
 from comat.reporting.html import render, unit_of
 from comat.reporting.pairs import Shown
+from comat.reporting.results import read_curves, read_prompts_report
 from comat.reporting.table import DISTANCES, NAMES, TITLES
 from comat.storage.tables import read_legend, write_bytes, write_json
 
@@ -32,15 +32,17 @@ IMAGE, OVERLAY = 320, 1100
 """Longest sides, pixels."""
 
 
-def write_likelihood(params: Params, shown: Shown, out: Path) -> None:
+def write_likelihood(
+    captioner: CaptionerParams, computing: Computing, batch_size: int, shown: Shown, out: Path
+) -> None:
     """Write `likelihood.json`: the shown images, word by word as the captioner that trained reads them."""
     images = [(pair, model, shot.path) for pair in shown.pairs for model, shot in pair.shots.items()]
-    reads = read_images(params, [(path, pair.text) for pair, _, path in images])
+    reads = read_images(captioner, computing, batch_size, [(path, pair.text) for pair, _, path in images])
     rows = [
         {"prompt_id": pair.prompt_id, "seed": pair.seed, "model": model, "words": read.words, "log_p": read.log_p}
         for (pair, model, _), read in zip(images, reads, strict=True)
     ]
-    write_json(out / "likelihood.json", {"captioner": params.captioner_model, "images": rows})
+    write_json(out / "likelihood.json", {"captioner": captioner.captioner_model, "images": rows})
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,12 @@ class Inputs:
     base_samples: Path  # the stage's folder
 
 
-def write_report(params: Params, shown: Shown, inputs: Inputs, out: Path) -> None:
+def write_report(parameters: Mapping[str, object], device: str, shown: Shown, inputs: Inputs, out: Path) -> None:
     """Write `report.html` into `out`, where the other results of the stage stand.
+
+    Args:
+        parameters: all of them, by sections, for the report lists them.
+        device: on which the run was asked to compute, as the parameters name it.
 
     Raises:
         UserError: if an image is missing or unreadable.
@@ -82,10 +88,10 @@ def write_report(params: Params, shown: Shown, inputs: Inputs, out: Path) -> Non
         },
         "overlays": overlays,
         "charts": training_charts(inputs.curves),
-        "params": params,
-        "parameters": flat(params.model_dump()),
-        "environment": environment(params.device),
-        "data": _read_json(inputs.prompts / "report.json"),
+        "params": parameters,
+        "parameters": flat(parameters),
+        "environment": environment(device),
+        "data": read_prompts_report(inputs.prompts),
     }
     write_bytes(out / "report.html", render("comat.reporting", "report.html.j2", values).encode())
 
@@ -96,8 +102,7 @@ def _read_json(path: Path) -> Any:
 
 def training_charts(curves: Path) -> list[LineChart]:
     """A chart for each part of the loss that was on; none where nothing was trained."""
-    with curves.open(newline="", encoding="utf-8") as file:
-        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    rows = read_curves(curves, ["iteration", *(name for names in CURVES.values() for name in names)])
     if not rows:
         return []
     x = [row["iteration"] for row in rows]

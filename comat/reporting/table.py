@@ -44,7 +44,7 @@ def result_table(metrics: dict, peers: Mapping[str, dict] | None = None) -> str:
         ratio = f"tuned/base {row['ratio']:.2f}, lower is better"
         lines.append(f"{TITLES[name]:<20}{row['base']:>8.3f}{row['tuned']:>8.3f}   {ratio:<33}")
         lines[-1] += "".join(f"{found['value'] if found else float('nan'):>{PEER}.3f}" for found in own)
-    return "\n".join(line.rstrip() for line in lines[1:])
+    return "\n".join(line.rstrip() for line in lines).lstrip("\n")
 
 
 def _benchmark(name: str, rows: Mapping[str, dict], peers: Mapping[str, dict[str, dict]]) -> Iterator[str]:

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import torch
 
+from comat.errors import UserError
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one."""
+    """`auto` is the GPU where there is one.
+
+    Raises:
+        UserError: if this machine has no such device.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+        return torch.device("cuda" if gpus else "cpu")
+    device = torch.device(name)
+    there = {"cuda": (device.index or 0) < gpus, "mps": torch.backends.mps.is_available()}
+    if not there.get(device.type, True):
+        raise UserError(
+            f"device is {name}, but torch finds {gpus} CUDA devices here; set it to auto or cpu, or install the torch "
+            "that fits the driver"
+        )
+    return device

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from comat.errors import UserError, first_line
+from comat.errors import UserError, explained, first_line
 from comat.running.workdir import stage_directory
 
 T = TypeVar("T")
@@ -146,8 +146,8 @@ def join(device: str) -> Iterator[Processes]:
         processes = Processes(state.process_index, state.num_processes, os.getppid())
         yield processes
         processes.wait()  # until the main process has published
-    except (ValueError, OSError):
-        if not _is_first(board):
+    except Exception as error:
+        if explained(error) is not None and not _is_first(board):
             raise SystemExit(1) from None
         raise
     dist.destroy_process_group()

@@ -12,10 +12,8 @@ import signal
 import sys
 from pathlib import Path
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from comat.errors import UserError
+from comat.storage.yaml_files import read_bounded
 
 CONFIG, LAUNCHER, LAUNCHED = "ACCELERATE_CONFIG_FILE", "COMAT_LAUNCHER", "COMAT_LAUNCHED"
 KINDS = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "MULTI_NPU", "MULTI_MLU", "MULTI_MUSA", "MULTI_HPU")
@@ -66,8 +64,11 @@ def _config_file() -> Path | None:
 
 def _values(config: Path) -> dict:
     try:
-        return dict(YAML(typ="safe").load(config.read_text(encoding="utf-8")) or {})
-    except (YAMLError, UnicodeDecodeError, ValueError, TypeError) as error:
+        values = read_bounded(str(config), config.read_text(encoding="utf-8")) or {}
+        if not isinstance(values, dict):
+            raise UserError(f"expected keys and values, got {type(values).__name__}")
+        return values
+    except (OSError, ValueError) as error:
         raise UserError(f"{config}: not a configuration of accelerate ({' '.join(str(error).split())})") from None
 
 

@@ -62,12 +62,11 @@ class SharedStore(Generic[T]):
         """
         batches = [self._items[at : at + self._batch] for at in range(self.done, len(self._items), self._batch)]
         results = self._processes.in_order(compute(self._processes.share(batches)), len(batches))
-        progress = tqdm(total=len(self._items), initial=self.done, desc=title, disable=not self._processes.main)
-        for batch, rows in zip(batches, results, strict=False):
-            for row in rows:
-                if self.writer and row.id not in self.writer:
-                    self.writer.add(row.id, {"latents": row.latents}, row.caption)
-            progress.update(len(batch))
-        progress.close()
+        with tqdm(total=len(self._items), initial=self.done, desc=title, disable=not self._processes.main) as progress:
+            for batch, rows in zip(batches, results, strict=False):
+                for row in rows:
+                    if self.writer and row.id not in self.writer:
+                        self.writer.add(row.id, {"latents": row.latents}, row.caption)
+                progress.update(len(batch))
         if self.writer:
             self.writer.close()

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from comat.errors import UserError
 from comat.models.lock import FILE
-from comat.storage.tables import remove_parts, write_bytes
+from comat.storage.tables import remove_parts, sha256, write_bytes
 
 CODE = Path(__file__).parent.parent
 
@@ -26,12 +26,19 @@ def fingerprint(values: object, inputs: Iterable[Path] = (), code: Iterable[Path
     """16 hexadecimal digits that depend on JSON-able values, on the contents of files and folders, and on the code.
 
     `code` defaults to every module of the package.
+
+    Raises:
+        UserError: if there is no such file or folder.
     """
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
     for root in [*inputs, *(sorted(CODE.rglob("*.py")) if code is None else code)]:
+        if not root.is_dir() and not root.is_file():
+            raise UserError(
+                f"{root}: no such file or folder; run the stage that makes it (`dvc repro`), or correct its name"
+            )
         files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]
         for file in files:
-            digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+            digest.update(file.name.encode() + bytes.fromhex(sha256(file)))
     return digest.hexdigest()[:16]
 
 

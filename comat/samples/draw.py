@@ -11,9 +11,9 @@ from tqdm import tqdm
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.load import load_backbone
 from comat.diffusion.lora import load_lora, merged
-from comat.diffusion.sampling import attention_of, sample_latents
+from comat.diffusion.sampling import attention_of, decoded, sample_latents
 from comat.errors import UserError
-from comat.params import Params
+from comat.params import DrawingParams, SamplesParams, SamplingParams
 from comat.running.distributed import ALONE, Processes
 from comat.samples.prompt_files import benchmark_prompts
 from comat.storage.images import png, to_bytes
@@ -21,6 +21,7 @@ from comat.storage.tables import (
     ENTITIES,
     IMAGE_INDEX,
     PROMPTS,
+    Legend,
     read_legend,
     read_table,
     write_bytes,
@@ -32,7 +33,13 @@ from comat.tokenizers import words_of
 
 
 def draw_base(
-    params: Params, prompts: Path, entities: Path, unet: Path, out: Path, processes: Processes = ALONE
+    drawing: DrawingParams,
+    section: SamplesParams,
+    prompts: Path,
+    entities: Path,
+    unet: Path,
+    out: Path,
+    processes: Processes = ALONE,
 ) -> None:
     """Write the base model's `images/<prompt>-<seed>.png`, `index.parquet`, `attention.safetensors`, `attention.json`.
 
@@ -42,28 +49,35 @@ def draw_base(
         UserError: if there is no prompt to draw.
     """
     held_out = [row for row in read_table(prompts / "prompts.parquet", PROMPTS) if row["split"] == "test"]
-    held_out = held_out[: params.samples.prompts or len(held_out)]
-    rows = held_out + benchmark_prompts(params.samples.benchmarks, params.seed)
+    held_out = held_out[: section.prompts or len(held_out)]
+    rows = held_out + benchmark_prompts(section.benchmarks, drawing.seed)
     if not rows:
         raise UserError(
             f"{prompts}: no prompt of split 'test' to draw; add a source with a validation list, or samples.benchmarks"
         )
-    backbone = load_backbone(params, unet)
-    legend = _legend(backbone, rows[: params.samples.attention_prompts], entities)
+    backbone = load_backbone(drawing, unet)
+    legend = _legend(backbone, rows[: section.attention_prompts], entities)
     if processes.main:
         write_json(out / "attention.json", legend)
-    _draw(params, backbone, "base", listed(rows, params.samples.seeds), out, processes)
-    _draw_attention(params, backbone, legend, out, processes)
+    _draw(drawing, backbone, "base", listed(rows, section.seeds), section.batch_size, out, processes)
+    _draw_attention(drawing, backbone, legend, out, processes)
 
 
-def draw_tuned(params: Params, base: Path, unet: Path, lora: Path, out: Path, processes: Processes = ALONE) -> None:
+def draw_tuned(
+    drawing: DrawingParams,
+    batch_size: int,
+    base: Path,
+    unet: Path,
+    lora: Path,
+    out: Path,
+    processes: Processes = ALONE,
+) -> None:
     """Write what `draw_base` wrote to the folder `base`, by the tuned model: same prompts, same seeds, same noise."""
-    backbone = load_backbone(params, unet)
+    backbone, index = load_backbone(drawing, unet), read_table(base / "index.parquet", IMAGE_INDEX)
     load_lora(backbone.unet, lora)
     with merged(backbone.unet):
-        _draw(params, backbone, "tuned", read_table(base / "index.parquet", IMAGE_INDEX), out, processes)
-        legend = read_legend(base)
-        _draw_attention(params, backbone, legend, out, processes)
+        _draw(drawing, backbone, "tuned", index, batch_size, out, processes)
+        _draw_attention(drawing, backbone, read_legend(base), out, processes)
 
 
 def listed(rows: Sequence[dict], seeds: int) -> list[dict]:
@@ -89,13 +103,18 @@ def undrawn(index: Sequence[dict], folder: Path) -> list[dict]:
 
 
 def _draw(
-    params: Params, backbone: Backbone, model: str, index: Sequence[dict], out: Path, processes: Processes
+    sampling: SamplingParams,
+    backbone: Backbone,
+    model: str,
+    index: Sequence[dict],
+    batch_size: int,
+    out: Path,
+    processes: Processes,
 ) -> None:
-    size = params.samples.batch_size
-    batches = [index[at : at + size] for at in range(0, len(index), size)]
+    batches = [index[at : at + batch_size] for at in range(0, len(index), batch_size)]
     # Whole batches, wherever a run was interrupted: an image's rounding may depend on those that it is drawn with.
     todo = processes.from_main(lambda: [batch for batch in batches if undrawn(batch, out)])
-    results = processes.in_order(_pictures(params, backbone, processes.share(todo)), len(todo))
+    results = processes.in_order(_pictures(sampling, backbone, processes.share(todo)), len(todo))
     title = f"samples of the {model} model"
     for part, images in zip(tqdm(todo, desc=title, disable=not processes.main), results, strict=False):
         for row, image in zip(part, images, strict=True):
@@ -104,29 +123,30 @@ def _draw(
         write_table(out / "index.parquet", [{**row, "model": model} for row in index], IMAGE_INDEX)
 
 
-def _pictures(params: Params, backbone: Backbone, batches: Sequence[Sequence[dict]]) -> Iterator[list[bytes]]:
+def _pictures(sampling: SamplingParams, backbone: Backbone, batches: Sequence[Sequence[dict]]) -> Iterator[list[bytes]]:
     """The PNG files of each batch."""
     for part in batches:
         keys = [(row["prompt_id"], row["seed"]) for row in part]
-        z = sample_latents(backbone, params, [row["text"] for row in part], keys, "sample", params.resolution)
-        yield [png(Image.fromarray(to_bytes(image))) for image in backbone.decode(z)]
+        texts = [row["text"] for row in part]
+        z = sample_latents(backbone, sampling, texts, keys, "sample", sampling.resolution)
+        yield [png(Image.fromarray(to_bytes(image))) for image in decoded(backbone, z)]
 
 
 def _draw_attention(
-    params: Params, backbone: Backbone, legend: Sequence[dict], out: Path, processes: Processes
+    sampling: SamplingParams, backbone: Backbone, legend: Sequence[Legend], out: Path, processes: Processes
 ) -> None:
     """Write prompt → (L, h, w) for the prompts of the legend."""
     keys = [(row["text"], (row["prompt_id"], 0)) for row in legend]
-    own = (attention_of(backbone, params, text, key, "sample")[0] for text, key in processes.share(keys))
+    own = (attention_of(backbone, sampling, text, key, "sample")[0] for text, key in processes.share(keys))
     maps = {key[0]: found for (_, key), found in zip(keys, processes.in_order(own, len(keys)), strict=False)}
     if processes.main:
         write_safetensors(out / "attention.safetensors", maps)
 
 
-def _legend(backbone: Backbone, rows: Sequence[dict], entities: Path) -> list[dict]:
+def _legend(backbone: Backbone, rows: Sequence[dict], entities: Path) -> list[Legend]:
     """For each prompt its tokens as words, and which of them belong to which entity."""
     found = read_table(entities / "entities.parquet", ENTITIES)
-    legend = []
+    legend: list[Legend] = []
     for row in rows:
         tokens = words_of(backbone.tokenizers[0], row["text"])
         own = [e["tokens"][0] for e in found if e["prompt_id"] == row["id"] and e["kept"]]

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoTokenizer, CLIPSegForImageSegmentation
+from transformers import AutoTokenizer, CLIPSegForImageSegmentation
 
 from comat.models.loading import load_model, loaded
+from comat.models.preprocess import image_processor
 
 
 def decode(
@@ -31,15 +32,17 @@ class ClipSeg:
     def __init__(
         self, model: str, revision: str | None, threshold: float, device: torch.device, dtype: torch.dtype
     ) -> None:
-        self.processor = loaded(
-            model, "image processor", lambda: AutoImageProcessor.from_pretrained(model, revision=revision)
+        self.processor = image_processor(model, revision)
+        self.tokenizer = loaded(
+            model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
         )
-        self.tokenizer = loaded(model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision))
         self.model = load_model(
             CLIPSegForImageSegmentation, model, revision, part="CLIPSeg", dtype=dtype, device=device
         )
         self.threshold = threshold
         self._texts: dict[str, Tensor] = {}
+        grey = torch.full((1, 3, 64, 64), 0.5, device=device)
+        loaded(model, "CLIPSeg (tried on a grey image)", lambda: self.masks(grey, [["thing"]]))
 
     def _embed(self, noun: str) -> Tensor:
         """(P,) text embedding; each noun is encoded once."""

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoTokenizer, GroundingDinoForObjectDetection, SamModel
+from transformers import AutoTokenizer, GroundingDinoForObjectDetection, SamModel
 
 from comat.models.loading import load_model, loaded
+from comat.models.preprocess import image_processor
 
 CHUNK = 4  # images encoded at once, as in comat.segmenters.sam
 
@@ -17,10 +18,10 @@ class GroundingDinoHF:
     """A `Detector`; always in float32, in which its published thresholds were chosen."""
 
     def __init__(self, model: str, revision: str | None, device: torch.device) -> None:
-        self.processor = loaded(
-            model, "image processor", lambda: AutoImageProcessor.from_pretrained(model, revision=revision)
+        self.processor = image_processor(model, revision)
+        self.tokenizer = loaded(
+            model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
         )
-        self.tokenizer = loaded(model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision))
         self.model = load_model(
             GroundingDinoForObjectDetection, model, revision, part="Grounding DINO", dtype=torch.float32, device=device
         )
@@ -41,9 +42,7 @@ class SegmentAnythingHF:
     def __init__(
         self, model: str, revision: str | None, threshold: float, device: torch.device, dtype: torch.dtype
     ) -> None:
-        self.processor = loaded(
-            model, "image processor", lambda: AutoImageProcessor.from_pretrained(model, revision=revision)
-        )
+        self.processor = image_processor(model, revision)
         self.model = load_model(SamModel, model, revision, part="Segment Anything", dtype=torch.float32, device=device)
         encoder: nn.Module = self.model.vision_encoder
         encoder.to(dtype)
@@ -60,6 +59,8 @@ class SegmentAnythingHF:
                 out = self.model(
                     image_embeddings=seen[row : row + 1], input_boxes=(own * scale)[None], multimask_output=False
                 )
-                (logits,) = self.processor.post_process_masks(out.pred_masks, [original], [resized], binarize=False)
+                # Of SamImageProcessor, as every image processor of a SamModel is.
+                post_process = self.processor.post_process_masks  # type: ignore[attr-defined]
+                (logits,) = post_process(out.pred_masks, [original], [resized], binarize=False)
                 masks.append(logits[:, 0] > self.threshold)
         return masks

@@ -103,7 +103,7 @@ def build(config: str, text_encoder: str, revision: str | None) -> GroundingDINO
     tokenizer = loaded(
         text_encoder,
         "the text encoder's tokenizer",
-        lambda: AutoTokenizer.from_pretrained(text_encoder, revision=revision),
+        lambda: AutoTokenizer.from_pretrained(text_encoder, revision=revision, trust_remote_code=False),
     )
     bert = loaded(
         text_encoder,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from comat.errors import UserError
 from comat.storage.tables import write_bytes
+
+BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error)
+"""What Pillow raises for files that are damaged or no images."""
 
 
 def to_bytes(image: Tensor) -> np.ndarray:
@@ -46,7 +50,7 @@ def read_rgb(path: Path) -> np.ndarray:
             return np.asarray(image.convert("RGB"))
     except FileNotFoundError:
         raise UserError(f"{path}: this image is missing; run its stage again (dvc repro)") from None
-    except (UnidentifiedImageError, OSError) as error:
+    except (*BROKEN, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: not readable as an image ({error}); run its stage again") from None
 
 

@@ -63,6 +63,8 @@ IMAGE_INDEX = pa.schema(
     }
 )
 
+MAY_BE_NULL = ("reason", "evaluation", "match", "corrupted", "log_p_corrupted", "sensitivity")
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -99,7 +101,16 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    """Write JSON.
+
+    Raises:
+        UserError: at a number that is not finite, for which JSON has no word.
+    """
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise UserError(f"{path}: a number is not finite ({first_line(error)}); nothing was written") from None
+    write_bytes(path, f"{text}\n".encode())
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -130,7 +141,7 @@ def read_table(path: Path, schema: pa.Schema) -> list[dict]:
     """The rows of a table.
 
     Raises:
-        UserError: if the file is no Parquet file or its columns are not those of `schema`.
+        UserError: if the file is no Parquet file, its columns are not those of `schema`, or a value is null.
         FileNotFoundError: if there is no such file.
     """
     return [row for group in read_row_groups(path, schema) for row in group.to_pylist()]
@@ -147,7 +158,20 @@ def read_row_groups(path: Path, schema: pa.Schema, groups: Iterable[int] | None 
         for group in range(file.num_row_groups) if groups is None else groups:
             table = file.read_row_group(group, columns=schema.names).select(schema.names)
             table.validate(full=True)  # text that is no UTF-8 would raise only where it is read
+            _refuse_nulls(path, table)
             yield table
+
+
+def _refuse_nulls(path: Path, table: pa.Table) -> None:
+    """No stage writes a null in another column, but an editor may."""
+    for name in table.column_names:
+        values = table[name]
+        nulls = 0 if name in MAY_BE_NULL else values.null_count
+        while pa.types.is_list(values.type):
+            values = pa.chunked_array([chunk.flatten() for chunk in values.chunks], values.type.value_type)
+            nulls += values.null_count
+        if nulls:
+            raise UserError(f"{path}: column {name!r}: {nulls} nulls, expected none; run its stage again (dvc repro)")
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from comat.storage.json_files import read_json
 from comat.storage.tables import atomic_path, read_row_groups, sha256, write_json, write_safetensors
 
 CAPTION = pa.schema({"caption": pa.string()})
+REMEDY = "remove the folder and run its stage again (dvc repro)"
 LATENT_INDEX = pa.schema({"id": pa.string(), "shard": pa.string(), "row": pa.int32(), "caption": pa.string()})
 
 
@@ -167,7 +168,11 @@ class TensorStore:
         """
         at = self._at(id)
         path, row = self.folder / self._shards[at].as_py(), self._rows[at].as_py()
+        if path.name != self._shards[at].as_py():
+            raise UserError(f"{self._index}: {self._shards[at].as_py()!r} is no file beside it; {REMEDY}")
         self._verify(path)
+        if not 0 <= row < len(read_note(path)["ids"]):
+            raise UserError(f"{self._index}: row {row} of {id!r} is outside its shard; {REMEDY}")
         # Opened for this row alone: a mapped shard would count towards memory as its rows are touched.
         with safe_open(path, "pt") as file:
             return {name: file.get_slice(name)[row] for name in file.keys()}  # noqa: SIM118 (no dict)
@@ -175,11 +180,10 @@ class TensorStore:
     def _verify(self, path: Path) -> None:
         if path.name in self._verified:
             return
-        remedy = "remove the folder and run its stage again (dvc repro)"
         if not path.exists():
-            raise UserError(f"{path}: this shard is missing; {remedy}")
+            raise UserError(f"{path}: this shard is missing; {REMEDY}")
         if not _note_path(path).exists():
-            raise UserError(f"{_note_path(path)}: the note of a shard is missing; {remedy}")
+            raise UserError(f"{_note_path(path)}: the note of a shard is missing; {REMEDY}")
         if sha256(path) != read_note(path)["sha256"]:
-            raise UserError(f"{path}: this shard is truncated or was changed (sha256 differs); {remedy}")
+            raise UserError(f"{path}: this shard is truncated or was changed (sha256 differs); {REMEDY}")
         self._verified.add(path.name)

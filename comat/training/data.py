@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +15,15 @@ from comat.randomness import generator
 from comat.storage.tables import ENTITIES, PROMPTS, read_table
 from comat.storage.tensor_store import TensorStore
 from comat.training.guard import set_apart
+
+
+def columns_of(tokens: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """The columns of the cross-attention maps where an entity stands: all that hold one of its tokens of any tokenizer.
+
+    Two text encoders are read side by side: column i is the i-th token of each. Their tokenizers differ in some prompts
+    ("wow!!!"), so that the entity stands in other columns for one than for the other.
+    """
+    return tuple(sorted(set().union(*tokens)))
 
 
 class TrainingData:
@@ -52,9 +62,14 @@ class TrainingData:
             )
         self.entities: dict[str, list[Entity]] = {}
         for row in read_table(entities / "entities.parquet", ENTITIES):
-            if row["kept"] and row["tokens"][0]:
-                entity = Entity(row["lemma"], tuple(row["tokens"][0]))
+            if row["kept"] and (columns := columns_of(row["tokens"])):
+                entity = Entity(row["lemma"], columns)
                 self.entities.setdefault(row["prompt_id"], []).append(entity)
+        if params.attribute_concentration and not any(id in self.entities for id, _ in self.prompts):
+            raise UserError(
+                f"{entities}: not one of the {len(self.prompts)} training prompts has an entity, so attribute "
+                "concentration would train on nothing; look at data/entities/report.json, or set attribute_steps to 0"
+            )
         mixed = bool(params.image_batch and params.concept_activation)
         real_world = bool(params.lambda_adv) and discriminator_input == "real_world"
         store = _image_latents(images) if mixed or real_world else None

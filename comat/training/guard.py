@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import lora_state, merged, set_lora_state
 from comat.diffusion.sampling import sample_latents
-from comat.errors import UserError
+from comat.errors import UserError, unbroken
 from comat.judges.benchmark import Benchmark, Drawn
 from comat.judges.frechet import Features, batches, frechet_distances
 from comat.params import GuardParams, SamplingParams
@@ -83,9 +83,12 @@ class Guard:
         self._draw()
         scores = [score.value for score in self.judge.scores(self.images, self.folder)]
         score = sum(scores) / len(scores)
-        if not self.rows or score > max(row["score"] for row in self.rows):
-            self.best = {name: value.detach().cpu().clone() for name, value in lora_state(self.backbone.unet).items()}
-        self.rows.append({"iteration": iteration, "score": score, "frechet": self._distance()})
+        distance = self._distance()
+        with unbroken():
+            if not self.rows or score > max(row["score"] for row in self.rows):
+                state = lora_state(self.backbone.unet).items()
+                self.best = {name: value.detach().cpu().clone() for name, value in state}
+            self.rows.append({"iteration": iteration, "score": score, "frechet": distance})
 
     def stops(self, iteration: int) -> bool:
         """Look, where one is due before the next iteration; whether patience is at its end."""

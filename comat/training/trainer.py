@@ -19,7 +19,7 @@ from comat.captioners import load_captioner
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import add_lora, export_lora, lora_state, set_lora_state
 from comat.discriminators import load_discriminator
-from comat.errors import UserError
+from comat.errors import Interrupted, UserError, unbroken
 from comat.method.step import Step
 from comat.params import Params
 from comat.randomness import generator
@@ -96,29 +96,49 @@ class Trainer:
         """Train to the last iteration, or until the guard's patience is at its end.
 
         Raises:
-            UserError: after `train.max_skipped` non-finite steps in a row; the state is saved.
+            UserError: after `train.max_skipped` non-finite steps in a row, or where the last or only steps were so;
+            the state is saved.
+            Interrupted: by SIGINT or SIGTERM; the state is saved.
         """
-        first, last = len(self.rows), self.p.train_steps
-        quiet = not self.processes.main
+        last = self.p.train_steps
+        try:
+            self._run(last)
+        except KeyboardInterrupt:
+            self._save()
+            raise Interrupted(f"interrupted at iteration {len(self.rows)} of {last}; `dvc repro` goes on") from None
+
+    def _run(self, last: int) -> None:
+        first, quiet = len(self.rows), not self.processes.main
         for iteration in tqdm(range(first, last), initial=first, total=last, desc="train", disable=quiet):
             if self.p.train.guard.every and self.processes.from_main(partial(self._stops, iteration)):
                 break
-            self.rows.append({"iteration": iteration, **self.iterate(iteration)})
+            values = self._backward(iteration)
+            with unbroken():
+                self.rows.append({"iteration": iteration, **self._update(values)})
             if (iteration + 1) % self.p.train.checkpoint_every == 0 or iteration + 1 == last:
                 self._save()
             if (skipped := self._skipped_in_a_row()) >= self.p.train.max_skipped:
                 self._save()
                 raise UserError(self._diagnosis(skipped))
+        # A single one at the end may be a loss scale that has just grown too large.
+        if (skipped := self._skipped_in_a_row()) and (skipped > 1 or skipped == len(self.rows)):
+            raise UserError(self._diagnosis(skipped))
         if self.guard:
             self.guard.look(len(self.rows))
 
     def iterate(self, iteration: int) -> dict[str, float]:
         """One iteration: gradients, clipping, both optimizers. A step that is not finite changes nothing."""
+        return self._update(self._backward(iteration))
+
+    def _backward(self, iteration: int) -> dict[str, float]:
+        """The values of the losses; their gradients are in the weights, whose values do not change."""
         self.optimizer.zero_grad(set_to_none=True)
         self.critic_optimizer.zero_grad(set_to_none=True)
         self.step.loss_scale = float(self.scaler.scale(torch.ones((), device=self.backbone.device)))
         batch = self.data.batch(iteration).share(self.processes.rank, self.processes.count)
-        values = self.processes.sum_gradients([*self.lora, *self.critic], self.step(batch))
+        return self.processes.sum_gradients([*self.lora, *self.critic], self.step(batch))
+
+    def _update(self, values: dict[str, float]) -> dict[str, float]:
         self.scaler.unscale_(self.optimizer)
         self.scaler.unscale_(self.critic_optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.lora, self.p.max_grad_norm))
@@ -185,7 +205,7 @@ class Trainer:
         write_safetensors(out / "discriminator" / "discriminator.safetensors", state)
         write_bytes(out / "curves.csv", _csv(COLUMNS, self.rows))
         write_bytes(out / "guard.csv", _csv(LOOKS, self.guard.rows if self.guard else []))
-        tail = self.rows[-20:]
+        tail = [row for row in self.rows if not row["skipped"]][-20:]
         means = {name: sum(row[name] for row in tail) / len(tail) for name in COLUMNS[1:-1]} if tail else {}
         skipped = sum(row["skipped"] for row in self.rows)
         write_json(out / "metrics.json", {"train": {**means, "iterations": len(self.rows), "skipped": skipped, **kept}})

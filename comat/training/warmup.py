@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from comat.diffusion.backbone import Backbone, PromptEmbeddings
 from comat.diffusion.lora import absorb_lora, add_lora
 from comat.diffusion.schedulers import make_scheduler
+from comat.errors import Interrupted, UserError, unbroken
 from comat.params import WarmupParams
 from comat.randomness import generator
 from comat.training.checkpoint import read_state, write_state
@@ -27,7 +29,9 @@ def denoising_loss(backbone: Backbone, z0: Tensor, prompts: PromptEmbeddings, rn
     seen = PromptEmbeddings.cat([prompts, backbone.null.repeat(len(z0))])[rows]
     t, eps = t.to(z0.device), eps.to(z0.device)
     prediction = backbone.denoise(scheduler.add_noise(z0, eps, t), t, seen)
-    target = eps if scheduler.config["prediction_type"] == "epsilon" else scheduler.get_velocity(z0, eps, t)
+    kind = scheduler.config["prediction_type"]
+    # What the model predicts: the noise, the velocity, or (prediction_type `sample`) the image itself.
+    target = scheduler.get_velocity(z0, eps, t) if kind == "v_prediction" else {"epsilon": eps, "sample": z0}[kind]
     return F.mse_loss(prediction, target)
 
 
@@ -37,6 +41,10 @@ def warm_up(
     """Fine-tune the UNet for `warmup.steps` steps on latents (N, C, h, w); resumable in `work`.
 
     All weights learn, or LoRA of `warmup.lora_rank`, which is in the weights at the end.
+
+    Raises:
+        UserError: at a loss, a gradient or weights that are not finite.
+        Interrupted: by SIGINT or SIGTERM; the state is saved.
     """
     state = work / "state.safetensors"
     unet = backbone.unet.train()
@@ -58,18 +66,41 @@ def warm_up(
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     chunks = [prompts[at : at + 128] for at in range(0, len(prompts), 128)]
     embeddings = PromptEmbeddings.cat([backbone.encode_prompts(chunk) for chunk in chunks])
-    for step in tqdm(range(start, section.steps), initial=start, total=section.steps, desc="warm-up"):
-        rng = generator(seed, "warmup", step)
-        rows = torch.randint(len(latents), (section.batch_size,), generator=rng)
-        optimizer.zero_grad(set_to_none=True)
-        denoising_loss(backbone, latents[rows].to(backbone.device), embeddings[rows], rng).backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        if (step + 1) % 25 == 0 and step + 1 < section.steps:
-            tensors = {f"unet.{k}": v for k, v in unet.state_dict().items()}
-            moments = optimizer.state_dict()["state"]
-            tensors |= {f"adam.{i}.{key}": value for i, entry in moments.items() for key, value in entry.items()}
-            write_state(state, tensors, {"step": step + 1})
+    done = start
+
+    def save() -> None:
+        tensors = {f"unet.{k}": v for k, v in unet.state_dict().items()}
+        moments = optimizer.state_dict()["state"]
+        tensors |= {f"adam.{i}.{key}": value for i, entry in moments.items() for key, value in entry.items()}
+        write_state(state, tensors, {"step": done})
+
+    try:
+        for step in tqdm(range(start, section.steps), initial=start, total=section.steps, desc="warm-up"):
+            rng = generator(seed, "warmup", step)
+            rows = torch.randint(len(latents), (section.batch_size,), generator=rng)
+            optimizer.zero_grad(set_to_none=True)
+            loss = denoising_loss(backbone, latents[rows].to(backbone.device), embeddings[rows], rng)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            if not math.isfinite(loss.item()) or not math.isfinite(norm.item()):
+                raise UserError(
+                    f"warm-up: step {step}: loss {loss.item()} , gradient norm {norm.item()}: expected finite ones; "
+                    f"lower warmup.learning_rate ({section.learning_rate:g})"
+                )
+            with unbroken():
+                optimizer.step()
+                done = step + 1
+            if done % 25 == 0 and done < section.steps:
+                save()
+    except KeyboardInterrupt:
+        save()
+        raise Interrupted(f"interrupted at step {done} of {section.steps}; `dvc repro` goes on") from None
     if section.lora_rank:
         absorb_lora(unet)
+    broken = [name for name, weight in unet.named_parameters() if not torch.isfinite(weight).all()]
+    if broken:
+        raise UserError(
+            f"warm-up: {len(broken)} weights of the UNet are not finite after the last step, {broken[0]} first; lower "
+            f"warmup.learning_rate ({section.learning_rate:g})"
+        )
     unet.requires_grad_(False).eval()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -11,8 +11,9 @@ from comat.errors import UserError
 from comat.samples.formats.rows import Count, Row, Text, checked, file_text, parsed
 from comat.storage.prompt_text import lines_of
 
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
-DIRECTIONS = ("left of", "right of", "above", "below")
+Colour = Literal["red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white"]
+Direction = Literal["left of", "right of", "above", "below"]
+COLOURS: tuple[Colour, ...] = get_args(Colour)
 
 
 class Excluded(Row):
@@ -25,8 +26,8 @@ class Excluded(Row):
 class Included(Excluded):
     """At least `count` objects of this kind, of which the surest `count` have the colour and the position."""
 
-    color: Literal[COLOURS] | None = None
-    position: tuple[Literal[DIRECTIONS], int] | None = Field(None, strict=False)
+    color: Colour | None = None
+    position: tuple[Direction, int] | None = Field(None, strict=False)
     """A direction, and which entry of `include` it is seen from, counted from 0: one before this."""
 
 

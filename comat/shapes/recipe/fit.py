@@ -48,7 +48,7 @@ def fit(
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
     model.train()
-    progress = tqdm(range(start, steps), initial=start, total=steps, desc=name, mininterval=5)
+    progress = tqdm(range(start, steps), initial=start, total=steps, desc=name)
     for step in progress:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * _schedule(step, steps)

@@ -69,7 +69,7 @@ def change_quantity(spec: Spec) -> Spec:
 def measure_captioner(models: Path, count: int = 500) -> dict[str, float]:
     """Share of clean scenes whose true caption is likelier than the corrupted one (Eq. 7's three corruptions)."""
     model = BlipForConditionalGeneration.from_pretrained(models / "captioner", torch_dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(models / "captioner")
+    tokenizer = AutoTokenizer.from_pretrained(models / "captioner", trust_remote_code=False)
     corruptions: dict[str, tuple[str, Callable[[Spec], Spec]]] = {
         "attribute": ("color", swap_attributes),
         "relation": ("spatial", swap_relation),
@@ -104,7 +104,7 @@ def _log_likelihood(
 def measure_segmenter(models: Path, count: int = 300) -> dict[str, float]:
     """Mean intersection over union of the nouns present, and share of the absent nouns with an empty mask."""
     model = CLIPSegForImageSegmentation.from_pretrained(models / "segmenter", torch_dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(models / "segmenter")
+    tokenizer = AutoTokenizer.from_pretrained(models / "segmenter", trust_remote_code=False)
     questions = tokenizer(list(NOUNS), padding="max_length", return_tensors="pt")
     overlaps, empties = [], []
     for example in tqdm(clean_examples(count, seed=HELD_OUT + 2), desc="segmenter"):

@@ -1,0 +1,178 @@
+"""Whether a base model is one that is drawn as what it is: told from its configurations, before weights are downloaded.
+
+What stands here is either carried by `comat.diffusion` or refused by file and key; nothing is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from comat.errors import UserError
+from comat.models.names import ModelName
+from comat.storage.json_files import read_json
+
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+SCHEDULE_KEYS = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "prediction_type",
+    "timestep_spacing",
+    "steps_offset",
+)
+"""What of a model's schedule the samplers take; the rest is a matter of the sampler that wrote it."""
+SPACINGS = ("leading", "trailing", "linspace")
+LINSPACE = ("Euler", "LMS", "DPMSolver", "UniPC", "Heun", "KDPM2", "DEIS", "SASolver")
+"""Schedulers of diffusers whose timesteps are spread evenly where their configuration does not say how."""
+LEADING = ("DDPM", "DDIM", "PNDM", "LCM", "TCD")
+TIMESTEPS = 1000
+
+Problem = tuple[str, str]
+"""What a configuration says (file, key and value) and what was expected."""
+
+
+def check_base(folder: Path, model: ModelName, vae: Path | None = None) -> None:
+    """Refuse a base model that would be drawn as something else, or whose parts do not fit together.
+
+    Args:
+        folder: holds the configurations of `model`.
+        vae: the folder of another autoencoder that takes the place of its own.
+
+    Raises:
+        UserError: naming the file, its key, what it says and what was expected.
+    """
+    for found, expected in _problems(folder, vae):
+        raise UserError(f"{model.key} {model.name!r}: {found}: expected {expected}; name another base model")
+
+
+def check_kind(folder: Path, model: ModelName) -> None:
+    """Refuse a model of transformers that is not of the kind that its parameter asks for.
+
+    Raises:
+        UserError: naming what it is and what was expected.
+    """
+    config = _read(folder, "config.json") or {}
+    found = config.get("model_type")
+    if model.kinds and found is not None and found not in model.kinds:
+        raise UserError(f"{model.key} {model.name!r}: it is a {found}: expected a {' or '.join(model.kinds)}")
+
+
+def _problems(folder: Path, vae: Path | None) -> Iterator[Problem]:
+    index = _read(folder, "model_index.json")
+    if index is None:
+        yield "it has no model_index.json", f"a pipeline of diffusers: {' or '.join(PIPELINES)}"
+        return
+    if index.get("_class_name") not in PIPELINES:
+        yield _said("model_index.json", index, "_class_name"), " or ".join(PIPELINES)
+    schedule = _read(folder, "scheduler/scheduler_config.json")
+    if schedule is None:
+        yield "it has no scheduler/scheduler_config.json", "the noise schedule that it was trained with"
+        return
+    yield from (
+        (_said("scheduler/scheduler_config.json", schedule, key), expected) for key, expected in not_carried(schedule)
+    )
+    unet, own = _read(folder, "unet/config.json") or {}, _read(folder, "vae/config.json")
+    other = _read(vae, "config.json") if vae else None
+    yield from _denoiser_problems(unet, other or own or {})
+    if other and own:
+        yield from _autoencoder_problems(own, other)
+    for name, config in (("vae/config.json", own), ("the other autoencoder's config.json", other)):
+        for key in ("latents_mean", "latents_std"):
+            if config and config.get(key) is not None:
+                yield f"{name}: {key} is set", "none: latents are scaled by scaling_factor and shift_factor alone"
+
+
+def _denoiser_problems(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> Iterator[Problem]:
+    channels = vae.get("latent_channels", unet.get("in_channels"))
+    for key in ("in_channels", "out_channels"):
+        if unet.get(key, channels) != channels:
+            yield (
+                _said("unet/config.json", unet, key),
+                f"{channels}, as many as its latents have (an inpainting UNet takes more)",
+            )
+    for key, known in (("addition_embed_type", (None, "text_time")), ("encoder_hid_dim_type", (None,))):
+        if unet.get(key) not in known:
+            yield _said("unet/config.json", unet, key), " or ".join(str(value) for value in known)
+    for key in ("class_embed_type", "time_cond_proj_dim"):
+        if unet.get(key) is not None:
+            yield _said("unet/config.json", unet, key), "none: it asks for an input that nothing gives it"
+
+
+def _autoencoder_problems(own: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Problem]:
+    depths = [len(config.get("block_out_channels", ())) for config in (own, other)]
+    if depths[0] != depths[1]:
+        yield f"vae: another autoencoder of {depths[1]} levels", f"{depths[0]}, as the model's own has"
+    channels = [config.get("latent_channels", 4) for config in (own, other)]
+    if channels[0] != channels[1]:
+        yield f"vae: another autoencoder of {channels[1]} latent channels", f"{channels[0]}, as the model's own has"
+
+
+def not_carried(schedule: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(key, what was expected) of what a `scheduler_config.json` says and no sampler here would heed."""
+    name = str(schedule.get("_class_name", "DDPMScheduler"))
+    if not name.startswith(LEADING + LINSPACE):
+        yield "_class_name", "a schedule of Gaussian noise by betas, as of DDPM, DDIM, PNDM, Euler or DPMSolver"
+    known: list[tuple[str, tuple[object, ...]]] = [
+        ("prediction_type", (None, "epsilon", "v_prediction", "sample")),
+        ("beta_schedule", (None, "linear", "scaled_linear", "squaredcos_cap_v2")),
+        ("timestep_spacing", (None, *SPACINGS)),
+        ("timestep_type", (None, "discrete")),
+        ("variance_type", (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")),
+        ("num_train_timesteps", (None, TIMESTEPS)),
+        ("use_flow_sigmas", (None, False)),
+    ]
+    for key, values in known:
+        if schedule.get(key) not in values:
+            yield key, " or ".join(str(value) for value in values if value is not None)
+    betas = schedule.get("trained_betas")
+    if betas is not None and not (isinstance(betas, list) and len(betas) == TIMESTEPS):
+        yield "trained_betas", f"{TIMESTEPS} numbers"
+
+
+def spacing_of(schedule: Mapping[str, Any]) -> str:
+    """How the model's own sampler spreads its timesteps, be it said or the default of the sampler's class."""
+    named = schedule.get("timestep_spacing")
+    if named is not None:
+        return str(named)
+    return "linspace" if str(schedule.get("_class_name", "")).startswith(LINSPACE) else "leading"
+
+
+def check_steps(schedule: Mapping[str, Any], steps: int) -> None:
+    """See that `steps` sampling steps begin where the noise is, at the end of the schedule.
+
+    `leading` spacing leaves out what remains of 1000 divided by the steps: with 400 steps it would begin at 799.
+
+    Raises:
+        UserError: if they begin within the schedule or beyond its end; names the next number of steps that fits.
+    """
+    if spacing_of(schedule) != "leading" or _fits(schedule, steps):
+        return
+    near = min((n for n in range(1, TIMESTEPS + 1) if _fits(schedule, n)), key=lambda n: abs(n - steps))
+    raise UserError(
+        f"sampling_steps is {steps}: with the base model's leading spacing they begin at timestep "
+        f"{_first_timestep(schedule, steps)} of {TIMESTEPS}, not where the noise is; set it to {near}"
+    )
+
+
+def _first_timestep(schedule: Mapping[str, Any], steps: int) -> int:
+    return (steps - 1) * (TIMESTEPS // steps) + int(schedule.get("steps_offset") or 0)
+
+
+def _fits(schedule: Mapping[str, Any], steps: int) -> bool:
+    return steps * (TIMESTEPS // steps) >= 0.9 * TIMESTEPS and _first_timestep(schedule, steps) < TIMESTEPS
+
+
+def _said(file: str, config: Mapping[str, Any], key: str) -> str:
+    value = config.get(key)
+    return f"{file}: {key} is " + (f"a list of {len(value)}" if isinstance(value, list) else str(value)[:60])
+
+
+def _read(folder: Path | None, file: str) -> dict[str, Any] | None:
+    if folder is None or not (folder / file).is_file():
+        return None
+    return read_json(folder / file, dict[str, Any], "a configuration", "download the model again")

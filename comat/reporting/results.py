@@ -1,0 +1,113 @@
+"""What other stages left, checked before it is shown: metrics, the report on prompts, the curves of training."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from comat.errors import UserError, clean
+from comat.reporting.table import DISTANCES
+from comat.storage.json_files import read_json
+
+REMEDY = "run its stage again (dvc repro)"
+
+
+class Category(TypedDict):
+    """What is shown of a benchmark's category."""
+
+    base: float
+    tuned: float
+    gain: float
+    gain_low: float
+    gain_high: float
+    n: int
+
+
+class Distance(TypedDict):
+    base: float
+    tuned: float
+    ratio: float
+
+
+class PeerValue(TypedDict):
+    value: float
+
+
+def read_metrics(path: Path) -> dict[str, dict]:
+    """`metrics.json` of the stage evaluate.
+
+    Raises:
+        UserError: if it holds no result, or something else.
+    """
+    kind: type[dict[str, Any]] = dict[str, dict[str, Category] | Distance]
+    return _by_name(path, read_json(path, kind, "a result of `evaluate`", REMEDY))
+
+
+def read_peer_metrics(path: Path) -> dict[str, dict]:
+    """`metrics.json` of `comat evaluate`; raises what `read_metrics` does."""
+    kind: type[dict[str, Any]] = dict[str, dict[str, PeerValue] | PeerValue]
+    return _by_name(path, read_json(path, kind, "a peer's result", REMEDY))
+
+
+def _by_name(path: Path, found: Mapping[str, Any]) -> dict[str, dict]:
+    for name, row in found.items():
+        if (name in DISTANCES) == all(isinstance(value, dict) for value in row.values()):
+            raise UserError(f"{path}: {clean(name, 60)} has not the values of its kind; {REMEDY}")
+    if not found:
+        raise UserError(f"{path}: holds no result; {REMEDY}")
+    return dict(found)
+
+
+class _Total(TypedDict):
+    train: int
+    test: int
+    too_long: int
+
+
+class _Source(TypedDict):
+    read: int
+    kept: int
+    dropped: dict[str, int]
+
+
+class _Compared(TypedDict):
+    prompts: int
+    exact: int
+    near: int
+
+
+class PromptsReport(TypedDict):
+    """`report.json` of the stage prompts, as far as it is shown."""
+
+    total: _Total
+    sources: dict[str, _Source]
+    evaluation: dict[str, _Compared]
+
+
+def read_prompts_report(folder: Path) -> PromptsReport:
+    """Raises UserError where the stage prompts wrote another."""
+    return read_json(folder / "report.json", PromptsReport, "the report of the stage prompts", REMEDY)
+
+
+def read_curves(path: Path, columns: Sequence[str]) -> list[dict[str, float]]:
+    """The rows of `curves.csv`.
+
+    Raises:
+        UserError: if a column is missing, or a cell is no number; names the line.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = next((name for name in columns if name not in (reader.fieldnames or [])), None)
+        if missing:
+            raise UserError(f"{path}: has no column {missing!r}; {REMEDY}")
+        rows = []
+        for row in reader:
+            try:
+                rows.append({name: float(row[name]) for name in columns})
+            except (TypeError, ValueError):
+                raise UserError(f"{path}, line {reader.line_num}: a cell that is no number; {REMEDY}") from None
+    return rows

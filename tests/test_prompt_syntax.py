@@ -1,0 +1,87 @@
+"""The syntax of image tools, and the language of prompts."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from comat.corpora.text import Spelling
+from comat.storage.prompt_language import language
+from comat.storage.prompt_syntax import without_syntax
+from comat.training.data import columns_of
+
+
+@pytest.mark.parametrize(
+    ("prompt", "plain", "removed"),
+    [
+        ("a dragon, (silver scales:1.2) --ar 3:2", "a dragon, silver scales", {"weight": 1, "parameter": 1}),
+        ("a fox::2 owl::1 --no boats --v 5", "a fox, owl", {"parts": 2, "things not to draw": 1, "parameter": 1}),
+        ("a sky::1 clouds::-0.5", "a sky", {"parts": 1, "things not to draw": 1}),
+        ("((best)), [blurry], {{x}}", "best, blurry, x", {"emphasis": 5}),
+        ("((a cat:1.3) in a hat:1.2)", "a cat in a hat", {"weight": 2}),
+        ("(face)++ and ball++", "face and ball", {"weight": 2}),
+        ("[cat:dog:0.5], [rain:0.3], {red|blue} sofa", "dog, rain, red sofa", {"alternatives": 3}),
+        ("a hat <lora:x_y:0.8> embedding:bad-hand", "a hat", {"network": 2}),
+        ("a cat BREAK a dog", "a cat, a dog", {"command": 1}),
+        ("/imagine prompt: a cat", "a cat", {"command": 1}),
+        ("a cat Negative prompt: blurry Steps: 20, Sampler: Euler", "a cat", {"negative prompt": 1}),
+        ("https://a.b/c.png a cat", "a cat", {"address": 1}),
+    ],
+)
+def test_syntax_is_taken_out_and_counted(prompt: str, plain: str, removed: dict[str, int]) -> None:
+    found = without_syntax(prompt)
+    assert (found.text, dict(found.removed)) == (plain, removed)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a red ball, a big cube",
+        "a clock (old) at 10:30",
+        "a model in scale (1:43)",
+        "a C++ book, ratio 3:4",
+        "a sea — a fish -- a boat",
+        "a dog --running on grass",
+        "say: 'a cat', no dog",
+    ],
+)
+def test_ordinary_punctuation_is_no_syntax(prompt: str) -> None:
+    assert without_syntax(prompt).text == prompt
+
+
+@given(st.text("ab ,:()[]{}<>|+-\\0.1", max_size=30))
+def test_every_character_comes_from_where_it_is_said_to(prompt: str) -> None:
+    found = without_syntax(prompt)
+    assert len(found.text) == len(found.origin) and list(found.origin) == sorted(found.origin)
+    assert all(prompt[at] == c or c in ", " for at, c in zip(found.origin, found.text, strict=True))
+
+
+@pytest.mark.parametrize(("syntax", "text"), [("strip", "a red ball"), ("keep", "a (red:1.2) ball")])
+def test_the_text_encoder_gets_what_the_user_chose(syntax: str, text: str) -> None:
+    spelling = Spelling(syntax)
+    assert [spelling("a  (red:1.2) ball"), spelling("a dog")] == [text, "a dog"]
+    assert spelling.report() == {"prompts": 1, "stripped": syntax == "strip", "found": {"weight": 1}}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a red ball on a table", "English"),
+        ("ball", "English"),
+        ("a café with the señorita", "English"),
+        ("ein roter Ball auf einem Tisch", "German"),
+        ("un chat noir et un chien blanc", "French"),
+        ("красный шар и синий куб", "Cyrillic script"),
+        ("红色的球", "Cjk script"),
+    ],
+)
+def test_language(prompt: str, expected: str) -> None:
+    assert language(prompt) == expected
+
+
+def test_an_entity_stands_in_the_columns_of_every_tokenizer() -> None:
+    """ "wow!!! a ball" is 1 + 3 tokens before "ball" for one tokenizer and 1 + 5 for the other."""
+    assert columns_of([[4], [6]]) == (4, 6)
+    assert columns_of([[2, 3], [2, 3]]) == (2, 3)
+    assert columns_of([[], []]) == ()
