@@ -4,7 +4,7 @@ import os
 import sys
 
 # Before torch is imported, by whatever command: threads of OpenMP that wait spin, and beside any other work on the
-# machine they wait for threads that cannot run (docs/speed.md, "A busy machine"). No result depends on it.
+# machine they wait for threads that cannot run (benchmarks/busy.py). No result depends on it.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
