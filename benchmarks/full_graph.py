@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from comat.diffusion.attention import AttentionMaps, recorded_maps
-from comat.diffusion.schedulers import Scheduler, make_scheduler
+from comat.diffusion.schedulers import Sampler
 from comat.method.attribute_concentration import attribute_concentration_loss
 from comat.method.concept_activation import concept_activation_loss
 from comat.method.fidelity_preservation import generator_loss
-from comat.method.mixed_latents import draw_start, noisy_latents
+from comat.method.mixed_latents import draw_start
 from comat.method.step import Batch, Step, place_steps
 from comat.randomness import noise
 
@@ -29,20 +29,21 @@ def full_graph_loss(step: Step, batch: Batch) -> Tensor:
     p, backbone = step.p, step.backbone
     steps, map_steps = step.draw_steps(batch.iteration)
     own = [step.generator("noise", batch.iteration, row) for row in range(len(batch.prompts))]
-    scheduler = make_scheduler(p.scheduler, backbone.scheduler_config, p.sampling_steps)
-    z = noise(backbone.latent_shape(p.resolution), own) * scheduler.init_noise_sigma
-    z0, maps = sample(step, scheduler, z, batch.prompts, own, 0, steps, map_steps)
+    shape = backbone.latent_shape(p.resolution)
+    sampler = backbone.sampler(p.scheduler, p.sampling_steps, shape[1:])
+    z = sampler.first(noise(shape, own))
+    z0, maps = sample(step, sampler, z, batch.prompts, own, 0, steps, map_steps)
     images, loss = backbone.decode(z0), z0.new_zeros(())
     prompts = list(batch.prompts)
     if batch.real and step.captioner:
-        scheduler = make_scheduler(p.scheduler, backbone.scheduler_config, p.sampling_steps)
+        sampler = backbone.sampler(p.scheduler, p.sampling_steps, shape[1:])
         rng = step.generator("tau", batch.iteration)
-        start = draw_start(scheduler.timesteps, p.mixed_latent_t1, p.mixed_latent_t2, rng)
+        start = draw_start(sampler, p.mixed_latent_t1, p.mixed_latent_t2, rng)
         own = [step.generator("real noise", batch.iteration, row) for row in range(len(batch.real))]
         latents, captions = batch.real.latents, batch.real.captions
-        noisy = noisy_latents(scheduler, latents, noise(latents.shape[1:], own), start)
+        noisy = sampler.noisy(latents, noise(latents.shape[1:], own), start)
         steps = place_steps(start, p.sampling_steps, p.grad_steps, rng)
-        real, _ = sample(step, scheduler, noisy, captions, own, start, steps, [])
+        real, _ = sample(step, sampler, noisy, captions, own, start, steps, [])
         images, prompts = torch.cat([images, backbone.decode(real)]), [*prompts, *captions]
     if step.captioner:
         scores = step.captioner.log_likelihood(images, prompts)
@@ -60,7 +61,7 @@ def full_graph_loss(step: Step, batch: Batch) -> Tensor:
 
 def sample(
     step: Step,
-    scheduler: Scheduler,
+    sampler: Sampler,
     z: Tensor,
     prompts: Sequence[str],
     own: Sequence[torch.Generator],
@@ -71,16 +72,15 @@ def sample(
     """Final latents, and the attention maps of `map_steps`."""
     backbone, maps = step.backbone, []
     embeddings = backbone.encode_prompts(prompts)
-    scheduler.set_begin_index(start) if hasattr(scheduler, "set_begin_index") else None
-    for index in range(start, len(scheduler.timesteps)):
-        t = scheduler.timesteps[index]
-        x = scheduler.scale_model_input(z.detach(), t)
+    sampler.begin(start)
+    for index in range(start, len(sampler)):
+        x = sampler.seen(z.detach(), index)
         layers = step.layers if index in map_steps else ()
-        with torch.set_grad_enabled(index in steps), recorded_maps(backbone.unet, layers) as recording:
-            prediction = backbone.guided(x, t, embeddings, step.p.guidance_scale)
+        with torch.set_grad_enabled(index in steps), recorded_maps(backbone.denoiser, layers) as recording:
+            prediction = backbone.guided(x, sampler.timesteps[index], embeddings, step.p.guidance_scale)
         if layers:
-            maps.append(recording.collect(x.shape[-2:]))
-        z = scheduler.step(prediction, t, z, generator=own).prev_sample
+            maps.append(recording.collect(backbone.layout(x.shape[-2:]), len(x)))
+        z = sampler.step(prediction, index, z, own)
     return z, maps
 
 

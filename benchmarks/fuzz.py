@@ -173,13 +173,13 @@ def model(rng: random.Random, folder: Path) -> tuple[str, Callable[[], bool]]:
 
 @torch.no_grad()
 def _draw(folder: str) -> bool:
-    from comat.diffusion.backbone import Backbone
+    from comat.diffusion.backbones import load_base
     from comat.diffusion.sampling import sample_latents
     from comat.tokenizers import load_tokenizers
 
     own = load(ROOT / "presets/shapes.yaml").model_copy(update={"sampling_steps": 2})
     load_tokenizers(folder)
-    backbone = Backbone.load(folder)
+    backbone = load_base(folder)
     z = sample_latents(backbone, own, ["a red ball"], [("0", 0)], "fuzz", 64)
     return bool(backbone.decode(z).isfinite().all())
 

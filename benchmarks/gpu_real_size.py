@@ -38,11 +38,11 @@ from torch.utils.flop_counter import flop_registry
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from comat.captioners import Captioner, load_captioner
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbones import Backbone, load_base
 from comat.diffusion.lora import add_lora
 from comat.diffusion.rollout import Rollout
 from comat.discriminators import Discriminator, load_discriminator
-from comat.discriminators.unet import UNetDiscriminator
+from comat.discriminators.denoiser import DenoiserDiscriminator
 from comat.estimate import architectures
 from comat.method.attribute_concentration import Entity
 from comat.method.replay import MapTerm
@@ -230,15 +230,15 @@ def real_models(preset: str, params: Params, device: torch.device, dtype: torch.
     """At their published sizes."""
     judge = real_backbone("sd15", device, dtype)
     if params.train.gradient_checkpointing == "all":
-        judge.unet.enable_gradient_checkpointing()
-    critic = UNetDiscriminator(judge, params.lora_rank, generator(0, "discriminator"))
+        judge.denoiser.enable_gradient_checkpointing()
+    critic = DenoiserDiscriminator(judge, params.lora_rank, generator(0, "discriminator"))
     captioner, segmenter = real_captioner(params.caption_prefix, device, dtype), real_segmenter(device, dtype)
     return Models(real_backbone(preset, device, dtype), captioner, segmenter, critic)
 
 
 def small_models(params: Params, device: torch.device, dtype: torch.dtype) -> Models:
     """The shapes world's, which the repository ships."""
-    backbone = Backbone.load(params.base_model, precision=params.precision, device=device)
+    backbone = load_base(params.base_model, precision=params.precision, device=device)
     captioner = load_captioner(params.captioner, params.captioner_model, None, "", device, dtype)
     segmenter = load_segmenter(params, device, dtype)
     critic = load_discriminator(
@@ -273,7 +273,7 @@ class Player(NamedTuple):
 
 def players_of(models: Models, params: OptimizationParams) -> list[Player]:
     """Both; the online model gets its LoRA."""
-    lora = add_lora(models.backbone.unet, params.lora_rank, generator(0, "lora"))
+    lora = add_lora(models.backbone, params.lora_rank, generator(0, "lora"))
     critic = models.discriminator.trainable_parameters()
     return [
         Player(lora, torch.optim.AdamW(lora, 1e-5), params.max_grad_norm),

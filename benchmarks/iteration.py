@@ -33,9 +33,9 @@ from benchmarks.full_graph import checkpoint_blocks, full_graph_loss, materialis
 from benchmarks.gpu_real_size import ENTITIES, PROMPT
 from benchmarks.replay_memory import Peak
 from comat.captioners import load_captioner
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbones import Backbone
 from comat.diffusion.lora import add_lora
-from comat.discriminators.unet import UNetDiscriminator
+from comat.discriminators.denoiser import DenoiserDiscriminator
 from comat.estimate import architectures
 from comat.method.step import Batch, Step
 from comat.params import Params, load
@@ -75,7 +75,7 @@ def build_backbone(divisor: int) -> Backbone:
         num_hidden_layers=2,
         max_position_embeddings=tokenizer.model_max_length,
     )
-    return Backbone(unet, vae, [CLIPTextModel(text)], [tokenizer], dict(architectures.NOISE), zero_null=False)
+    return architectures.put_together(unet, vae, [CLIPTextModel(text)], [tokenizer], dict(architectures.NOISE))
 
 
 class Setting(NamedTuple):
@@ -83,14 +83,14 @@ class Setting(NamedTuple):
 
     step: Step
     lora: list[nn.Parameter]
-    critic: UNetDiscriminator
+    critic: DenoiserDiscriminator
     batch: Batch
 
 
 def build(params: Params, divisor: int) -> Setting:
     device = torch.device("cpu")
     backbone = build_backbone(divisor)
-    lora = add_lora(backbone.unet, RANK, generator(0, "lora"))
+    lora = add_lora(backbone, RANK, generator(0, "lora"))
     with torch.no_grad():  # B is zero at first, which would hide errors in the gradient of A
         for weight in lora:
             weight.add_(0.02 * torch.randn(weight.shape, generator=generator(1, "shake")))
@@ -98,8 +98,8 @@ def build(params: Params, divisor: int) -> Setting:
     segmenter = load_segmenter(params, device, torch.float32)
     judge = build_backbone(divisor)
     if params.train.gradient_checkpointing == "all":
-        judge.unet.enable_gradient_checkpointing()
-    critic = UNetDiscriminator(judge, RANK, generator(0, "critic"))
+        judge.denoiser.enable_gradient_checkpointing()
+    critic = DenoiserDiscriminator(judge, RANK, generator(0, "critic"))
     shape = backbone.latent_shape(params.resolution)
     reference = torch.randn(1, *shape, generator=generator(0, "reference"))
     step = Step(params, params.train, backbone, captioner, segmenter, critic)
@@ -123,7 +123,7 @@ def iteration(variant: str, setting: Setting) -> Callable[[], Tensor]:
 
     if variant.startswith("replay"):
         return replay
-    for unet in (step.backbone.unet, critic._backbone.unet):
+    for unet in (step.backbone.denoiser, critic._backbone.denoiser):
         checkpoint_blocks(unet)
         if "explicit" in variant:
             materialise_attention(unet)

@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.gpu_real_size import PHASES, Ranges, iterate, make_batch, metered, players_of, small_models
 from comat.captioners.blip import Blip
-from comat.discriminators.unet import UNetDiscriminator
+from comat.discriminators.denoiser import DenoiserDiscriminator
 from comat.params import load
 from comat.running.device import DTYPES
 
@@ -87,9 +87,9 @@ def main() -> None:
     params, device = load(f"presets/{options.preset}.yaml"), torch.device("cpu")
     models = small_models(params, device, DTYPES[params.precision])
     backbone, captioner = models.backbone, models.captioner
-    assert isinstance(captioner, Blip) and isinstance(models.discriminator, UNetDiscriminator)
+    assert isinstance(captioner, Blip) and isinstance(models.discriminator, DenoiserDiscriminator)
     players = players_of(models, params)
-    for unet in (backbone.unet, models.discriminator._backbone.unet):
+    for unet in (backbone.denoiser, models.discriminator._backbone.denoiser):
         name_calls(unet, "forward", "UNet")
     name_calls(backbone.vae, "decode", "autoencoder")
     name_calls(captioner.model.vision_model, "forward", "captioner")

@@ -43,19 +43,19 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     """One method, one K: peak memory of the first run and the median time of all."""
     import torch
 
-    from comat.diffusion.backbone import Backbone
+    from comat.diffusion.backbones import load_base
     from comat.diffusion.lora import add_lora
     from comat.diffusion.rollout import rollout
-    from comat.diffusion.schedulers import make_scheduler
+    from comat.diffusion.schedulers import make_sampler
     from comat.method.replay import leaf_gradients, replay
     from comat.method.step import place_steps
     from comat.randomness import generator, noise
 
-    backbone = Backbone.load(options.model)
-    lora = add_lora(backbone.unet, 8, generator(0, "lora"))
+    backbone = load_base(options.model)
+    lora = add_lora(backbone, 8, generator(0, "lora"))
     if options.method.endswith("checkpointed"):
-        backbone.unet.enable_gradient_checkpointing()
-        backbone.unet.train()
+        backbone.denoiser.enable_gradient_checkpointing()
+        backbone.denoiser.train()
     prompts = backbone.encode_prompts(["a red ball and a blue cube"] * options.batch)
     record = place_steps(0, STEPS, options.k, generator(0, "steps"))
 
@@ -64,18 +64,18 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
 
     def once() -> None:
         own = [generator(0, "noise", row) for row in range(options.batch)]
-        scheduler = make_scheduler("ddpm", backbone.scheduler_config, STEPS)
+        sampler = make_sampler("ddpm", backbone.scheduler_config, STEPS)
         z = noise(backbone.latent_shape(options.resolution), own)
         if options.method == "replay":
-            done = rollout(backbone, scheduler, z, prompts, 5.0, own, record=record, chunk=options.batch)
+            done = rollout(backbone, sampler, z, prompts, 5.0, own, record=record, chunk=options.batch)
             z0 = done.z0.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(target(z0), z0)
             replay(backbone, done, leaf_gradients(done, gradient), 5.0, chunk=options.batch)
         else:
-            for index, t in enumerate(scheduler.timesteps):
+            for index, t in enumerate(sampler.timesteps):
                 with torch.set_grad_enabled(index in record):
                     prediction = backbone.guided(z.detach(), t, prompts, 5.0)
-                z = scheduler.step(prediction, t, z, generator=own).prev_sample
+                z = sampler.step(prediction, index, z, own)
             target(z).backward()
         for weight in lora:
             weight.grad = None

@@ -18,13 +18,13 @@ from collections.abc import Callable
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from torch import Tensor
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from benchmarks.iteration import build_backbone
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbones import Backbone, load_base
 from comat.diffusion.lora import add_lora, merged
 from comat.diffusion.rollout import rollout
-from comat.diffusion.schedulers import make_scheduler
+from comat.diffusion.schedulers import make_sampler
 from comat.randomness import generator, noise
 
 PROMPT, GUIDANCE, RANK = "a red cube and a blue star", 5.0, 32
@@ -36,20 +36,19 @@ def shapes() -> tuple[Backbone, StableDiffusionXLPipeline, int]:
     stock = StableDiffusionXLPipeline.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, add_watermarker=False
     )
-    return Backbone.load(folder), stock, 128
+    return load_base(folder), stock, 128
 
 
 def sd15() -> tuple[Backbone, StableDiffusionPipeline, int]:
     stock = build_backbone(8)
-    (encoder,) = stock.text_encoders
-    assert isinstance(encoder, CLIPTextModel)
+    (encoder,), (tokenizer,) = stock.text_encoders, stock.tokenizers
+    assert isinstance(encoder, CLIPTextModel) and isinstance(tokenizer, CLIPTokenizer)
     pipeline = StableDiffusionPipeline(
         vae=stock.vae,
         text_encoder=encoder,
-        tokenizer=stock.tokenizers[0],
-        unet=stock.unet,
-        # Its annotations name an enumeration in place of schedulers, and leave out None.
-        scheduler=make_scheduler("ddpm", stock.scheduler_config, 1),  # type: ignore[arg-type]
+        tokenizer=tokenizer,
+        unet=stock.denoiser,
+        scheduler=make_sampler("ddpm", stock.scheduler_config, 1).scheduler,
         safety_checker=None,  # type: ignore[arg-type]
         feature_extractor=None,  # type: ignore[arg-type]
         requires_safety_checker=False,
@@ -60,10 +59,10 @@ def sd15() -> tuple[Backbone, StableDiffusionPipeline, int]:
 def sides(options: argparse.Namespace) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
     """Calls that draw final latents: ours, and the stock pipeline's."""
     backbone, pipeline, px = shapes() if options.model == "shapes" else sd15()
-    add_lora(backbone.unet, RANK, generator(0, "lora"))
+    add_lora(backbone, RANK, generator(0, "lora"))
     if options.compile:
         backbone.compile()
-    pipeline.scheduler = make_scheduler("ddpm", backbone.scheduler_config, options.steps)
+    pipeline.scheduler = make_sampler("ddpm", backbone.scheduler_config, options.steps).scheduler
     pipeline.set_progress_bar_config(disable=True)
     prompts = [PROMPT] * options.batch
 
@@ -73,10 +72,10 @@ def sides(options: argparse.Namespace) -> tuple[Callable[[], Tensor], Callable[[
 
     def ours() -> Tensor:
         z, own = start()
-        scheduler = make_scheduler("ddpm", backbone.scheduler_config, options.steps)
-        with merged(backbone.unet):
+        sampler = make_sampler("ddpm", backbone.scheduler_config, options.steps)
+        with merged(backbone.denoiser):
             embeddings = backbone.encode_prompts(prompts)
-            return rollout(backbone, scheduler, z, embeddings, GUIDANCE, own, chunk=options.batch).z0
+            return rollout(backbone, sampler, z, embeddings, GUIDANCE, own, chunk=options.batch).z0
 
     def stock() -> Tensor:
         z, own = start()

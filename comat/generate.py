@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbones import Backbone
 from comat.diffusion.lora import FILE, in_turn
 from comat.diffusion.sampling import attention_of, decoded, in_batches, sample_latents
 from comat.errors import UserError
@@ -17,7 +17,7 @@ from comat.params import Params
 from comat.reporting.grid import comparison_grid
 from comat.reporting.overlays import attention_figure
 from comat.storage.images import to_bytes, write_image, write_png
-from comat.tokenizers import check_length, load_tokenizers, words_of
+from comat.tokenizers import check_length, load_tokenizers
 
 PURPOSE = "generate"
 """Of the noise: it depends on `seed` of the parameters and the number of the image, not on the prompt."""
@@ -26,7 +26,7 @@ PURPOSE = "generate"
 def generate(params: Params, data: Path, prompt: str, seeds: int, model: str, out: Path) -> None:
     """Write `<out>/<n>.png` for n below `seeds`, drawn by the base or the tuned model of a run in `data`."""
     params, backbone = _load(params, data, [prompt])
-    for name in in_turn(backbone.unet, data / "train/lora"):
+    for name in in_turn(backbone, data / "train/lora"):
         if name == model:
             for number, image in enumerate(_draw(params, backbone, [prompt], seeds)):
                 write_png(out / f"{number}.png", image)
@@ -35,7 +35,7 @@ def generate(params: Params, data: Path, prompt: str, seeds: int, model: str, ou
 def compare(params: Params, data: Path, prompts: Sequence[str], seeds: int, out: Path) -> None:
     """Write one picture: for every prompt `seeds` images by the base and below them by the tuned model, same noise."""
     params, backbone = _load(params, data, prompts)
-    images = {name: _draw(params, backbone, prompts, seeds) for name in in_turn(backbone.unet, data / "train/lora")}
+    images = {name: _draw(params, backbone, prompts, seeds) for name in in_turn(backbone, data / "train/lora")}
     arrays = {name: [to_bytes(image) for image in drawn] for name, drawn in images.items()}
     write_image(out, comparison_grid(prompts, arrays))
 
@@ -44,11 +44,11 @@ def attention(params: Params, data: Path, prompt: str, number: int, out: Path) -
     """Write one picture: where each token of the prompt looks in image `number`, by the base and by the tuned model."""
     params, backbone = _load(params, data, [prompt])
     maps, images = {}, {}
-    for name in in_turn(backbone.unet, data / "train/lora"):
+    for name in in_turn(backbone, data / "train/lora"):
         maps[name], z = attention_of(backbone, params, prompt, (PURPOSE, number), PURPOSE)
         images[name] = to_bytes(decoded(backbone, z)[0])
-    words = words_of(backbone.tokenizers[0], prompt)
-    attention_figure(prompt, words, range(1, len(words) - 1), maps, images, out)
+    words = backbone.words(prompt)
+    attention_figure(prompt, words, backbone.spoken(prompt), maps, images, out)
 
 
 def _load(params: Params, data: Path, prompts: Sequence[str]) -> tuple[Params, Backbone]:
@@ -61,14 +61,14 @@ def _load(params: Params, data: Path, prompts: Sequence[str]) -> tuple[Params, B
 
     if not all(prompt.strip() for prompt in prompts):
         raise UserError("the prompt is empty; say what to draw")
-    unet, lora = data / "warmup/unet", data / "train/lora" / FILE
-    if not lora.is_file() or not unet.is_dir():
-        raise UserError(f"{lora} and {unet}: expected both; run `dvc repro` first")
+    warmup, lora = data / "warmup", data / "train/lora" / FILE
+    if not lora.is_file() or not warmup.is_dir():
+        raise UserError(f"{lora} and {warmup}: expected both; run `dvc repro` first")
     params = pinned(params, data / "models", "base_model", "vae")
     tokenizers = load_tokenizers(params.base_model, params.base_revision)
     for prompt in prompts:
         check_length(tokenizers, prompt)
-    return params, load_backbone(params.model_copy(update={"compile": False}), unet)  # too few images to pay for it
+    return params, load_backbone(params.model_copy(update={"compile": False}), warmup)  # too few images to pay for it
 
 
 @torch.no_grad()

@@ -303,7 +303,7 @@ class BaseModelParams(Computing):
 class SamplingParams(Seeded):
     resolution: Annotated[int, Field(ge=8, multiple_of=8)]  # px, training
     native_resolution: Annotated[int, Field(ge=8, multiple_of=8)]  # px, of the base model
-    scheduler: Literal["ddpm", "ddim", "euler"]
+    scheduler: Literal["model", "ddpm", "ddim", "euler"]
     sampling_steps: Annotated[int, Field(ge=1, le=1000)]  # T, of 1000 training timesteps
     guidance_scale: Annotated[float, Field(ge=1)]
 
@@ -336,7 +336,7 @@ class SegmenterParams(Section):
 
 
 class DiscriminatorParams(Section):
-    discriminator: Literal["unet", "dino"]
+    discriminator: Literal["denoiser", "dino"]
     discriminator_model: Name
     discriminator_revision: Name | None
     discriminator_input: Literal["generated", "real_world"]  # what it is to call real: reference or image latents
@@ -352,6 +352,7 @@ class StepParams(SamplingParams):
     caption_reduction: Literal["mean", "sum"]  # over the caption's tokens
     crop_jitter: bool
     attribute_loss: Literal["comat", "tokencompose"]
+    attribute_layers: list[Name] | None  # names of attention layers, * for any part of one; null: the model's own
     alpha: NotNegative  # region level
     beta: NotNegative  # pixel level
     lambda_adv: NotNegative

@@ -2,33 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from transformers import CLIPTokenizer
+from tokenizers import normalizers
+from transformers import CLIPTokenizer, PreTrainedTokenizerBase, T5Tokenizer
 
 from comat.errors import UserError
+from comat.models.families import Text, columns, family_of, texts_of
 from comat.models.loading import loaded, pipeline_index
 
 CHUNK = 1000
 """Prompts tokenized at once: what the tokenizers keep of each is far larger than its tokens."""
 
 
-def load_tokenizers(model: str, revision: str | None = None) -> list[CLIPTokenizer]:
-    """All CLIP tokenizers of a hub id or folder in diffusers layout.
+Columns = Callable[[Sequence[Sequence[int]]], tuple[int, ...]]
+"""Positions of an entity's tokens for each tokenizer → its columns (`comat.models.families.columns`)."""
+KINDS: dict[str, type[PreTrainedTokenizerBase]] = {"CLIPTokenizer": CLIPTokenizer, "T5Tokenizer": T5Tokenizer}
+"""What model_index.json may list, with or without the ending `Fast`."""
+
+
+def load_tokenizers(model: str, revision: str | None = None) -> list[PreTrainedTokenizerBase]:
+    """The tokenizers of a hub id or folder in diffusers layout, one for each of its text encoders, in order.
 
     Raises:
-        UserError: if there are none.
+        UserError: if one is missing or of an unknown kind.
     """
 
-    def load() -> list[CLIPTokenizer]:
-        config = pipeline_index(model, revision)
-        names = [name for name in ("tokenizer", "tokenizer_2") if config.get(name)]
-        return [CLIPTokenizer.from_pretrained(model, subfolder=n, revision=revision or "main") for n in names]
+    def load() -> list[PreTrainedTokenizerBase]:
+        index = pipeline_index(model, revision)
+        texts = texts_of(model, family_of(model, index), index)
+        return [_load(model, revision, text, index.get(text.tokenizer)) for text in texts]
 
     return loaded(model, "its tokenizers", load)
 
 
-def too_long(tokenizers: Sequence[CLIPTokenizer], prompts: Sequence[str]) -> list[bool]:
+def _load(model: str, revision: str | None, text: Text, listed: object) -> PreTrainedTokenizerBase:
+    name = str(listed[-1] if isinstance(listed, list) and listed else listed).removesuffix("Fast")
+    if name not in KINDS:
+        raise UserError(f"model {model!r}: its {text.tokenizer} is a {name:.60}: expected {' or '.join(KINDS)}")
+    tokenizer = KINDS[name].from_pretrained(model, subfolder=text.tokenizer, revision=revision or "main")
+    return as_read(tokenizer, text)
+
+
+def find_columns(model: str, revision: str | None = None) -> Columns:
+    """What places the tokens of entities among the columns of the attention maps of a model.
+
+    Raises:
+        UserError: if its tokenizers cannot be had.
+    """
+    index = pipeline_index(model, revision)
+    texts = texts_of(model, family_of(model, index), index)
+    lengths = [tokenizer.model_max_length for tokenizer in load_tokenizers(model, revision)]
+    return partial(columns, texts, lengths)
+
+
+def as_read(tokenizer: PreTrainedTokenizerBase, text: Text) -> PreTrainedTokenizerBase:
+    """The tokenizer itself, set to read what the pipeline of its family does: how many tokens, in which case."""
+    if text.length:
+        tokenizer.model_max_length = text.length
+    if text.lower_case:
+        # In the tokenizer, not on the prompt: its offsets stay those of the prompt as written.
+        backend = tokenizer.backend_tokenizer
+        own = [backend.normalizer] if backend.normalizer else []
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Strip(), *own])
+    return tokenizer
+
+
+def too_long(tokenizers: Sequence[PreTrainedTokenizerBase], prompts: Sequence[str]) -> list[bool]:
     """Whether a text encoder would not read a prompt to its end, for each prompt."""
     found = []
     for start in range(0, len(prompts), CHUNK):
@@ -41,12 +82,12 @@ def too_long(tokenizers: Sequence[CLIPTokenizer], prompts: Sequence[str]) -> lis
     return found
 
 
-def is_too_long(tokenizers: Sequence[CLIPTokenizer], prompt: str) -> bool:
+def is_too_long(tokenizers: Sequence[PreTrainedTokenizerBase], prompt: str) -> bool:
     """Whether a text encoder would not read the prompt to its end."""
     return too_long(tokenizers, [prompt])[0]
 
 
-def check_length(tokenizers: Sequence[CLIPTokenizer], prompt: str) -> None:
+def check_length(tokenizers: Sequence[PreTrainedTokenizerBase], prompt: str) -> None:
     """Refuse a prompt that a text encoder would not read to its end.
 
     Raises:
@@ -62,7 +103,7 @@ def check_length(tokenizers: Sequence[CLIPTokenizer], prompt: str) -> None:
             )
 
 
-def words_of(tokenizer: CLIPTokenizer, prompt: str) -> list[str]:
+def words_of(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[str]:
     """The tokens that a text encoder reads, as text; the start and end tokens are the first and the last."""
     ids = tokenizer(prompt, truncation=True).input_ids
     return [word.strip() for word in tokenizer.batch_decode([[id] for id in ids])]

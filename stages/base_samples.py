@@ -22,8 +22,7 @@ def main() -> None:
     inputs = [args.prompts, args.entities, args.warmup]
     values = params.model_dump()
     with join(params.device) as processes, processes.directory("base_samples", values, args.models, inputs) as work:
-        unet = args.warmup / "unet"
-        draw_base(params, params.samples, args.prompts, args.entities, unet, work / "out", processes)
+        draw_base(params, params.samples, args.prompts, args.entities, args.warmup, work / "out", processes)
         if processes.main:
             publish(work / "out", args.out)
 

@@ -57,7 +57,7 @@ def encode(params: Params, pictures: list[Picture], work: Path, processes: Proce
     import torch
 
     from comat.corpora.pictures.photos import Tally, read_photos
-    from comat.diffusion.backbone import encode_images, load_vae
+    from comat.diffusion.backbones.autoencoder import encode_images, load_vae
     from comat.running.device import choose_device
     from comat.running.shared_store import Row, SharedStore
 

@@ -19,11 +19,11 @@ def main() -> None:
     from comat.running.distributed import join
     from comat.samples.draw import draw_tuned
 
-    base, unet, lora = args.base_samples, args.warmup / "unet", args.train / "lora"
+    base, warmup, lora = args.base_samples, args.warmup, args.train / "lora"
     inputs = [base, args.warmup, lora]
     values = params.model_dump()
     with join(params.device) as processes, processes.directory("samples", values, args.models, inputs) as work:
-        draw_tuned(params, params.samples.batch_size, base, unet, lora, work / "out", processes)
+        draw_tuned(params, params.samples.batch_size, base, warmup, lora, work / "out", processes)
         if processes.main:
             publish(work / "out", args.out)
 

@@ -32,6 +32,7 @@ def main() -> None:
 
     from comat.diffusion.load import load_backbone
     from comat.running.distributed import join
+    from comat.tokenizers import find_columns
     from comat.training.data import TrainingData
     from comat.training.trainer import Trainer
 
@@ -47,8 +48,9 @@ def main() -> None:
             args.entities,
             args.reference_latents,
             args.image_latents,
+            find_columns(params.base_model, params.base_revision),
         )
-        trainer = Trainer(params, load_backbone(params, args.warmup / "unet"), data, work, processes)
+        trainer = Trainer(params, load_backbone(params, args.warmup), data, work, processes)
         trainer.run()
         if processes.main:
             trainer.export(work / "out")

@@ -1,4 +1,4 @@
-"""Warm-up images → a UNet that is good at the training resolution, in diffusers layout."""
+"""Warm-up images → a denoiser that is good at the training resolution, in diffusers layout."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def main() -> None:
     import torch
     from safetensors import SafetensorError
 
-    from comat.diffusion.backbone import Backbone
+    from comat.diffusion.backbones import load_base
     from comat.running.device import choose_device
     from comat.running.workdir import stage_directory
     from comat.storage.tensor_store import TensorStore
     from comat.training.warmup import warm_up
 
-    backbone = Backbone.load(
+    backbone = load_base(
         params.base_model,
         params.base_revision,
         vae=params.vae,
@@ -35,10 +35,11 @@ def main() -> None:
             latents = torch.stack([store[id]["latents"] for id in store.ids])
             captions = [store.caption(id) for id in store.ids]
             warm_up(backbone, params.warmup, params.seed, latents, captions, work)
+        folder = work / "out" / backbone.family.denoiser
         try:
-            backbone.unet.save_pretrained(work / "out" / "unet")
+            backbone.denoiser.save_pretrained(folder)
         except SafetensorError as error:  # what safetensors makes of a full disk
-            raise OSError(f"{work / 'out' / 'unet'}: cannot write the UNet: {first_line(error)}") from None
+            raise OSError(f"{folder}: cannot write the denoiser: {first_line(error)}") from None
         publish(work / "out", args.out)
 
 

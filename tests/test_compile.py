@@ -8,11 +8,11 @@ import shutil
 import pytest
 import torch
 
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbones import Backbone
 from comat.diffusion.load import load_backbone
 from comat.diffusion.lora import add_lora, merged
 from comat.diffusion.rollout import Rollout, rollout
-from comat.diffusion.schedulers import make_scheduler
+from comat.diffusion.schedulers import make_sampler
 from comat.errors import UserError
 from comat.method.replay import leaf_gradients, replay
 from comat.randomness import generator, noise
@@ -20,16 +20,16 @@ from comat.randomness import generator, noise
 
 def sampled(backbone: Backbone) -> tuple[Rollout, list[torch.nn.Parameter]]:
     """Three steps, the second recorded, with a LoRA that changes the weights."""
-    weights = add_lora(backbone.unet, 2, generator(0, "lora"))
+    weights = add_lora(backbone, 2, generator(0, "lora"))
     with torch.no_grad():
         for weight in weights:
             weight.add_(0.02)
     own = [generator(0, "noise", row) for row in range(2)]
-    scheduler = make_scheduler("ddpm", backbone.scheduler_config, 3)
+    sampler = make_sampler("ddpm", backbone.scheduler_config, 3)
     prompts = backbone.encode_prompts(["a red cube", "a blue star"])
-    with merged(backbone.unet):
+    with merged(backbone.denoiser):
         z = noise(backbone.latent_shape(64), own)
-        return rollout(backbone, scheduler, z, prompts, 5.0, own, record=[1], chunk=2), weights
+        return rollout(backbone, sampler, z, prompts, 5.0, own, record=[1], chunk=2), weights
 
 
 class Counting:

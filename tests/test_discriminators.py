@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbones import load_base
 from comat.discriminators import load_discriminator
 from comat.errors import UserError
 from comat.method.fidelity_preservation import discriminator_loss
@@ -23,7 +23,7 @@ KINDS = [("unet", "sdxl"), ("unet", "sd15"), ("dino", "dino"), ("dino", "dinov2"
 
 def build(make_params, tiny: Path, kind: str, model: str, **changes):
     params = make_params(discriminator=kind, discriminator_model=str(tiny / model), **changes)
-    backbone = Backbone.load(params.base_model, precision=params.precision)
+    backbone = load_base(params.base_model, precision=params.precision)
     critic = load_discriminator(
         params,
         backbone,
@@ -62,7 +62,7 @@ def test_its_gradient_reaches_the_latent_and_its_own_weights_alone(make_params, 
     assert z.grad[0].abs().max() > 0
     assert z.grad[1].abs().max() == 0
     trained = {id(weight) for weight in critic.trainable_parameters()}
-    frozen = [*backbone.vae.parameters(), *backbone.unet.parameters(), *critic.parameters()]
+    frozen = [*backbone.vae.parameters(), *backbone.denoiser.parameters(), *critic.parameters()]
     assert all(weight.grad is None for weight in frozen if id(weight) not in trained)
 
 
@@ -90,7 +90,7 @@ def test_its_trained_weights_stay_float32(make_params, tiny: Path, kind: str, mo
 def test_the_unet_sees_the_null_prompt_of_its_own_text_encoder(make_params, tiny: Path) -> None:
     """SD1.5's UNet judges SDXL's latents with SD1.5's encoding of the empty prompt, 8 features wide, not SDXL's 16."""
     backbone, critic = build(make_params, tiny, "unet", "sd15")
-    own = Backbone.load(str(tiny / "sd15")).null.tokens
+    own = load_base(str(tiny / "sd15")).null.tokens
     assert_close(critic._backbone.null.tokens, own)
     assert own.shape[-1] == 8 and backbone.null.tokens.shape[-1] == 16
 

@@ -13,7 +13,7 @@ from transformers import GroundingDinoImageProcessor
 from typer.testing import CliRunner
 
 from comat.cli import app
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbones import load_base
 from comat.errors import UserError
 from comat.estimate.architectures import build_captioner
 from comat.estimate.architectures import meta as meta_architecture
@@ -81,7 +81,7 @@ def test_an_iteration_adds_its_calls_up(make_params) -> None:
 def test_weights_are_those_of_the_real_models(make_params, tiny: Path) -> None:
     p = make_params()
     calls = measure(p)
-    real = Backbone.load(str(tiny / "sdxl"))
+    real = load_base(str(tiny / "sdxl"))
     assert calls.weights["UNet"] == sum(w.nbytes for w in real.unet.parameters())
     captioner = load_file(tiny / "blip/model.safetensors")
     assert calls.weights["captioner"] == pytest.approx(sum(w.nbytes for w in captioner.values()), rel=0.05)

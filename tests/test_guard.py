@@ -95,7 +95,7 @@ def verdicts(project: Path, tiny: Path, work: Path, scores: Sequence[float], **c
     """A guard of two prompts whose looks have these scores."""
     params = guarded(project, tiny, **changes)
     backbone = load_backbone(params, project / "data/warmup/unet")
-    add_lora(backbone.unet, 2, generator(0, "lora"))
+    add_lora(backbone, 2, generator(0, "lora"))
     features = Features(str(tiny / "features"), None, params.resolution)
     originals = [np.full((16, 16, 3), value, np.uint8) for value in (0, 100, 200)]
     section, size = params.train.guard, params.train.device_batch
@@ -103,7 +103,7 @@ def verdicts(project: Path, tiny: Path, work: Path, scores: Sequence[float], **c
 
 
 def set_all(guard: Guard, value: float) -> None:
-    for name, weight in guard.backbone.unet.named_parameters():
+    for name, weight in guard.backbone.denoiser.named_parameters():
         if "lora_" in name:
             weight.data.fill_(value)
 
@@ -126,7 +126,7 @@ def test_the_best_lora_is_kept_and_patience_ends(
     assert [row["score"] for row in guard.rows] == pytest.approx([0.2, 0.5, 0.5, 0.1, 0.3])
     assert all(math.isfinite(row["frechet"]) and row["frechet"] > 0 for row in guard.rows)
     assert guard.choose()["iteration"] == kept
-    found = [w.mean().item() for name, w in guard.backbone.unet.named_parameters() if "lora_" in name]
+    found = [w.mean().item() for name, w in guard.backbone.denoiser.named_parameters() if "lora_" in name]
     assert found == pytest.approx([weight / 1000] * len(found), rel=1e-6)
 
 
@@ -141,7 +141,7 @@ def test_a_prompt_that_the_judge_does_not_know_is_named(project: Path, tiny: Pat
 def test_clip_score_guards_where_there_is_no_oracle(project: Path, tiny: Path, tmp_path: Path) -> None:
     params = guarded(project, tiny, metric="clip_score", clip_model=str(tiny / "clip"))
     backbone = load_backbone(params, project / "data/warmup/unet")
-    add_lora(backbone.unet, 2, generator(0, "lora"))
+    add_lora(backbone, 2, generator(0, "lora"))
     data = data_of(params, project)
     guard = load(params, backbone, data.guarded, data.reference, tmp_path)
     guard.look(0)

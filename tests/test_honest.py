@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbones import load_base
 from comat.diffusion.finite import finite
 from comat.diffusion.lora import FILE, add_lora, export_lora, load_lora
-from comat.diffusion.schedulers import make_scheduler
+from comat.diffusion.schedulers import make_sampler
 from comat.errors import UserError
 from comat.evaluation.statistics import mean_interval
 from comat.judges.frechet import Features
@@ -62,7 +62,7 @@ def test_a_base_of_weights_that_are_not_finite_is_refused(base: Path, part: str)
     weights[name].view(-1)[0] = float("nan")
     save_file(weights, path, {"format": "pt"})
     with pytest.raises(UserError, match=rf"{part}: .* numbers that are not finite in torch.float32"):
-        Backbone.load(str(base))
+        load_base(str(base))
 
 
 def test_weights_that_overflow_in_half_precision_are_refused(base: Path) -> None:
@@ -70,23 +70,23 @@ def test_weights_that_overflow_in_half_precision_are_refused(base: Path) -> None
     weights = load_file(path)
     weights[sorted(weights)[0]].view(-1)[0] = 1e6  # fp16 ends at 65,504
     save_file(weights, path, {"format": "pt"})
-    Backbone.load(str(base))
+    load_base(str(base))
     with pytest.raises(UserError, match=r"vae: .* not finite in torch.float16; .*another precision"):
-        Backbone.load(str(base), precision="fp16")
+        load_base(str(base), precision="fp16")
 
 
 def test_a_warm_up_that_diverges_is_an_error_at_once(make_params, tmp_path: Path) -> None:
     params = make_params()
     section = params.warmup.model_copy(update={"steps": 9, "lora_rank": 0, "batch_size": 2, "learning_rate": 1e30})
     with pytest.raises(UserError, match=r"warm-up: .*finite.*lower warmup.learning_rate \(1e\+30\)"):
-        warm_up(Backbone.load(params.base_model), section, 0, torch.randn(3, 4, 8, 8), ["a", "b", "c"], tmp_path)
+        warm_up(load_base(params.base_model), section, 0, torch.randn(3, 4, 8, 8), ["a", "b", "c"], tmp_path)
 
 
 def test_the_warm_up_looks_at_its_weights_after_the_last_step(make_params, tmp_path: Path) -> None:
     """No further loss would tell."""
     params = make_params()
-    section, backbone = params.warmup.model_copy(update={"steps": 0}), Backbone.load(params.base_model)
-    backbone.unet.conv_out.bias.data[0] = math.inf
+    section, backbone = params.warmup.model_copy(update={"steps": 0}), load_base(params.base_model)
+    backbone.denoiser.conv_out.bias.data[0] = math.inf
     with pytest.raises(
         UserError, match=r"1 weights of the UNet are not finite after the last step, conv_out.bias first"
     ):
@@ -118,7 +118,7 @@ def test_an_interval_of_values_that_are_not_finite_is_an_error(bad: float) -> No
 @pytest.fixture
 def lora(tiny: Path, tmp_path: Path) -> Path:
     """The folder of a LoRA of rank 2 for the tiny SDXL."""
-    unet = Backbone.load(str(tiny / "sdxl")).unet
+    unet = load_base(str(tiny / "sdxl")).unet
     add_lora(unet, 2, torch.Generator().manual_seed(0))
     export_lora(unet, tmp_path / "lora")
     return tmp_path / "lora"
@@ -131,7 +131,7 @@ def spoil(folder: Path, change) -> None:
 
 
 def test_a_lora_that_fits_is_taken(tiny: Path, lora: Path) -> None:
-    load_lora(Backbone.load(str(tiny / "sdxl")).unet, lora)
+    load_lora(load_base(str(tiny / "sdxl")).unet, lora)
 
 
 @pytest.mark.parametrize(
@@ -147,17 +147,17 @@ def test_a_lora_that_fits_is_taken(tiny: Path, lora: Path) -> None:
 def test_a_lora_that_does_not_fit_is_refused(tiny: Path, lora: Path, change, message: str) -> None:
     spoil(lora, change)
     with pytest.raises(UserError, match=message):
-        load_lora(Backbone.load(str(tiny / "sdxl")).unet, lora)
+        load_lora(load_base(str(tiny / "sdxl")).unet, lora)
 
 
 def test_a_lora_of_another_model_is_refused(tiny: Path, lora: Path) -> None:
     """Of SD1.5, whose modules have the same names but other widths."""
     with pytest.raises(UserError, match=r"expected \(.*\), found \(.*\); it was trained on another UNet|are missing"):
-        load_lora(Backbone.load(str(tiny / "sd15")).unet, lora)
+        load_lora(load_base(str(tiny / "sd15")).unet, lora)
 
 
 def test_a_lora_that_is_not_finite_is_not_written(tiny: Path, tmp_path: Path) -> None:
-    unet = Backbone.load(str(tiny / "sdxl")).unet
+    unet = load_base(str(tiny / "sdxl")).unet
     weights = add_lora(unet, 2, torch.Generator().manual_seed(0))
     with torch.no_grad():
         weights[0].fill_(math.inf)
@@ -222,7 +222,7 @@ def lockable(params: Params, base: Path) -> Params:
 )
 def test_the_samplers_carry_the_model_s_schedule(name: str, schedule: dict) -> None:
     """The noise levels and timesteps are those that diffusers itself takes from the same configuration."""
-    ours = make_scheduler(name, BETAS | schedule, 10)
+    ours = make_sampler(name, BETAS | schedule, 10).scheduler
     kind = {"ddpm": "DDPMScheduler", "ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler"}[name]
     spacing = {"timestep_spacing": spacing_of(schedule)}
     stock = getattr(diffusers, kind).from_config(BETAS | schedule | spacing)
@@ -249,7 +249,7 @@ def test_a_schedule_that_is_not_carried_is_refused(make_params, base: Path, sche
     """By the sampler, and before any download by the stage `models`."""
     assert key in [found for found, _ in not_carried(BETAS | schedule)]
     with pytest.raises(UserError, match=rf"scheduler_config.json of the base model: {key} is"):
-        make_scheduler("ddpm", BETAS | schedule, 10)
+        make_sampler("ddpm", BETAS | schedule, 10)
     edit(base / "scheduler/scheduler_config.json", **schedule)
     with pytest.raises(UserError, match=rf"base_model .*: scheduler/scheduler_config.json: {key} is .*: expected "):
         check_models(lockable(make_params(), base))
@@ -302,26 +302,26 @@ def test_steps_that_begin_elsewhere_are_refused_with_the_next_that_fit(steps: in
     """400 steps of 1000 // 400 = 2 timesteps end at 799; 1000 with an offset of one would begin at 1000."""
     schedule = BETAS | {"steps_offset": 1}
     with pytest.raises(UserError, match=rf"sampling_steps is {steps}: .*set it to \d+$") as caught:
-        make_scheduler("ddpm", schedule, steps)
+        make_sampler("ddpm", schedule, steps)
     proposed = int(str(caught.value).rpartition(" ")[2])
     check_steps(schedule, proposed)
     assert abs(proposed - steps) <= abs(near - steps)
-    make_scheduler("ddpm", schedule | {"timestep_spacing": "trailing"}, steps)
+    make_sampler("ddpm", schedule | {"timestep_spacing": "trailing"}, steps)
 
 
 @pytest.mark.parametrize(("kind", "target"), [("epsilon", "eps"), ("sample", "z0"), ("v_prediction", "velocity")])
 def test_the_warm_up_teaches_what_the_model_predicts(make_params, kind: str, target: str) -> None:
     """With a UNet that says zero the loss is the mean square of the target, which the seed gives."""
-    backbone = Backbone.load(make_params().base_model)
+    backbone = load_base(make_params().base_model)
     backbone.scheduler_config = {**backbone.scheduler_config, "prediction_type": kind}
-    for weight in backbone.unet.conv_out.parameters():
+    for weight in backbone.denoiser.conv_out.parameters():
         weight.data.zero_()
     z0, prompts = torch.full((2, 4, 8, 8), 3.0), backbone.encode_prompts(["a", "b"])
     loss = float(denoising_loss(backbone, z0, prompts, torch.Generator().manual_seed(0)))
     rng = torch.Generator().manual_seed(0)
     t = torch.randint(1000, (2,), generator=rng)
     eps = torch.randn(z0.shape, generator=rng)
-    kept = make_scheduler("ddpm", backbone.scheduler_config, 1).alphas_cumprod[t].view(2, 1, 1, 1)
+    kept = make_sampler("ddpm", backbone.scheduler_config, 1).scheduler.alphas_cumprod[t].view(2, 1, 1, 1)
     expected = {"eps": eps, "z0": z0, "velocity": kept.sqrt() * eps - (1 - kept).sqrt() * z0}[target]
     assert loss == pytest.approx(float(expected.square().mean()), rel=1e-4)
 

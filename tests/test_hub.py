@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BlipForConditionalGeneration, CLIPTextModelWithProjection
 
 from comat.captioners import load_captioner
-from comat.diffusion.backbone import Backbone, encode_images, load_vae
+from comat.diffusion.backbones import Backbone, encode_images, load_base, load_vae
 from comat.errors import UserError
 from comat.estimate.meta import meta_backbone
 from comat.models.loading import INDEX, load_model, loaded
@@ -82,14 +82,14 @@ def test_what_the_hub_refuses_is_named_with_a_remedy(hub: None, answer: str, tmp
 def test_without_a_network_the_cache_is_asked_and_then_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="the hub cannot be reached and the files are not in its cache; run `hf down"):
-        Backbone.load("user/offline")
+        load_base("user/offline")
     with pytest.raises(UserError, match="hub cannot be reached"):
         load_captioner("blip", "user/offline", None, "", torch.device("cpu"), torch.float32)
 
 
 def test_a_folder_that_is_not_there_is_no_hub_id(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no such folder, and it is no hub id"):
-        Backbone.load(str(tmp_path / "nothing" / "here"))
+        load_base(str(tmp_path / "nothing" / "here"))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_model_of_another_class_is_an_error(tiny: Path, kind: str, model: str,
 
 def test_a_unet_in_the_place_of_the_autoencoder_is_an_error(tiny: Path) -> None:
     with pytest.raises(UserError, match="vae is of another architecture: expected AutoencoderKL, found UNet2DCond"):
-        Backbone.load(str(tiny / "sdxl"), vae=str(tiny / "sdxl" / "unet"))
+        load_base(str(tiny / "sdxl"), vae=str(tiny / "sdxl" / "unet"))
 
 
 @pytest.mark.parametrize("load", [Backbone.load, lambda model: meta_backbone(model, None, None, None, "fp32")])
@@ -141,10 +141,10 @@ def test_a_text_encoder_without_its_projection_is_an_error(tiny: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_another_autoencoder_takes_the_place_of_the_models_own(tiny: Path, precision: str) -> None:
-    backbone = Backbone.load(str(tiny / "sdxl"), vae=str(tiny / "sd15" / "vae"), precision=precision)
+    backbone = load_base(str(tiny / "sdxl"), vae=str(tiny / "sd15" / "vae"), precision=precision)
     own = load_file(tiny / "sd15" / "vae" / "diffusion_pytorch_model.safetensors")
     weights = backbone.vae.state_dict()
-    assert {w.dtype for w in (*weights.values(), *backbone.unet.parameters())} == {backbone.dtype}
+    assert {w.dtype for w in (*weights.values(), *backbone.denoiser.parameters())} == {backbone.dtype}
     assert all(torch.equal(weights[name], value.to(backbone.dtype)) for name, value in own.items())
 
 
@@ -153,6 +153,6 @@ def test_the_autoencoder_alone_needs_no_other_part(tiny: Path, tmp_path: Path) -
     shutil.copytree(tiny / "sdxl" / "vae", tmp_path / "vae")
     images = torch.rand(2, 3, 16, 16, generator=generator(0, "images"))
     vae = load_vae(str(tmp_path), None, None, None, "fp32", "cpu")
-    assert torch.equal(encode_images(vae, images), Backbone.load(str(tiny / "sdxl")).encode_images(images))
+    assert torch.equal(encode_images(vae, images), load_base(str(tiny / "sdxl")).encode_images(images))
     other = load_vae("nobody/nothing", None, str(tmp_path / "vae"), None, "bf16", "cpu")
     assert other.dtype == torch.bfloat16

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from comat.diffusion.schedulers import make_sampler
 from comat.method.attribute_concentration import (
     Entity,
     attribute_concentration_loss,
@@ -124,5 +125,7 @@ def test_steps_are_equally_spaced_and_inside(start: int, length: int, count: int
 @given(st.integers(0, 10_000))
 def test_tau_starts_at_a_step_in_its_range(seed: int) -> None:
     """Timesteps 901, 801, …, 1: a tau of [200, 600] starts at 501, 401, 301, 201 or 101."""
-    timesteps = torch.arange(901, 0, -100)
-    assert int(timesteps[draw_start(timesteps, 200, 600, generator(seed, "tau"))]) in (501, 401, 301, 201, 101)
+    schedule = {"timestep_spacing": "leading", "steps_offset": 1}
+    sampler = make_sampler("ddpm", schedule, 10)
+    assert sampler.timesteps.tolist() == list(range(901, 0, -100))
+    assert int(sampler.timesteps[draw_start(sampler, 200, 600, generator(seed, "tau"))]) in (501, 401, 301, 201, 101)

@@ -42,7 +42,7 @@ def test_half_precision_trains_float32_weights(project: Path, tmp_path: Path, pr
     ours = trainer(project, tmp_path, precision=precision, train_steps=3)
     before = [w.clone() for w in ours.lora]
     ours.run()
-    assert ours.backbone.unet.conv_in.weight.dtype == ours.backbone.dtype != torch.float32
+    assert ours.backbone.denoiser.conv_in.weight.dtype == ours.backbone.dtype != torch.float32
     assert {w.dtype for w in (*ours.lora, *ours.critic)} == {torch.float32}
     assert {m.dtype for s in ours.optimizer.state.values() for m in s.values()} == {torch.float32}
     assert sum(row["skipped"] for row in ours.rows) < 3

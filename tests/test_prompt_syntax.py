@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comat.corpora.text import Spelling
+from comat.models.families import BY_PIPELINE, columns
 from comat.storage.prompt_language import language
 from comat.storage.prompt_syntax import without_syntax
-from comat.training.data import columns_of
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,15 @@ def test_language(prompt: str, expected: str) -> None:
 
 def test_an_entity_stands_in_the_columns_of_every_tokenizer() -> None:
     """ "wow!!! a ball" is 1 + 3 tokens before "ball" for one tokenizer and 1 + 5 for the other."""
-    assert columns_of([[4], [6]]) == (4, 6)
-    assert columns_of([[2, 3], [2, 3]]) == (2, 3)
-    assert columns_of([[], []]) == ()
+    sdxl = BY_PIPELINE["StableDiffusionXLPipeline"].texts
+    assert columns(sdxl, [77, 77], [[4], [6]]) == (4, 6)
+    assert columns(sdxl, [77, 77], [[2, 3], [2, 3]]) == (2, 3)
+    assert columns(sdxl, [77, 77], [[], []]) == ()
+
+
+def test_columns_of_text_encoders_behind_each_other() -> None:
+    """SD3 reads T5's 256 tokens behind CLIP's 77; FLUX.1 reads T5's alone, and of CLIP only what is pooled."""
+    sd3, flux = BY_PIPELINE["StableDiffusion3Pipeline"].texts, BY_PIPELINE["FluxPipeline"].texts
+    assert columns(sd3, [77, 77, 256], [[4], [6], [0, 1]]) == (4, 6, 77, 78)
+    assert columns(sd3[:2], [77, 77], [[4], [4]]) == (4,)
+    assert columns(flux, [77, 512], [[4], [5, 6]]) == (5, 6)

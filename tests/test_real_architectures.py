@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from comat.diffusion.attention import recorded_maps
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbones import Backbone
 from comat.diffusion.lora import add_lora, exported_names, lora_state
 from comat.estimate.architectures import build_backbone, build_captioner, build_unet, count_parameters, meta
 from comat.randomness import generator
@@ -30,7 +30,7 @@ def backbone(name: str) -> Backbone:
 )
 def test_sizes(name: str, unet: int, vae: int, text: list[int]) -> None:
     model = backbone(name)
-    assert count_parameters(model.unet) == unet
+    assert count_parameters(model.denoiser) == unet
     assert count_parameters(model.vae) == vae
     assert [count_parameters(encoder) for encoder in model.text_encoders] == text
 
@@ -73,7 +73,7 @@ def test_resolutions_of_the_maps_at_512(name: str, sides: dict) -> None:
     model = backbone(name)
     prompts = model.encode_prompts(["a red ball"])
     z = torch.zeros(1, *model.latent_shape(512), device="meta")
-    with recorded_maps(model.unet, model.map_layers()) as maps:
+    with recorded_maps(model.denoiser, model.map_layers()) as maps:
         assert model.guided(z, torch.tensor(1, device="meta"), prompts, 7.5).shape == z.shape
     found = Counter()
     for layer, values in maps.collect(z.shape[-2:]).items():

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.full_graph import full_graph_loss
 from comat.captioners import load_captioner
 from comat.diffusion.attention import recorded_maps
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbones import load_base
 from comat.diffusion.lora import add_lora, merged
 from comat.discriminators import load_discriminator
 from comat.method.attribute_concentration import Entity
@@ -28,8 +28,8 @@ TERMS = {
 
 def build(params, dtype=torch.float32) -> tuple[Step, list[torch.nn.Parameter], Batch]:
     device = torch.device("cpu")
-    backbone = Backbone.load(params.base_model)
-    lora = add_lora(backbone.unet, params.lora_rank, generator(0, "lora"))
+    backbone = load_base(params.base_model)
+    lora = add_lora(backbone, params.lora_rank, generator(0, "lora"))
     with torch.no_grad():  # B is zero at first, which would hide errors in the gradient of A
         for weight in lora:
             weight.add_(0.05 * torch.randn(weight.shape, generator=generator(1, "shake")))
@@ -132,8 +132,8 @@ def test_no_chunk_reads_a_number(make_params) -> None:
 def test_gradients_reach_lora_and_discriminator_alone(make_params) -> None:
     step, lora, batch = build(make_params(alpha=1.0, beta=0.5))
     trained = {id(w) for w in (*lora, *step.discriminator.trainable_parameters())}
-    parts = [step.backbone.unet, step.backbone.vae, *step.backbone.text_encoders]
-    parts += [step.captioner.model, step.segmenter.model, step.discriminator._backbone.unet]
+    parts = [step.backbone.denoiser, step.backbone.vae, *step.backbone.text_encoders]
+    parts += [step.captioner.model, step.segmenter.model, step.discriminator._backbone.denoiser]
     step(batch)
     for weight in (w for part in parts for w in part.parameters()):
         assert id(weight) in trained or (weight.grad is None and not weight.requires_grad)
@@ -162,10 +162,10 @@ def test_a_part_that_is_off_needs_no_model(make_params) -> None:
 
 def test_merging_restores_the_weights_exactly(make_params) -> None:
     step, _, _ = build(make_params())
-    before = {name: value.clone() for name, value in step.backbone.unet.state_dict().items()}
-    with merged(step.backbone.unet):
+    before = {name: value.clone() for name, value in step.backbone.denoiser.state_dict().items()}
+    with merged(step.backbone.denoiser):
         pass
-    after = step.backbone.unet.state_dict()
+    after = step.backbone.denoiser.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -231,6 +231,6 @@ def kept_by_parts(params) -> dict[str, int]:
         "decoder": kept_bytes(lambda: step.backbone.decode(latent)),
     }
     for name, layers in (("replay", ()), ("replay with maps", step.layers)):
-        with recorded_maps(step.backbone.unet, layers):
+        with recorded_maps(step.backbone.denoiser, layers):
             found[name] = kept_bytes(lambda: step.backbone.guided(z, t, prompts, 5.0))
     return found

@@ -11,7 +11,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbones import load_base
 from comat.errors import main_guard
 from comat.randomness import generator
 from comat.training.warmup import denoising_loss, warm_up
@@ -29,13 +29,13 @@ def setting(make_params, lora_rank: int, steps: int):
 @pytest.mark.parametrize("lora_rank", [0, 2])
 def test_it_learns_and_leaves_a_plain_unet(make_params, tmp_path: Path, lora_rank: int) -> None:
     params, latents, prompts = setting(make_params, lora_rank, 40)
-    backbone = Backbone.load(params.base_model)
-    before = {name: value.clone() for name, value in backbone.unet.state_dict().items()}
+    backbone = load_base(params.base_model)
+    before = {name: value.clone() for name, value in backbone.denoiser.state_dict().items()}
     embeddings = backbone.encode_prompts(prompts)
     start = denoising_loss(backbone, latents, embeddings, generator(0, "judge"))
     warm_up(backbone, params.warmup, params.seed, latents, prompts, tmp_path)
     assert denoising_loss(backbone, latents, embeddings, generator(0, "judge")) < start
-    backbone.unet.save_pretrained(tmp_path / "unet")
+    backbone.denoiser.save_pretrained(tmp_path / "unet")
     loaded, report = UNet2DConditionModel.from_pretrained(tmp_path / "unet", output_loading_info=True)
     assert not any(report.values())
     changed = {name for name, value in loaded.state_dict().items() if not torch.equal(value, before[name])}
@@ -44,7 +44,7 @@ def test_it_learns_and_leaves_a_plain_unet(make_params, tmp_path: Path, lora_ran
         assert changed == projections
     else:
         assert changed > projections
-    assert not any(weight.requires_grad for weight in backbone.unet.parameters())
+    assert not any(weight.requires_grad for weight in backbone.denoiser.parameters())
 
 
 @pytest.mark.parametrize("lora_rank", [0, 2])
@@ -54,16 +54,16 @@ def test_interrupted_it_ends_with_the_same_weights(make_params, tmp_path: Path, 
         (tmp_path / name).mkdir()
         for steps in stops:  # the first run leaves the state of step 25 behind
             params, latents, prompts = setting(make_params, lora_rank, steps)
-            backbone = Backbone.load(params.base_model)
+            backbone = load_base(params.base_model)
             warm_up(backbone, params.warmup, params.seed, latents, prompts, tmp_path / name)
-        results.append(backbone.unet.state_dict())
+        results.append(backbone.denoiser.state_dict())
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
 def test_a_signal_saves_the_step_that_it_met(make_params, tmp_path: Path) -> None:
     """In the fourth of seven steps, long before the first checkpoint."""
     params, latents, prompts = setting(make_params, 2, 7)
-    whole = Backbone.load(params.base_model)
+    whole = load_base(params.base_model)
     (tmp_path / "whole").mkdir()
     warm_up(whole, params.warmup, params.seed, latents, prompts, tmp_path / "whole")
     taken: list[int] = []
@@ -75,13 +75,13 @@ def test_a_signal_saves_the_step_that_it_met(make_params, tmp_path: Path) -> Non
 
     @main_guard
     def command() -> None:
-        warm_up(Backbone.load(params.base_model), params.warmup, params.seed, latents, prompts, tmp_path)
+        warm_up(load_base(params.base_model), params.warmup, params.seed, latents, prompts, tmp_path)
 
     hook = register_optimizer_step_post_hook(interrupt)
     with pytest.raises(SystemExit) as stop:
         command()
     assert stop.value.code == 143 and len(taken) == 4
-    again = Backbone.load(params.base_model)
+    again = load_base(params.base_model)
     warm_up(again, params.warmup, params.seed, latents, prompts, tmp_path)
     hook.remove()
     assert len(taken) == 7

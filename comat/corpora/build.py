@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tqdm import tqdm
-from transformers import CLIPTokenizer
+from transformers import PreTrainedTokenizerBase
 
 from comat.corpora.contamination import Contamination, Match
 from comat.corpora.hub import read_hub
@@ -58,7 +58,7 @@ class _Found:
     text: str
 
 
-def build_corpus(params: PromptsParams, seed: int, tokenizers: Sequence[CLIPTokenizer]) -> Corpus:
+def build_corpus(params: PromptsParams, seed: int, tokenizers: Sequence[PreTrainedTokenizerBase]) -> Corpus:
     """Read, normalise and sift all sources.
 
     Held-out prompts come first. A training prompt that is held out as well is dropped by decontamination alone.

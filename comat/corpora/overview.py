@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from transformers import CLIPTokenizer
+from transformers import PreTrainedTokenizerBase
 
 CHUNK = 1000
 """Prompts tokenized at once: what the tokenizers keep of each is far larger than its tokens."""
@@ -24,7 +24,7 @@ WORDS = {
 _SETS = {language: frozenset(words.split()) for language, words in WORDS.items()}
 
 
-def token_counts(tokenizers: Sequence[CLIPTokenizer], texts: Sequence[str]) -> Iterator[list[int]]:
+def token_counts(tokenizers: Sequence[PreTrainedTokenizerBase], texts: Sequence[str]) -> Iterator[list[int]]:
     """The tokens of each text by each tokenizer, start and end included."""
     for at in range(0, len(texts), CHUNK):
         part = list(texts[at : at + CHUNK])

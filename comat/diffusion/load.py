@@ -1,20 +1,26 @@
-"""Choosing the base model of the parameters, with the UNet that the warm-up has made of it."""
+"""Choosing the base model of the parameters, with the denoiser that the warm-up has made of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbones import Backbone, load_base
+from comat.errors import UserError
+from comat.models.families import DENOISER_PARTS
 from comat.params import BaseModelParams
 from comat.running.device import choose_device
 
 
-def load_backbone(params: BaseModelParams, unet: Path | None = None) -> Backbone:
-    """The base model, with the warmed-up UNet where one is given; compiled where the parameters say so."""
-    backbone = Backbone.load(
+def load_backbone(params: BaseModelParams, warmup: Path | None = None) -> Backbone:
+    """The base model, with the denoiser in the folder `warmup` where one is given; compiled if the parameters say so.
+
+    Raises:
+        UserError: if it cannot be had, or is no denoiser of this base model.
+    """
+    backbone = load_base(
         params.base_model,
         params.base_revision,
-        unet=str(unet) if unet else None,
+        denoiser=str(denoiser_in(warmup)) if warmup else None,
         vae=params.vae,
         vae_revision=params.vae_revision,
         precision=params.precision,
@@ -23,3 +29,16 @@ def load_backbone(params: BaseModelParams, unet: Path | None = None) -> Backbone
     if params.compile:
         backbone.compile()
     return backbone
+
+
+def denoiser_in(warmup: Path) -> Path:
+    """The folder of the denoiser that the warm-up wrote: `unet` or `transformer`, as stock pipelines name it.
+
+    Raises:
+        UserError: if there is none.
+    """
+    found = [warmup / part for part in DENOISER_PARTS if (warmup / part).is_dir()]
+    if len(found) != 1:
+        expected = " or ".join(DENOISER_PARTS)
+        raise UserError(f"{warmup}: expected one folder {expected} in it, found {len(found)}; run `dvc repro warmup`")
+    return found[0]

@@ -7,29 +7,28 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
-from diffusers.utils import convert_state_dict_to_diffusers, convert_unet_state_dict_to_peft
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from comat.diffusion.backbones import Backbone
 from comat.errors import UserError
 from comat.storage.tables import read_safetensors, write_bytes
 
-TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 FILE = "pytorch_lora_weights.safetensors"
 
 
-def add_lora(unet: UNet2DConditionModel, rank: int, generator: torch.Generator) -> list[nn.Parameter]:
+def add_lora(backbone: Backbone, rank: int, generator: torch.Generator) -> list[nn.Parameter]:
     """Put LoRA of `rank` (scale 1) on every attention projection; returns its float32 weights.
 
     A is drawn from `generator`, N(0, 1/rank); B is zero, so nothing changes at first.
     """
-    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS))
+    denoiser = backbone.denoiser
+    denoiser.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(backbone.LORA_TARGETS)))
     weights = []
-    for name, weight in unet.named_parameters():
+    for name, weight in denoiser.named_parameters():
         if "lora_" not in name:
             continue
         weight.data = weight.data.float()
@@ -43,58 +42,53 @@ def add_lora(unet: UNet2DConditionModel, rank: int, generator: torch.Generator) 
     return weights
 
 
-def lora_state(unet: nn.Module) -> dict[str, Tensor]:
+def lora_state(denoiser: nn.Module) -> dict[str, Tensor]:
     """The adapter's weights under peft's names."""
-    return get_peft_model_state_dict(unet)
+    return get_peft_model_state_dict(denoiser)
 
 
-def set_lora_state(unet: nn.Module, state: dict[str, Tensor]) -> None:
-    set_peft_model_state_dict(unet, state)
+def set_lora_state(denoiser: nn.Module, state: dict[str, Tensor]) -> None:
+    set_peft_model_state_dict(denoiser, state)
 
 
-def exported_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The adapter's weights under the names of diffusers' files."""
-    return {f"unet.{name}": value for name, value in convert_state_dict_to_diffusers(state).items()}
-
-
-def export_lora(unet: nn.Module, folder: Path) -> None:
+def export_lora(backbone: Backbone, folder: Path) -> None:
     """Write `pytorch_lora_weights.safetensors`, which `load_lora_weights` of a stock pipeline reads.
 
     Raises:
         UserError: if a weight is not finite.
     """
-    state = exported_names(lora_state(unet))
+    state = backbone.exported_lora(lora_state(backbone.denoiser))
     tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
     _check_finite(tensors, folder / FILE)
     write_bytes(folder / FILE, save(tensors, {"format": "pt"}))
 
 
-def load_lora(unet: UNet2DConditionModel, folder: Path) -> None:
-    """Put an exported LoRA onto a UNet that has none, ready for sampling.
+def load_lora(backbone: Backbone, folder: Path) -> None:
+    """Put an exported LoRA onto a model that has none, ready for sampling.
 
     Raises:
-        UserError: if it is not of this UNet, to the last weight: diffusers would leave out what does not fit.
+        UserError: if it is not of this model, to the last weight: diffusers would leave out what does not fit.
     """
     path = folder / FILE
     tensors = read_safetensors(path)
     ranks = {value.shape[0] for name, value in tensors.items() if ".lora.down." in name or ".lora_A." in name}
     if len(ranks) != 1:
         raise UserError(f"{path}: expected the weights of a LoRA of one rank, found ranks {sorted(ranks)}")
-    add_lora(unet, ranks.pop(), torch.Generator())
-    own = exported_names(lora_state(unet))
+    add_lora(backbone, ranks.pop(), torch.Generator())
+    own = backbone.exported_lora(lora_state(backbone.denoiser))
     missing, extra = sorted({*own} - {*tensors}), sorted({*tensors} - {*own})
     if missing or extra:
         example = f"it lacks {missing[0]}" if missing else f"it has {extra[0]}"
         raise UserError(
-            f"{path}: not a LoRA of this UNet: of the {len(own)} weights that it must have {len(missing)} are missing, "
-            f"and {len(extra)} are left over ({example}); train it on this base model"
+            f"{path}: not a LoRA of this base model: of the {len(own)} weights that it must have {len(missing)} are "
+            f"missing, and {len(extra)} are left over ({example}); train it on this base model"
         )
     wrong = next((name for name, value in own.items() if tensors[name].shape != value.shape), None)
     if wrong:
         shapes = f"expected {tuple(own[wrong].shape)}, found {tuple(tensors[wrong].shape)}"
-        raise UserError(f"{path}: {wrong}: {shapes}; it was trained on another UNet")
+        raise UserError(f"{path}: {wrong}: {shapes}; it was trained on another base model")
     _check_finite(tensors, path)
-    set_lora_state(unet, convert_unet_state_dict_to_peft({n.removeprefix("unet."): v for n, v in tensors.items()}))
+    set_lora_state(backbone.denoiser, backbone.imported_lora(tensors))
 
 
 def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -106,31 +100,31 @@ def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
         )
 
 
-def absorb_lora(unet: UNet2DConditionModel) -> None:
-    """Merge LoRA into the weights for good; the UNet is a plain one again."""
-    unet.fuse_lora()
-    unet.unload_lora()
+def absorb_lora(backbone: Backbone) -> None:
+    """Merge LoRA into the weights for good; the denoiser is a plain one again."""
+    backbone.denoiser.fuse_lora()
+    backbone.denoiser.unload_lora()
 
 
-def in_turn(unet: UNet2DConditionModel, folder: Path) -> Iterator[str]:
-    """Yield "base", then "tuned" with the LoRA exported to `folder` merged into a UNet that had none."""
+def in_turn(backbone: Backbone, folder: Path) -> Iterator[str]:
+    """Yield "base", then "tuned" with the LoRA exported to `folder` merged into a model that had none."""
     for name in ("base", "tuned"):
         if name == "tuned":
-            load_lora(unet, folder)
-        with merged(unet):
+            load_lora(backbone, folder)
+        with merged(backbone.denoiser):
             yield name
 
 
-def adapted(unet: nn.Module) -> list[tuple[LoraLayer, nn.Parameter]]:
+def adapted(denoiser: nn.Module) -> list[tuple[LoraLayer, nn.Parameter]]:
     """The layers that have LoRA, each with the weight that it is merged into."""
-    layers = [module for module in unet.modules() if isinstance(module, LoraLayer)]
+    layers = [module for module in denoiser.modules() if isinstance(module, LoraLayer)]
     return [(layer, layer.get_base_layer().get_parameter("weight")) for layer in layers]
 
 
 @contextlib.contextmanager
-def merged(unet: nn.Module) -> Iterator[None]:
+def merged(denoiser: nn.Module) -> Iterator[None]:
     """Run with LoRA merged into the base weights, which are exactly restored afterwards."""
-    layers = adapted(unet)
+    layers = adapted(denoiser)
     originals = [weight.detach().clone() for _, weight in layers]
     try:
         with torch.no_grad():

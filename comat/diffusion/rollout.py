@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from comat.diffusion.backbone import Backbone, PromptEmbeddings
-from comat.diffusion.schedulers import Scheduler
+from comat.diffusion.backbones import Backbone, PromptEmbeddings
+from comat.diffusion.schedulers import Sampler
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Rollout:
     """What sampling leaves behind.
 
     `z0` (B, C, h, w): final latents of `prompts`, with a graph to `leaves`. `leaves[i]`: guided prediction of step i,
-    the leaf. `inputs[i]`: what the UNet saw at step i, scaled as the scheduler asks. `timesteps[i]`: its timestep.
+    the leaf. `inputs[i]`: what the denoiser saw at step i, as the sampler gives it. `timesteps[i]`: its timestep.
     """
 
     z0: Tensor
@@ -33,7 +33,7 @@ class Rollout:
 
 def rollout(
     backbone: Backbone,
-    scheduler: Scheduler,
+    sampler: Sampler,
     z: Tensor,
     prompts: PromptEmbeddings,
     guidance_scale: float,
@@ -43,24 +43,22 @@ def rollout(
     record: Sequence[int] = (),
     chunk: int,
 ) -> Rollout:
-    """Denoise z (B, C, h, w) from step `start` of a fresh `scheduler` to the end.
+    """Denoise z (B, C, h, w) from step `start` of a fresh `sampler` to the end.
 
-    `generators` hold each sample's own noise for ancestral schedulers; `chunk` samples go through the UNet at once.
+    `generators` hold each sample's own noise for ancestral schedulers; `chunk` samples go through the denoiser at once.
     """
     result = Rollout(z, prompts)
     # One copy to the device for all steps; the scheduler's own arithmetic reads them on the host.
-    timesteps = scheduler.timesteps.to(z.device)
-    scheduler.set_begin_index(start) if hasattr(scheduler, "set_begin_index") else None
-    ancestral = {"generator": list(generators)}
-    for index in range(start, len(scheduler.timesteps)):
-        t = scheduler.timesteps[index]
+    timesteps = sampler.timesteps.to(z.device)
+    sampler.begin(start)
+    for index in range(start, len(sampler)):
         with torch.no_grad():
-            x = scheduler.scale_model_input(z.detach(), t)
+            x = sampler.seen(z.detach(), index)
             prediction = guided_in_chunks(backbone, x, timesteps[index], prompts, guidance_scale, chunk)
         if index in record:
             prediction.requires_grad_()
             result.leaves[index], result.inputs[index], result.timesteps[index] = prediction, x, timesteps[index]
-        z = scheduler.step(prediction, t, z, **ancestral).prev_sample
+        z = sampler.step(prediction, index, z, generators)
     result.z0 = z
     return result
 

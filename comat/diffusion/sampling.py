@@ -10,10 +10,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from comat.diffusion.attention import recorded_maps
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbones import Backbone
 from comat.diffusion.finite import finite
 from comat.diffusion.rollout import rollout
-from comat.diffusion.schedulers import make_scheduler
 from comat.params import SamplingParams
 from comat.randomness import generator, noise
 
@@ -33,11 +32,12 @@ def sample_latents(
 
     The noise of a sample comes from (seed, purpose, its key); two models sampled with equal keys get equal noise.
     """
-    scheduler = make_scheduler(params.scheduler, backbone.scheduler_config, params.sampling_steps)
+    shape = backbone.latent_shape(px)
+    sampler = backbone.sampler(params.scheduler, params.sampling_steps, shape[1:])
     own = [generator(params.seed, purpose, *key) for key in keys]
-    z = noise(backbone.latent_shape(px), own).to(backbone.device) * scheduler.init_noise_sigma
+    z = sampler.first(noise(shape, own).to(backbone.device))
     embeddings = backbone.encode_prompts(prompts)
-    z0 = rollout(backbone, scheduler, z, embeddings, params.guidance_scale, own, chunk=len(prompts)).z0
+    z0 = rollout(backbone, sampler, z, embeddings, params.guidance_scale, own, chunk=len(prompts)).z0
     return finite(z0, f"the denoiser, drawing latents ({purpose})", backbone.dtype)
 
 
@@ -63,25 +63,25 @@ def in_batches(rows: Sequence[T], size: int, title: str) -> Iterator[Sequence[T]
 def attention_of(
     backbone: Backbone, params: SamplingParams, prompt: str, key: tuple[str, int], purpose: str
 ) -> tuple[Tensor, Tensor]:
-    """The cross-attention of one sample, (L, h, w), and its final latents (1, C, h, w).
+    """The attention of one sample to each column of its text, (L, h, w), and its final latents (1, C, h, w).
 
     Means over heads, map layers and all sampling steps; maps are brought to the size of the largest.
     """
-    scheduler = make_scheduler(params.scheduler, backbone.scheduler_config, params.sampling_steps)
     own = [generator(params.seed, purpose, *key)]
     shape = backbone.latent_shape(params.resolution)
-    z = noise(shape, own).to(backbone.device) * scheduler.init_noise_sigma
+    sampler = backbone.sampler(params.scheduler, params.sampling_steps, shape[1:])
+    z = sampler.first(noise(shape, own).to(backbone.device))
     embeddings = backbone.encode_prompts([prompt])
     total, count = torch.zeros(()), 0
-    for t in scheduler.timesteps:
-        x = scheduler.scale_model_input(z, t)
-        with recorded_maps(backbone.unet, backbone.map_layers()) as recording:
-            prediction = backbone.guided(x, t, embeddings, params.guidance_scale)
-        maps = recording.collect(shape[-2:])
+    for index in range(len(sampler)):
+        x = sampler.seen(z, index)
+        with recorded_maps(backbone.denoiser, backbone.map_layers()) as recording:
+            prediction = backbone.guided(x, sampler.timesteps[index], embeddings, params.guidance_scale)
+        maps = recording.collect(backbone.layout(shape[1:]), 1)
         size = max((m.shape[2], m.shape[3]) for m in maps.values())
         for layer in maps.values():
             mean = layer[0].mean(0).permute(2, 0, 1).cpu()
             total = total + torch.nn.functional.interpolate(mean[None], size, mode="bilinear")[0]
             count += 1
-        z = scheduler.step(prediction, t, z, generator=own).prev_sample
+        z = sampler.step(prediction, index, z, own)
     return total / count, z

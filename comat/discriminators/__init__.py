@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbones import Backbone, load_base
 from comat.errors import UserError
 from comat.params import DiscriminatorParams
 
@@ -34,21 +34,24 @@ def load_discriminator(
 ) -> Discriminator:
     """The discriminator that the parameters name, for latents of `backbone`; only its trainable part learns.
 
-    Of a UNet that is LoRA of `lora_rank` and a head; `checkpointed`, it runs blocks again, not keeping activations.
+    Of a diffusion model that is LoRA of `lora_rank` and a head; `checkpointed`, it runs blocks again in the place of
+    keeping activations.
 
     Raises:
         UserError: if it cannot be loaded, or reads latents of another depth.
     """
+    from comat.discriminators.denoiser import DenoiserDiscriminator
     from comat.discriminators.dino import DinoDiscriminator
-    from comat.discriminators.unet import UNetDiscriminator
 
     model, revision = params.discriminator_model, params.discriminator_revision
     if params.discriminator == "dino":
         return DinoDiscriminator.load(model, revision, backbone, generator)
-    source = Backbone.load(model, revision, precision=precision, device=backbone.device)
-    ours, theirs = (model.unet.config["in_channels"] for model in (backbone, source))
+    source = load_base(model, revision, precision=precision, device=backbone.device)
+    ours, theirs = (model.vae.config["latent_channels"] for model in (backbone, source))
     if ours != theirs:
-        raise UserError(f"discriminator_model {model!r}: expected latents of {ours} channels, its UNet takes {theirs}")
+        raise UserError(
+            f"discriminator_model {model!r}: expected latents of {ours} channels, its denoiser takes {theirs}"
+        )
     if checkpointed:
-        source.unet.enable_gradient_checkpointing()
-    return UNetDiscriminator(source, lora_rank, generator)
+        source.denoiser.enable_gradient_checkpointing()
+    return DenoiserDiscriminator(source, lora_rank, generator)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, Dinov2Model, ViTModel
 
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbones import Backbone
 from comat.errors import UserError
 from comat.models.loading import load_model, loaded
 from comat.models.preprocess import Preprocess

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from tqdm import tqdm
-from transformers import CLIPTokenizer
+from transformers import PreTrainedTokenizerBase
 
 from comat.entities.filter import reasons
 from comat.entities.parse import ParsedEntity
@@ -26,7 +26,7 @@ def entity_rows(
     parsed: Iterable[Parsed],
     total: int,
     filtered: Mapping[str, str | None],
-    tokenizers: Sequence[CLIPTokenizer],
+    tokenizers: Sequence[PreTrainedTokenizerBase],
 ) -> tuple[list[dict], dict]:
     """The rows of `entities.parquet`, and a report of what was found, and of what was dropped and why.
 
@@ -75,7 +75,7 @@ def rows_of(
     text: str,
     entities: Sequence[ParsedEntity],
     filtered: Mapping[str, str | None],
-    tokenizers: Sequence[CLIPTokenizer],
+    tokenizers: Sequence[PreTrainedTokenizerBase],
 ) -> list[dict]:
     """A prompt's entities as rows, without the prompt's id."""
     nouns = [[entity.noun_span] for entity in entities]

@@ -6,7 +6,7 @@ model itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -18,16 +18,18 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
-    CLIPTokenizer,
     CLIPVisionConfig,
     GitConfig,
     GitForCausalLM,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
-from comat.diffusion.backbone import Backbone, TextEncoder
+from comat.diffusion.backbones import Backbone, backbone_class
+from comat.models.families import BY_PIPELINE
 
 P = ParamSpec("P")
 N = TypeVar("N", bound=nn.Module)
@@ -103,8 +105,8 @@ def build_vae(name: str) -> AutoencoderKL:
     return AutoencoderKL(**VAES[name])
 
 
-def build_text_encoders(name: str) -> list[TextEncoder]:
-    encoders: list[TextEncoder] = [CLIPTextModel(CLIPTextConfig.from_dict(CLIP_L))]
+def build_text_encoders(name: str) -> list[PreTrainedModel]:
+    encoders: list[PreTrainedModel] = [CLIPTextModel(CLIPTextConfig.from_dict(CLIP_L))]
     if name == "sdxl":
         encoders.append(CLIPTextModelWithProjection(CLIPTextConfig.from_dict(CLIP_G)))
     return encoders
@@ -129,11 +131,25 @@ def _vit_l(image_size: int, patch_size: int) -> dict[str, int]:
     return {**VIT_L, "image_size": image_size, "patch_size": patch_size}
 
 
-def build_backbone(name: str, tokenizer: CLIPTokenizer) -> Backbone:
+def build_backbone(name: str, tokenizer: PreTrainedTokenizerBase) -> Backbone:
     """The whole model. Only the text of prompts depends on `tokenizer`, not a shape but for its length (77)."""
     encoders = build_text_encoders(name)
     tokenizers = [tokenizer] * len(encoders)
-    return Backbone(build_unet(name), build_vae(name), encoders, tokenizers, dict(NOISE), zero_null=name == "sdxl")
+    parts = build_unet(name), build_vae(name), encoders, tokenizers, dict(NOISE)
+    return put_together(*parts, force_zeros_for_empty_prompt=name == "sdxl")
+
+
+def put_together(
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL,
+    encoders: Sequence[PreTrainedModel],
+    tokenizers: Sequence[PreTrainedTokenizerBase],
+    schedule: dict,
+    **index: object,
+) -> Backbone:
+    """Stable Diffusion of parts that are there: XL where it has two text encoders; `index` as in model_index.json."""
+    family = BY_PIPELINE["StableDiffusionXLPipeline" if len(encoders) == 2 else "StableDiffusionPipeline"]
+    return backbone_class(family)(family, family.texts, unet, vae, encoders, tokenizers, schedule, index)
 
 
 def count_parameters(module: nn.Module) -> int:

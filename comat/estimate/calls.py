@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from transformers import Dinov2Model, ViTModel
 
 from comat.diffusion.attention import MapRecording, recorded_maps
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbones import Backbone
 from comat.diffusion.lora import adapted, add_lora
+from comat.discriminators.denoiser import DenoiserDiscriminator
 from comat.discriminators.dino import DinoDiscriminator
-from comat.discriminators.unet import UNetDiscriminator
 from comat.errors import UserError
 from comat.estimate.cost import NOTHING, Cost, checkpoint_as_on_device, cost
 from comat.estimate.meta import meta_backbone, meta_features
@@ -41,7 +41,7 @@ class Calls:
     weights: dict[str, int] = field(default_factory=dict)  # part → bytes of frozen weights
     trained: dict[str, int] = field(default_factory=dict)  # part → numbers that receive gradients
     merged: int = 0  # bytes of the weights that LoRA is merged into
-    unet: int = 0  # weights of the UNet
+    unet: int = 0  # weights of the denoiser
     latent: int = 0  # bytes of a latent in float32
     uncounted: list[str] = field(default_factory=list)
 
@@ -71,32 +71,32 @@ def measure(p: Params) -> Calls:
 
 def _sampling(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
     native = _meta(*backbone.latent_shape(p.native_resolution))
-    calls.unet = sum(w.numel() for w in backbone.unet.parameters())
-    calls.weights["UNet"] = size(backbone.unet)
+    calls.unet = sum(w.numel() for w in backbone.denoiser.parameters())
+    calls.weights["denoiser"] = size(backbone.denoiser)
     calls.weights["autoencoder and text encoders"] = size(backbone.vae, *backbone.text_encoders)
-    calls.denoise, calls.denoise_native = _guided(backbone, z), _guided(backbone, native)
+    calls.denoise, calls.denoise_native = _guided(p, backbone, z), _guided(p, backbone, native)
     calls.decode, calls.decode_native = cost(lambda: backbone.decode(z)), cost(lambda: backbone.decode(native))
     calls.encode = cost(lambda: backbone.encode_images(_meta(3, p.resolution, p.resolution)))
 
 
 def _training(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
-    """The warm-up's step, then the replay's; LoRA stays on the UNet."""
-    backbone.unet.requires_grad_(True)
+    """The warm-up's step, then the replay's; LoRA stays on the denoiser."""
+    backbone.denoiser.requires_grad_(True)
     t = torch.empty((), device="meta")
-    calls.warmup = cost(lambda: backbone.denoise(z, t, backbone.null), modules=[backbone.unet])
-    backbone.unet.requires_grad_(False)
-    calls.trained["LoRA"] = sum(w.numel() for w in add_lora(backbone.unet, p.lora_rank, torch.Generator()))
+    calls.warmup = cost(lambda: backbone.denoise(z, t, backbone.null, 1.0, sampling=False), modules=[backbone.denoiser])
+    backbone.denoiser.requires_grad_(False)
+    calls.trained["LoRA"] = sum(w.numel() for w in add_lora(backbone, p.lora_rank, torch.Generator()))
     if p.train.gradient_checkpointing == "all":
-        backbone.unet.enable_gradient_checkpointing(checkpoint_as_on_device)
-    calls.merged = sum(weight.nbytes for _, weight in adapted(backbone.unet))
-    calls.replay = _guided(backbone, z, train=True)
-    with recorded_maps(backbone.unet, backbone.map_layers()) as maps:
-        calls.replay_maps = _guided(backbone, z, train=True, maps=maps)
+        backbone.denoiser.enable_gradient_checkpointing(checkpoint_as_on_device)
+    calls.merged = sum(weight.nbytes for _, weight in adapted(backbone.denoiser))
+    calls.replay = _guided(p, backbone, z, train=True)
+    with recorded_maps(backbone.denoiser, backbone.map_layers()) as maps:
+        calls.replay_maps = _guided(p, backbone, z, train=True, maps=maps)
 
 
 def _discriminator(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
     name, revision, generator = p.discriminator_model, p.discriminator_revision, torch.Generator()
-    critic: DinoDiscriminator | UNetDiscriminator
+    critic: DinoDiscriminator | DenoiserDiscriminator
     run: nn.Module  # what judging runs besides
     if p.discriminator == "dino":
         features = meta_features("discriminator_model", name, revision, p.precision)
@@ -109,9 +109,9 @@ def _discriminator(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> No
     else:
         source = meta_backbone(name, revision, None, None, p.precision)
         if p.train.gradient_checkpointing == "all":
-            source.unet.enable_gradient_checkpointing(checkpoint_as_on_device)
-        critic, run = UNetDiscriminator(source, p.lora_rank, generator), source.unet
-        calls.weights["discriminator"] = size(source.unet, source.vae, *source.text_encoders)
+            source.denoiser.enable_gradient_checkpointing(checkpoint_as_on_device)
+        critic, run = DenoiserDiscriminator(source, p.lora_rank, generator), source.denoiser
+        calls.weights["discriminator"] = size(source.denoiser, source.vae, *source.text_encoders)
     calls.trained["discriminator"] = sum(w.numel() for w in critic.trainable_parameters())
     modules: list[nn.Module] = [critic, run]
     calls.discriminate = cost(lambda: critic(z), modules=modules)
@@ -127,12 +127,15 @@ def _take(calls: Calls, part: str, seen: Seen) -> Cost:
     return seen.cost
 
 
-def _guided(backbone: Backbone, z: Tensor, train: bool = False, maps: MapRecording | None = None) -> Cost:
+def _guided(p: Params, backbone: Backbone, z: Tensor, train: bool = False, maps: MapRecording | None = None) -> Cost:
     def call() -> Tensor:
-        result = backbone.guided(z, torch.empty((), device="meta"), backbone.null, 7.5).sum()
-        return result if maps is None else sum((m.sum() for m in maps.collect(z.shape[-2:]).values()), result)
+        result = backbone.guided(z, torch.empty((), device="meta"), backbone.null, p.guidance_scale).sum()
+        if maps is None:
+            return result
+        found = maps.collect(backbone.layout(z.shape[-2:]), len(z))
+        return sum((layer.sum() for layer in found.values()), result)
 
-    return cost(call, modules=[backbone.unet] if train else [])
+    return cost(call, modules=[backbone.denoiser] if train else [])
 
 
 def _meta(*shape: int) -> Tensor:

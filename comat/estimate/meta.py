@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ModelMixin
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
-from comat.diffusion.backbone import Backbone, TextEncoder, check_encoders
+from comat.diffusion.backbones import Backbone, assembled
 from comat.errors import UserError, first_line
-from comat.models.loading import pipeline_index
 from comat.running.device import DTYPES
-from comat.tokenizers import load_tokenizers
 
 N = TypeVar("N", bound=nn.Module)
 P = TypeVar("P", bound=PreTrainedModel)
-TEXT_ENCODERS: dict[str, type[TextEncoder]] = {
-    "text_encoder": CLIPTextModel,
-    "text_encoder_2": CLIPTextModelWithProjection,
-}
 
 
 def meta_backbone(model: str, revision: str | None, vae: str | None, vae_revision: str | None, dtype: str) -> Backbone:
@@ -38,30 +24,20 @@ def meta_backbone(model: str, revision: str | None, vae: str | None, vae_revisio
     Raises:
         UserError: if they cannot be had, or do not fit together.
     """
-    tokenizers, commit = load_tokenizers(model, revision), revision or "main"
+
+    def part(kind: Any, name: str) -> Any:
+        if issubclass(kind, ModelMixin):
+            config = kind.load_config(model, revision=revision, subfolder=name)
+            return emptied(lambda: kind.from_config(config), dtype)
+        own = kind.config_class.from_pretrained(model, revision=revision or "main", subfolder=name)
+        return emptied(lambda: kind(own), dtype)
+
+    where = (vae, vae_revision, None) if vae else (model, revision, "vae")
     try:
-        index = pipeline_index(model, revision)
-        unet = UNet2DConditionModel.load_config(model, revision=revision, subfolder="unet")
-        if vae:
-            decoder = AutoencoderKL.load_config(vae, revision=vae_revision)
-        else:
-            decoder = AutoencoderKL.load_config(model, revision=revision, subfolder="vae")
-        texts = {
-            part: CLIPTextConfig.from_pretrained(model, revision=commit, subfolder=part)
-            for part in TEXT_ENCODERS
-            if index.get(part)
-        }
+        decoder = AutoencoderKL.load_config(where[0], revision=where[1], subfolder=where[2])
+        return assembled(model, revision, part, emptied(lambda: AutoencoderKL.from_config(decoder), dtype))
     except (OSError, ValueError) as error:
         raise UserError(f"base_model {model!r}: cannot read its configuration: {first_line(error)}") from None
-    with torch.device("meta"):
-        denoiser, autoencoder = UNet2DConditionModel.from_config(unet), AutoencoderKL.from_config(decoder)
-        encoders = [TEXT_ENCODERS[part](config) for part, config in texts.items()]
-    check_encoders(model, denoiser, index)
-    for module in (denoiser, autoencoder, *encoders):
-        # Not their own `to`: it warns of modules to be kept in float32 even where there are none.
-        nn.Module.to(module, DTYPES[dtype])
-    zero = bool(index.get("force_zeros_for_empty_prompt", False))
-    return Backbone(denoiser, autoencoder, encoders, tokenizers, {}, zero)
 
 
 def meta_model(kind: type[P], key: str, model: str, revision: str | None, dtype: str) -> P:

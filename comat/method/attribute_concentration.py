@@ -57,7 +57,9 @@ def pixel_loss(maps: Tensor, tokens: Tensor, masks: Tensor) -> Tensor:
         tokens: (N, L) bool.
         masks: (N, h, w) bool; where it is empty, no pixel may attend to the entity.
     """
-    attention = (maps * tokens[:, None, None]).sum(3).clamp(EPSILON, 1 - EPSILON)
+    # Where image and text attend jointly, a pixel gives a part to the image; of what the text gets this is the share.
+    text = maps.sum(3).clamp(min=EPSILON)
+    attention = ((maps * tokens[:, None, None]).sum(3) / text).clamp(EPSILON, 1 - EPSILON)
     return -torch.where(masks, attention.log(), (1 - attention).log()).mean((1, 2))
 
 

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from comat.diffusion.schedulers import Scheduler
+from comat.diffusion.schedulers import Sampler
 
 
-def draw_start(timesteps: Tensor, t1: int, t2: int, generator: torch.Generator) -> int:
-    """Draw tau ~ U[t1, t2] (training timesteps); returns the first step of the sampler that is not above it.
+def draw_start(sampler: Sampler, t1: int, t2: int, generator: torch.Generator) -> int:
+    """Draw tau ~ U[t1, t2] (training timesteps of a diffusion model); returns the first step that is not above it.
 
-    Args:
-        timesteps: (T,) the sampler's, descending.
+    For a flow-matching model the same tau means the same ratio of signal and noise (`Sampler.start`).
     """
-    tau = int(torch.randint(t1, t2 + 1, (), generator=generator))
-    below = (timesteps <= tau).nonzero()
-    return int(below[0]) if len(below) else len(timesteps) - 1
-
-
-def noisy_latents(scheduler: Scheduler, latents: Tensor, noise: Tensor, start: int) -> Tensor:
-    """x_tau = AddNoise(x_0, xi, tau) at the sampler's step `start`; latents and noise are (B, C, h, w)."""
-    t = scheduler.timesteps[start].expand(len(latents))
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(start)
-    return scheduler.add_noise(latents, noise, t)
+    return sampler.start(int(torch.randint(t1, t2 + 1, (), generator=generator)))

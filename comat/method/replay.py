@@ -1,7 +1,8 @@
 """Replay: the recorded steps once more, now with gradients, one after the other.
 
 With g_i = dL/d(leaf i) from the rollout's small graph, sum_i <g_i, guided_i(theta)> has the gradient of L with respect
-to the LoRA weights theta: the predictions enter L through the leaves alone. Memory holds one UNet activation set.
+to the LoRA weights theta: the predictions enter L through the leaves alone. Memory holds one set of the denoiser's
+activations.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from comat.diffusion.attention import AttentionMaps, recorded_maps
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbones import Backbone
 from comat.diffusion.rollout import Rollout
 
 MapLoss = Callable[[AttentionMaps, slice], Tensor]
@@ -58,12 +59,12 @@ def replay(
         for at in range(0, len(x), chunk):
             span = slice(at, min(at + chunk, len(x)))
             loss = x.new_zeros(())
-            with recorded_maps(backbone.unet, term.layers if term else ()) as recording:
+            with recorded_maps(backbone.denoiser, term.layers if term else ()) as recording:
                 prediction = backbone.guided(x[span], t, rollout.prompts[span], guidance_scale)
                 if index in gradients:
                     loss = loss + (gradients[index][span] * prediction).sum()
                 if term:
-                    attention = term.loss(recording.collect(x.shape[-2:]), span)
+                    attention = term.loss(recording.collect(backbone.layout(x.shape[-2:]), len(x[span])), span)
                     loss = loss + loss_scale * attention
                     values.append(attention.detach())
                 # Inside, for a checkpointed block runs again as it ran at first: with its recorders.

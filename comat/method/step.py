@@ -10,15 +10,15 @@ from torch import Tensor
 
 from comat.captioners import Captioner
 from comat.diffusion.attention import AttentionMaps
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbones import Backbone
 from comat.diffusion.lora import merged
 from comat.diffusion.rollout import Rollout, rollout
-from comat.diffusion.schedulers import Scheduler, make_scheduler
+from comat.diffusion.schedulers import Sampler
 from comat.discriminators import Discriminator
 from comat.method.attribute_concentration import Entity, attribute_concentration_loss
 from comat.method.concept_activation import concept_activation_loss, jitter_crop
 from comat.method.fidelity_preservation import discriminator_loss, generator_loss
-from comat.method.mixed_latents import draw_start, noisy_latents
+from comat.method.mixed_latents import draw_start
 from comat.method.replay import MapTerm, leaf_gradients, replay
 from comat.params import StepParams, TrainParams
 from comat.randomness import generator, noise
@@ -124,17 +124,17 @@ class Step:
         self.captioner = captioner if params.concept_activation else None
         self.segmenter = segmenter if params.attribute_concentration else None
         self.discriminator = discriminator if params.lambda_adv else None
-        self.layers = backbone.map_layers()
+        self.layers = backbone.chosen_layers(params.attribute_layers)
         # By diffusers, where gradients are on: never in a rollout.
         if train.gradient_checkpointing != "none":
             backbone.vae.enable_gradient_checkpointing()
         if train.gradient_checkpointing == "all":
-            backbone.unet.enable_gradient_checkpointing()
+            backbone.denoiser.enable_gradient_checkpointing()
 
     def __call__(self, batch: Batch) -> dict[str, float]:
         """Accumulate all gradients; returns the values of the losses. Over the shares of a batch both add up."""
         steps, map_steps = self.draw_steps(batch.iteration)
-        with merged(self.backbone.unet):
+        with merged(self.backbone.denoiser):
             generated = self.generate(batch, steps) if batch.prompts else None
             denoised = self.denoise_real(batch) if batch.real and self.captioner else None
         samples = batch.size + (batch.size_real if self.captioner else 0)
@@ -169,28 +169,32 @@ class Step:
 
     def generate(self, batch: Batch, steps: Sequence[int]) -> Rollout:
         """From pure noise: GenerateImage(eps_theta, x_T, P)."""
-        scheduler = make_scheduler(self.p.scheduler, self.backbone.scheduler_config, self.p.sampling_steps)
+        sampler = self._sampler()
         rows = range(batch.first, batch.first + len(batch.prompts))
         own = [self.generator("noise", batch.iteration, row) for row in rows]
         z = noise(self.backbone.latent_shape(self.p.resolution), own).to(self.backbone.device)
-        return self._rollout(scheduler, z * scheduler.init_noise_sigma, batch.prompts, own, 0, steps)
+        return self._rollout(sampler, sampler.first(z), batch.prompts, own, 0, steps)
 
     def denoise_real(self, batch: Batch) -> Rollout:
         """From a noisy real image: GenerateImage(eps_theta, AddNoise(I_g, xi, tau), P_g)."""
-        scheduler = make_scheduler(self.p.scheduler, self.backbone.scheduler_config, self.p.sampling_steps)
+        sampler = self._sampler()
         rng = self.generator("tau", batch.iteration)
-        start = draw_start(scheduler.timesteps, self.p.mixed_latent_t1, self.p.mixed_latent_t2, rng)
+        start = draw_start(sampler, self.p.mixed_latent_t1, self.p.mixed_latent_t2, rng)
         rows = range(batch.first_real, batch.first_real + len(batch.real))
         own = [self.generator("real noise", batch.iteration, row) for row in rows]
         latents = batch.real.latents.to(self.backbone.device)
         xi = noise(latents.shape[1:], own).to(self.backbone.device)
-        z = noisy_latents(scheduler, latents, xi, start)
+        z = sampler.noisy(latents, xi, start)
         steps = place_steps(start, self.p.sampling_steps, self.p.grad_steps, rng)
-        return self._rollout(scheduler, z, batch.real.captions, own, start, steps)
+        return self._rollout(sampler, z, batch.real.captions, own, start, steps)
+
+    def _sampler(self) -> Sampler:
+        size = self.backbone.latent_shape(self.p.resolution)[1:]
+        return self.backbone.sampler(self.p.scheduler, self.p.sampling_steps, size)
 
     def _rollout(
         self,
-        scheduler: Scheduler,
+        sampler: Sampler,
         z: Tensor,
         prompts: Sequence[str],
         own: Sequence[torch.Generator],
@@ -198,7 +202,7 @@ class Step:
         steps: Sequence[int],
     ) -> Rollout:
         embeddings, scale = self.backbone.encode_prompts(prompts), self.p.guidance_scale
-        return rollout(self.backbone, scheduler, z, embeddings, scale, own, start=start, record=steps, chunk=self.chunk)
+        return rollout(self.backbone, sampler, z, embeddings, scale, own, start=start, record=steps, chunk=self.chunk)
 
     def image_gradient(
         self, z0: Tensor, prompts: Sequence[str], batch: Batch | None, samples: int, iteration: int

@@ -12,12 +12,14 @@ from huggingface_hub.utils import filter_repo_objects
 from typing_extensions import TypedDict
 
 from comat.errors import UserError
+from comat.models.families import DENOISER_PARTS, TEXT_PARTS, TOKENIZER_PARTS, has_part
 from comat.models.names import ModelName
 from comat.storage.json_files import read_json
 
 TOKENIZER = (
     "added_tokens.json",
     "merges.txt",
+    "spiece.model",
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer.model",
@@ -26,7 +28,7 @@ TOKENIZER = (
     "vocab.txt",
 )
 PROCESSOR = ("chat_template.jinja", "generation_config.json", "preprocessor_config.json", "processor_config.json")
-STEMS = {"text_encoder": "model", "text_encoder_2": "model", "unet": "diffusion_pytorch_model"}
+STEMS = dict.fromkeys(TEXT_PARTS, "model") | dict.fromkeys(DENOISER_PARTS, "diffusion_pytorch_model")
 """Parts of a pipeline in diffusers layout that hold weights → how their files begin; `vae` joins where it is used."""
 VAE = {"vae": "diffusion_pytorch_model"}
 
@@ -45,7 +47,7 @@ def _weights(part: str, stem: str) -> list[str]:
 def used_patterns(own_vae: bool) -> list[str]:
     """Patterns of the used files, for a pipeline in diffusers layout and for a single model alike."""
     patterns = ["model_index.json", "scheduler/scheduler_config.json", *PROCESSOR, *TOKENIZER]
-    patterns += [f"{folder}/{name}" for folder in ("tokenizer", "tokenizer_2") for name in TOKENIZER]
+    patterns += [f"{folder}/{name}" for folder in TOKENIZER_PARTS for name in TOKENIZER]
     for part, stem in (STEMS | VAE if own_vae else STEMS).items():
         patterns += _weights(f"{part}/", stem)
     return [*patterns, *_weights("", "model"), *_weights("", "diffusion_pytorch_model")]
@@ -77,11 +79,13 @@ def check_complete(folder: Path, model: ModelName) -> None:
     index = folder / "model_index.json"
     if index.is_file():
         listed = read_json(index, dict[str, object], "an index of a pipeline", "download the model again")
-        stems = {part: [stem] for part, stem in (STEMS | VAE if model.own_vae else STEMS).items() if listed.get(part)}
+        stems = {
+            part: [stem] for part, stem in (STEMS | VAE if model.own_vae else STEMS).items() if has_part(listed, part)
+        }
     else:
         stems = {"": ["model", "diffusion_pytorch_model"]}
-    for part, known in stems.items():
-        problem = _problem(folder / part, known)
+    for part, names in stems.items():
+        problem = _problem(folder / part, names)
         if problem:
             where = f"its part {part}" if part else "it"
             raise UserError(f"{model.key} {model.name!r}: {where} {problem}")

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from comat.errors import UserError
+from comat.models.families import BY_PIPELINE, Family, has_part
 from comat.models.names import ModelName
 from comat.storage.json_files import read_json
 
-PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 SCHEDULE_KEYS = (
     "num_train_timesteps",
     "beta_start",
@@ -30,6 +30,7 @@ SPACINGS = ("leading", "trailing", "linspace")
 LINSPACE = ("Euler", "LMS", "DPMSolver", "UniPC", "Heun", "KDPM2", "DEIS", "SASolver")
 """Schedulers of diffusers whose timesteps are spread evenly where their configuration does not say how."""
 LEADING = ("DDPM", "DDIM", "PNDM", "LCM", "TCD")
+FLOW = "FlowMatchEulerDiscreteScheduler"
 TIMESTEPS = 1000
 
 Problem = tuple[str, str]
@@ -65,20 +66,29 @@ def check_kind(folder: Path, model: ModelName) -> None:
 def _problems(folder: Path, vae: Path | None) -> Iterator[Problem]:
     index = _read(folder, "model_index.json")
     if index is None:
-        yield "it has no model_index.json", f"a pipeline of diffusers: {' or '.join(PIPELINES)}"
+        yield "it has no model_index.json", f"a pipeline of diffusers: {' or '.join(BY_PIPELINE)}"
         return
-    if index.get("_class_name") not in PIPELINES:
-        yield _said("model_index.json", index, "_class_name"), " or ".join(PIPELINES)
+    family = BY_PIPELINE.get(str(index.get("_class_name")))
+    if family is None:
+        yield _said("model_index.json", index, "_class_name"), " or ".join(BY_PIPELINE)
+        return
+    for text in family.texts:
+        if not text.optional and not has_part(index, text.encoder):
+            yield f"model_index.json lists no {text.encoder}", f"the one that its {family.denoiser} reads"
     schedule = _read(folder, "scheduler/scheduler_config.json")
     if schedule is None:
         yield "it has no scheduler/scheduler_config.json", "the noise schedule that it was trained with"
         return
     yield from (
-        (_said("scheduler/scheduler_config.json", schedule, key), expected) for key, expected in not_carried(schedule)
+        (_said("scheduler/scheduler_config.json", schedule, key), expected)
+        for key, expected in not_carried(schedule, family.flow)
     )
-    unet, own = _read(folder, "unet/config.json") or {}, _read(folder, "vae/config.json")
+    denoiser, own = _read(folder, f"{family.denoiser}/config.json") or {}, _read(folder, "vae/config.json")
     other = _read(vae, "config.json") if vae else None
-    yield from _denoiser_problems(unet, other or own or {})
+    if family.denoiser == "unet":
+        yield from _unet_problems(denoiser, other or own or {})
+    else:
+        yield from _transformer_problems(denoiser, other or own or {}, family)
     if other and own:
         yield from _autoencoder_problems(own, other)
     for name, config in (("vae/config.json", own), ("the other autoencoder's config.json", other)):
@@ -87,7 +97,17 @@ def _problems(folder: Path, vae: Path | None) -> Iterator[Problem]:
                 yield f"{name}: {key} is set", "none: latents are scaled by scaling_factor and shift_factor alone"
 
 
-def _denoiser_problems(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> Iterator[Problem]:
+def _transformer_problems(transformer: Mapping[str, Any], vae: Mapping[str, Any], family: Family) -> Iterator[Problem]:
+    channels = vae.get("latent_channels")
+    found = transformer.get("in_channels")
+    if channels and found is not None and found != channels * family.packing:
+        yield (
+            _said("transformer/config.json", transformer, "in_channels"),
+            f"{channels * family.packing}, as its latents have {channels} channels",
+        )
+
+
+def _unet_problems(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> Iterator[Problem]:
     channels = vae.get("latent_channels", unet.get("in_channels"))
     for key in ("in_channels", "out_channels"):
         if unet.get(key, channels) != channels:
@@ -112,9 +132,21 @@ def _autoencoder_problems(own: Mapping[str, Any], other: Mapping[str, Any]) -> I
         yield f"vae: another autoencoder of {channels[1]} latent channels", f"{channels[0]}, as the model's own has"
 
 
-def not_carried(schedule: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(key, what was expected) of what a `scheduler_config.json` says and no sampler here would heed."""
-    name = str(schedule.get("_class_name", "DDPMScheduler"))
+def not_carried(schedule: Mapping[str, Any], flow: bool = False) -> Iterator[tuple[str, str]]:
+    """(key, what was expected) of what a `scheduler_config.json` says and no sampler here would heed.
+
+    flow: whether the denoiser is of a family that is trained by flow matching.
+    """
+    name = str(schedule.get("_class_name", FLOW if flow else "DDPMScheduler"))
+    if flow:
+        if name != FLOW:
+            yield "_class_name", FLOW
+        flows: list[tuple[str, tuple[object, ...]]] = [
+            ("num_train_timesteps", (None, TIMESTEPS)),
+            ("invert_sigmas", (None, False)),
+        ]
+        yield from _others(schedule, flows)
+        return
     if not name.startswith(LEADING + LINSPACE):
         yield "_class_name", "a schedule of Gaussian noise by betas, as of DDPM, DDIM, PNDM, Euler or DPMSolver"
     known: list[tuple[str, tuple[object, ...]]] = [
@@ -126,12 +158,17 @@ def not_carried(schedule: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         ("num_train_timesteps", (None, TIMESTEPS)),
         ("use_flow_sigmas", (None, False)),
     ]
-    for key, values in known:
-        if schedule.get(key) not in values:
-            yield key, " or ".join(str(value) for value in values if value is not None)
+    yield from _others(schedule, known)
     betas = schedule.get("trained_betas")
     if betas is not None and not (isinstance(betas, list) and len(betas) == TIMESTEPS):
         yield "trained_betas", f"{TIMESTEPS} numbers"
+
+
+def _others(schedule: Mapping[str, Any], known: list[tuple[str, tuple[object, ...]]]) -> Iterator[tuple[str, str]]:
+    """The keys whose values are not among those that are known."""
+    for key, values in known:
+        if schedule.get(key) not in values:
+            yield key, " or ".join(str(value) for value in values if value is not None)
 
 
 def spacing_of(schedule: Mapping[str, Any]) -> str:

@@ -55,7 +55,7 @@ def check_models(params: Params, offline: bool = False) -> None:
     for model, folder in folders.items():
         if model.key == "base_model":
             check_base(folder, model, vae)
-        elif model.key == "discriminator_model" and params.discriminator == "unet":
+        elif model.key == "discriminator_model" and params.discriminator == "denoiser":
             check_base(folder, model)
         else:
             check_kind(folder, model)

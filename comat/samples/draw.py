@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbones import Backbone
 from comat.diffusion.load import load_backbone
 from comat.diffusion.lora import load_lora, merged
 from comat.diffusion.sampling import attention_of, decoded, sample_latents
@@ -29,7 +29,6 @@ from comat.storage.tables import (
     write_safetensors,
     write_table,
 )
-from comat.tokenizers import words_of
 
 
 def draw_base(
@@ -37,7 +36,7 @@ def draw_base(
     section: SamplesParams,
     prompts: Path,
     entities: Path,
-    unet: Path,
+    warmup: Path,
     out: Path,
     processes: Processes = ALONE,
 ) -> None:
@@ -55,7 +54,7 @@ def draw_base(
         raise UserError(
             f"{prompts}: no prompt of split 'test' to draw; add a source with a validation list, or samples.benchmarks"
         )
-    backbone = load_backbone(drawing, unet)
+    backbone = load_backbone(drawing, warmup)
     legend = _legend(backbone, rows[: section.attention_prompts], entities)
     if processes.main:
         write_json(out / "attention.json", legend)
@@ -67,15 +66,15 @@ def draw_tuned(
     drawing: DrawingParams,
     batch_size: int,
     base: Path,
-    unet: Path,
+    warmup: Path,
     lora: Path,
     out: Path,
     processes: Processes = ALONE,
 ) -> None:
     """Write what `draw_base` wrote to the folder `base`, by the tuned model: same prompts, same seeds, same noise."""
-    backbone, index = load_backbone(drawing, unet), read_table(base / "index.parquet", IMAGE_INDEX)
-    load_lora(backbone.unet, lora)
-    with merged(backbone.unet):
+    backbone, index = load_backbone(drawing, warmup), read_table(base / "index.parquet", IMAGE_INDEX)
+    load_lora(backbone, lora)
+    with merged(backbone.denoiser):
         _draw(drawing, backbone, "tuned", index, batch_size, out, processes)
         _draw_attention(drawing, backbone, read_legend(base), out, processes)
 
@@ -148,7 +147,7 @@ def _legend(backbone: Backbone, rows: Sequence[dict], entities: Path) -> list[Le
     found = read_table(entities / "entities.parquet", ENTITIES)
     legend: list[Legend] = []
     for row in rows:
-        tokens = words_of(backbone.tokenizers[0], row["text"])
-        own = [e["tokens"][0] for e in found if e["prompt_id"] == row["id"] and e["kept"]]
+        tokens = backbone.words(row["text"])
+        own = [list(backbone.columns(e["tokens"])) for e in found if e["prompt_id"] == row["id"] and e["kept"]]
         legend.append({"prompt_id": row["id"], "text": row["text"], "tokens": tokens, "entities": own})
     return legend

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from diffusers import AutoPipelineForText2Image, DiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 from huggingface_hub import hf_hub_download
 from PIL import Image
 
+from comat.diffusion.backbones import backbone_class
 from comat.diffusion.sampling import in_batches
 from comat.errors import UserError
-from comat.models.loading import load_model, loaded
+from comat.models.families import family_of
+from comat.models.loading import load_model, loaded, pipeline_index
 from comat.params import DrawingParams
 from comat.randomness import generator
 from comat.running.device import DTYPES, choose_device
@@ -152,7 +154,9 @@ def load_pipeline(weights: Weights, precision: str) -> TextToImage:
     if "requires_safety_checker" in config:
         parts["requires_safety_checker"] = False
     if weights.unet:
-        parts["unet"] = load_model(UNet2DConditionModel, weights.unet, part="unet", dtype=dtype)
+        family = family_of(model, pipeline_index(model, weights.revision))
+        kind = backbone_class(family).DENOISER
+        parts[family.denoiser] = load_model(kind, weights.unet, part=family.denoiser, dtype=dtype)
     options = {**where, "torch_dtype": dtype, "use_safetensors": True, **parts}
     pipeline = loaded(model, "pipeline", lambda: AutoPipelineForText2Image.from_pretrained(model, **options))
     if lora:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,22 +13,15 @@ from comat.params import GuardParams, StepParams
 from comat.randomness import generator
 from comat.storage.tables import ENTITIES, PROMPTS, read_table
 from comat.storage.tensor_store import TensorStore
+from comat.tokenizers import Columns
 from comat.training.guard import set_apart
-
-
-def columns_of(tokens: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """The columns of the cross-attention maps where an entity stands: all that hold one of its tokens of any tokenizer.
-
-    Two text encoders are read side by side: column i is the i-th token of each. Their tokenizers differ in some prompts
-    ("wow!!!"), so that the entity stands in other columns for one than for the other.
-    """
-    return tuple(sorted(set().union(*tokens)))
 
 
 class TrainingData:
     """Prompts with their entities and reference latents, and real latents with their captions.
 
-    `guarded` are the rows of the prompts that are set apart for the guard.
+    `columns` says where the base model's attention maps hold the tokens of an entity; `guarded` are the rows of the
+    prompts that are set apart for the guard.
     """
 
     def __init__(
@@ -41,6 +33,7 @@ class TrainingData:
         entities: Path,
         reference: Path,
         images: Path,
+        columns: Columns,
     ) -> None:
         self.p = params
         self.reference = TensorStore(reference)
@@ -62,8 +55,8 @@ class TrainingData:
             )
         self.entities: dict[str, list[Entity]] = {}
         for row in read_table(entities / "entities.parquet", ENTITIES):
-            if row["kept"] and (columns := columns_of(row["tokens"])):
-                entity = Entity(row["lemma"], columns)
+            if row["kept"] and (found := columns(row["tokens"])):
+                entity = Entity(row["lemma"], found)
                 self.entities.setdefault(row["prompt_id"], []).append(entity)
         if params.attribute_concentration and not any(id in self.entities for id, _ in self.prompts):
             raise UserError(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbones import Backbone
 from comat.diffusion.lora import lora_state, merged, set_lora_state
 from comat.diffusion.sampling import sample_latents
 from comat.errors import UserError, unbroken
@@ -86,7 +86,7 @@ class Guard:
         distance = self._distance()
         with unbroken():
             if not self.rows or score > max(row["score"] for row in self.rows):
-                state = lora_state(self.backbone.unet).items()
+                state = lora_state(self.backbone.denoiser).items()
                 self.best = {name: value.detach().cpu().clone() for name, value in state}
             self.rows.append({"iteration": iteration, "score": score, "frechet": distance})
 
@@ -106,14 +106,14 @@ class Guard:
         """Put the LoRA that is to be kept into the UNet; the look that it was seen at."""
         if self.section.keep == "last":
             return self.rows[-1]
-        set_lora_state(self.backbone.unet, self.best)
+        set_lora_state(self.backbone.denoiser, self.best)
         return self.best_row
 
     def _draw(self) -> None:
         for at in range(0, len(self.images), self.device_batch):
             part = self.images[at : at + self.device_batch]
             keys = [(image.prompt_id, 0) for image in part]
-            with merged(self.backbone.unet), torch.no_grad():
+            with merged(self.backbone.denoiser), torch.no_grad():
                 texts = [image.text for image in part]
                 z = sample_latents(self.backbone, self.sampling, texts, keys, "guard", self.sampling.resolution)
                 pixels = self.backbone.decode(z)

@@ -16,7 +16,7 @@ from torch.optim import AdamW
 from tqdm import tqdm
 
 from comat.captioners import load_captioner
-from comat.diffusion.backbone import Backbone
+from comat.diffusion.backbones import Backbone
 from comat.diffusion.lora import add_lora, export_lora, lora_state, set_lora_state
 from comat.discriminators import load_discriminator
 from comat.errors import Interrupted, UserError, unbroken
@@ -48,7 +48,7 @@ class Trainer:
         self.p, self.data, self.backbone, self.work = params, data, backbone, work
         self.processes = processes
         device, dtype = backbone.device, backbone.dtype
-        self.lora = add_lora(backbone.unet, params.lora_rank, generator(params.seed, "lora"))
+        self.lora = add_lora(backbone, params.lora_rank, generator(params.seed, "lora"))
         self.discriminator = None
         if params.lambda_adv:
             self.discriminator = load_discriminator(
@@ -167,7 +167,7 @@ class Trainer:
     def _save(self) -> None:
         if not self.processes.main:
             return
-        tensors = {f"lora.{k}": v for k, v in lora_state(self.backbone.unet).items()}
+        tensors = {f"lora.{k}": v for k, v in lora_state(self.backbone.denoiser).items()}
         tensors |= _moments("optimizer", self.optimizer)
         if self.discriminator:
             tensors |= {f"discriminator.{k}": v for k, v in self.discriminator.trainable_state().items()}
@@ -184,7 +184,7 @@ class Trainer:
             return
         self.rows = notes["rows"]
         self.scaler.load_state_dict(notes["scaler"])
-        set_lora_state(self.backbone.unet, _below(tensors, "lora."))
+        set_lora_state(self.backbone.denoiser, _below(tensors, "lora."))
         _restore_moments(self.optimizer, self.lora, _below(tensors, "optimizer."))
         if self.discriminator:
             self.discriminator.load_trainable_state(_below(tensors, "discriminator."))
@@ -200,7 +200,7 @@ class Trainer:
     def export(self, out: Path) -> None:
         """Write the LoRA, the discriminator's trained weights, `curves.csv`, `guard.csv` and `metrics.json`."""
         kept = {"guard": self.guard.choose()} if self.guard else {}
-        export_lora(self.backbone.unet, out / "lora")
+        export_lora(self.backbone, out / "lora")
         state = self.discriminator.trainable_state() if self.discriminator else {}
         write_safetensors(out / "discriminator" / "discriminator.safetensors", state)
         write_bytes(out / "curves.csv", _csv(COLUMNS, self.rows))

@@ -1,4 +1,4 @@
-"""The warm-up (App. E): the UNet learns the training resolution from the base model's own images, resized."""
+"""The warm-up (App. E): the denoiser learns the training resolution from the base model's own images, resized."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from comat.diffusion.backbone import Backbone, PromptEmbeddings
+from comat.diffusion.backbones import Backbone, PromptEmbeddings
 from comat.diffusion.lora import absorb_lora, add_lora
-from comat.diffusion.schedulers import make_scheduler
 from comat.errors import Interrupted, UserError, unbroken
 from comat.params import WarmupParams
 from comat.randomness import generator
@@ -21,24 +20,20 @@ from comat.training.checkpoint import read_state, write_state
 
 def denoising_loss(backbone: Backbone, z0: Tensor, prompts: PromptEmbeddings, rng: torch.Generator) -> Tensor:
     """Eq. 1 on scaled latents z0 (B, C, h, w); one prompt in ten is dropped for classifier-free guidance."""
-    scheduler = make_scheduler("ddpm", backbone.scheduler_config, 1)
-    t = torch.randint(scheduler.config["num_train_timesteps"], (len(z0),), generator=rng)
+    t = backbone.draw_times(len(z0), z0.shape[-2:], rng)
     eps = torch.randn(z0.shape, generator=rng)
     dropped = (torch.rand(len(z0), generator=rng) < 0.1).to(z0.device)
     rows = torch.arange(len(z0), device=z0.device) + dropped * len(z0)
     seen = PromptEmbeddings.cat([prompts, backbone.null.repeat(len(z0))])[rows]
     t, eps = t.to(z0.device), eps.to(z0.device)
-    prediction = backbone.denoise(scheduler.add_noise(z0, eps, t), t, seen)
-    kind = scheduler.config["prediction_type"]
-    # What the model predicts: the noise, the velocity, or (prediction_type `sample`) the image itself.
-    target = scheduler.get_velocity(z0, eps, t) if kind == "v_prediction" else {"epsilon": eps, "sample": z0}[kind]
-    return F.mse_loss(prediction, target)
+    noisy, target = backbone.training_target(z0, eps, t)
+    return F.mse_loss(backbone.denoise(noisy, t, seen, 1.0, sampling=False), target)
 
 
 def warm_up(
     backbone: Backbone, section: WarmupParams, seed: int, latents: Tensor, prompts: list[str], work: Path
 ) -> None:
-    """Fine-tune the UNet for `warmup.steps` steps on latents (N, C, h, w); resumable in `work`.
+    """Fine-tune the denoiser for `warmup.steps` steps on latents (N, C, h, w); resumable in `work`.
 
     All weights learn, or LoRA of `warmup.lora_rank`, which is in the weights at the end.
 
@@ -47,17 +42,18 @@ def warm_up(
         Interrupted: by SIGINT or SIGTERM; the state is saved.
     """
     state = work / "state.safetensors"
-    unet = backbone.unet.train()
+    denoiser = backbone.denoiser.train()
     if section.lora_rank:
-        weights = add_lora(unet, section.lora_rank, generator(seed, "warmup lora"))
+        weights = add_lora(backbone, section.lora_rank, generator(seed, "warmup lora"))
     else:
-        weights = list(unet.requires_grad_(True).parameters())
+        weights = list(denoiser.requires_grad_(True).parameters())
     optimizer = torch.optim.AdamW(weights, lr=section.learning_rate)
     start = 0
     if state.exists():
         saved, notes = read_state(state)
         start = notes["step"]
-        unet.load_state_dict({k[5:]: v for k, v in saved.items() if k.startswith("unet.")})
+        weights_of = {k[9:]: v for k, v in saved.items() if k.startswith("denoiser.")}
+        denoiser.load_state_dict(weights_of)
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in saved.items():
             if name.startswith("adam."):
@@ -69,7 +65,7 @@ def warm_up(
     done = start
 
     def save() -> None:
-        tensors = {f"unet.{k}": v for k, v in unet.state_dict().items()}
+        tensors = {f"denoiser.{k}": v for k, v in denoiser.state_dict().items()}
         moments = optimizer.state_dict()["state"]
         tensors |= {f"adam.{i}.{key}": value for i, entry in moments.items() for key, value in entry.items()}
         write_state(state, tensors, {"step": done})
@@ -96,11 +92,11 @@ def warm_up(
         save()
         raise Interrupted(f"interrupted at step {done} of {section.steps}; `dvc repro` goes on") from None
     if section.lora_rank:
-        absorb_lora(unet)
-    broken = [name for name, weight in unet.named_parameters() if not torch.isfinite(weight).all()]
+        absorb_lora(backbone)
+    broken = [name for name, weight in denoiser.named_parameters() if not torch.isfinite(weight).all()]
     if broken:
         raise UserError(
-            f"warm-up: {len(broken)} weights of the UNet are not finite after the last step, {broken[0]} first; lower "
-            f"warmup.learning_rate ({section.learning_rate:g})"
+            f"warm-up: {len(broken)} weights of the denoiser are not finite after the last step, {broken[0]} first; "
+            f"lower warmup.learning_rate ({section.learning_rate:g})"
         )
-    unet.requires_grad_(False).eval()
+    denoiser.requires_grad_(False).eval()

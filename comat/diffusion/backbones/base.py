@@ -1,243 +1,280 @@
-"""The text-to-image model behind one interface: the one place where SD1.5 and SDXL differ."""
+"""A text-to-image model as the rest of the code sees it. Nothing outside this folder knows a family of models."""
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
-from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+from diffusers import AutoencoderKL, ModelMixin
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from comat.diffusion.finite import finite
+from comat.diffusion.attention import Layout
+from comat.diffusion.backbones import autoencoder
+from comat.diffusion.schedulers import Sampler, flow_times, make_sampler, training_target
 from comat.errors import UserError
-from comat.models.loading import INDEX, M, load_model, loaded, pipeline_index
-from comat.running.device import DTYPES
-
-TextEncoder = CLIPTextModel | CLIPTextModelWithProjection
+from comat.models.families import Family, Text, columns
+from comat.tokenizers import words_of
 
 
 @dataclass(frozen=True)
 class PromptEmbeddings:
-    """Encoded prompts: `tokens` (B, L, D), and SDXL's `pooled` (B, P)."""
+    """Encoded prompts: `tokens` (B, L, D); some families' `pooled` (B, P), and which tokens are read, `mask` (B, L)."""
 
     tokens: Tensor
     pooled: Tensor | None = None
+    mask: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def __getitem__(self, rows: slice | Tensor) -> PromptEmbeddings:
-        return PromptEmbeddings(self.tokens[rows], None if self.pooled is None else self.pooled[rows])
+        return self._each(lambda part: part[rows])
 
     def repeat(self, count: int) -> PromptEmbeddings:
         """One prompt, `count` times."""
-        pooled = None if self.pooled is None else self.pooled.expand(count, -1)
-        return PromptEmbeddings(self.tokens.expand(count, -1, -1), pooled)
+        return self._each(lambda part: part.expand(count, *part.shape[1:]))
+
+    def zeros(self) -> PromptEmbeddings:
+        """Embeddings of the same shapes that say nothing."""
+        return self._each(torch.zeros_like)
+
+    def _each(self, do: Callable[[Tensor], Tensor]) -> PromptEmbeddings:
+        tokens, *others = (None if part is None else do(part) for part in (self.tokens, self.pooled, self.mask))
+        assert tokens is not None
+        return PromptEmbeddings(tokens, *others)
 
     @staticmethod
     def cat(parts: Sequence[PromptEmbeddings]) -> PromptEmbeddings:
         pooled = [part.pooled for part in parts if part.pooled is not None]
-        return PromptEmbeddings(torch.cat([part.tokens for part in parts]), torch.cat(pooled) if pooled else None)
-
-
-def load_vae(
-    model: str,
-    revision: str | None,
-    vae: str | None,
-    vae_revision: str | None,
-    precision: str,
-    device: torch.device | str,
-) -> AutoencoderKL:
-    """The autoencoder of a model alone, or another in its place: a hub id or a folder in hub layout.
-
-    Raises:
-        UserError: if it is missing or of another architecture.
-    """
-    where, folder = ((vae, vae_revision), "") if vae else ((model, revision), "vae")
-    found = load_model(AutoencoderKL, *where, part="vae", subfolder=folder, dtype=DTYPES[precision], device=device)
-
-    @torch.no_grad()
-    def tried() -> AutoencoderKL:
-        # Of a configuration whose parts do not fit each other all weights may be there.
-        side = 2 ** len(found.config["block_out_channels"])
-        found.decode(encode_images(found, torch.full((1, 3, side, side), 0.5)).to(found.device, found.dtype))
-        return found
-
-    return loaded(where[0], "vae (tried on a grey image)", tried)
-
-
-def check_encoders(model: str, unet: UNet2DConditionModel, index: Mapping[str, object]) -> None:
-    """See that the text encoders that `index` lists give what the UNet reads.
-
-    Raises:
-        UserError: if the UNet is of SDXL's kind, but the encoder of pooled embeddings is missing.
-    """
-    if unet.config["addition_embed_type"] == "text_time" and not index.get("text_encoder_2"):
-        raise UserError(
-            f"model {model!r}: its UNet reads pooled embeddings, as SDXL's does: expected a text_encoder_2 in {INDEX}, "
-            "found none; name a whole SDXL model"
+        masks = [part.mask for part in parts if part.mask is not None]
+        return PromptEmbeddings(
+            torch.cat([part.tokens for part in parts]),
+            torch.cat(pooled) if pooled else None,
+            torch.cat(masks) if masks else None,
         )
 
 
-@torch.no_grad()
-def encode_images(vae: AutoencoderKL, images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) in [0, 1] to the scaled means of their latents."""
-    mean = vae.encode((images * 2 - 1).to(vae.device, vae.dtype)).latent_dist.mean
-    latents = (mean.float() - (vae.config["shift_factor"] or 0.0)) * vae.config["scaling_factor"]
-    return finite(latents, "the autoencoder's encoder", vae.dtype)
+class Backbone(ABC):
+    """A frozen text-to-image model. Latents are scaled and (B, C, h, w); images are (B, 3, H, W) in [0, 1].
 
+    A family is a subclass: the classes of its parts, how its prompts are encoded and its denoiser is asked, and where
+    in its attention the text is.
+    """
 
-class Backbone:
-    """A frozen Stable Diffusion model. Latents are scaled; images are (B, 3, H, W) in [0, 1]."""
+    DENOISER: ClassVar[type[ModelMixin]]
+    ENCODERS: ClassVar[tuple[type[PreTrainedModel], ...]]
+    """Of `Family.texts`."""
+    LORA_TARGETS: ClassVar[tuple[str, ...]]
+    """The attention projections that get LoRA, by the ends of their names."""
 
     def __init__(
         self,
-        unet: UNet2DConditionModel,
+        family: Family,
+        texts: Sequence[Text],
+        denoiser: Any,  # a ModelMixin with PeftAdapterMixin, of class DENOISER
         vae: AutoencoderKL,
-        text_encoders: Sequence[TextEncoder],
-        tokenizers: Sequence[CLIPTokenizer],
-        scheduler_config: dict,
-        zero_null: bool,
+        text_encoders: Sequence[PreTrainedModel],
+        tokenizers: Sequence[PreTrainedTokenizerBase],
+        scheduler_config: Mapping[str, Any],
+        index: Mapping[str, Any] | None = None,
     ) -> None:
-        self.unet, self.vae = unet, vae
-        self._sampler: Callable[..., UNet2DConditionOutput] = unet
+        """Freeze the parts. `texts` are those of `family.texts` that there are; `index` is model_index.json."""
+        self.family, self.texts = family, list(texts)
+        self.denoiser, self.vae = denoiser, vae
+        self._sampling: Callable[..., Any] = denoiser
         self.text_encoders, self.tokenizers = list(text_encoders), list(tokenizers)
-        self.scheduler_config = scheduler_config
-        self.is_xl = unet.config["addition_embed_type"] == "text_time"
+        self.scheduler_config = dict(scheduler_config)
         self.vae_scale = 2 ** (len(vae.config["block_out_channels"]) - 1)
-        self._time_ids: dict[tuple[int, int], Tensor] = {}
-        for module in (unet, vae, *text_encoders):
+        for module in (denoiser, vae, *text_encoders):
             module.requires_grad_(False).eval()
-        null = self.encode_prompts([""])
-        if zero_null and null.pooled is not None:  # as the stock pipeline does where no negative prompt is given
-            null = PromptEmbeddings(torch.zeros_like(null.tokens), torch.zeros_like(null.pooled))
-        self.null = null
-
-    @staticmethod
-    def load(
-        model: str,
-        revision: str | None = None,
-        *,
-        unet: str | None = None,
-        vae: str | None = None,
-        vae_revision: str | None = None,
-        precision: str = "fp32",
-        device: torch.device | str = "cpu",
-    ) -> Backbone:
-        """Load from a hub id or a folder in hub layout; `unet` and `vae` replace the model's own.
-
-        Raises:
-            UserError: naming the part that is missing or of another architecture.
-        """
-        index = pipeline_index(model, revision)
-
-        def part(kind: type[M], name: str, other: str | None = None) -> M:
-            where = (other, None) if other else (model, revision)
-            folder = "" if other else name
-            return load_model(kind, *where, part=name, subfolder=folder, dtype=DTYPES[precision], device=device)
-
-        def tokenizer(name: str) -> CLIPTokenizer:
-            commit = revision or "main"
-            return loaded(model, name, lambda: CLIPTokenizer.from_pretrained(model, subfolder=name, revision=commit))
-
-        encoders: list[TextEncoder] = [part(CLIPTextModel, "text_encoder")]
-        tokenizers = [tokenizer("tokenizer")]
-        if index.get("text_encoder_2"):
-            encoders.append(part(CLIPTextModelWithProjection, "text_encoder_2"))
-            tokenizers.append(tokenizer("tokenizer_2"))
-        where = {"subfolder": "scheduler", "revision": revision}
-        schedule = loaded(model, "scheduler", lambda: EulerDiscreteScheduler.load_config(model, **where))
-        denoiser = part(UNet2DConditionModel, "unet", unet)
-        check_encoders(model, denoiser, index)
-        own_vae = load_vae(model, revision, vae, vae_revision, precision, device)
-
-        def build() -> Backbone:
-            return Backbone(
-                denoiser,
-                own_vae,
-                encoders,
-                tokenizers,
-                dict(schedule),
-                bool(index.get("force_zeros_for_empty_prompt", False)),
-            )
-
-        return loaded(model, "its parts, which have to fit each other", build)
+        self.null = self.encode_nothing(index or {})
 
     @property
     def device(self) -> torch.device:
-        return self.unet.device
+        return self.denoiser.device
 
     @property
     def dtype(self) -> torch.dtype:
         return self.vae.dtype
 
+    # Sizes.
+
+    @property
+    def patch(self) -> int:
+        """Side of the square of latent positions that is one token of the denoiser; 1 for a UNet."""
+        return 1
+
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """(C, h, w) of an image of `resolution` pixels."""
         side = resolution // self.vae_scale
-        return (self.unet.config["in_channels"], side, side)
+        return (self.vae.config["latent_channels"], side, side)
 
-    @torch.no_grad()
+    def check_resolution(self, resolution: int, key: str) -> None:
+        """See that images of `resolution` pixels have whole latents, and these whole patches.
+
+        Raises:
+            UserError: naming the parameter `key`.
+        """
+        unit = self.vae_scale * self.patch
+        if resolution % unit:
+            raise UserError(f"{key} is {resolution}: expected a multiple of {unit}, as this base model draws")
+
+    # Prompts.
+
+    @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
-        """Encode prompts, cut and padded to the tokenizers' length."""
-        hidden, pooled = [], None
-        for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True):
-            encoded = tokenizer(list(prompts), padding="max_length", truncation=True, return_tensors="pt")
-            out = encoder(encoded.input_ids.to(encoder.device), output_hidden_states=self.is_xl)
-            hidden.append(out.hidden_states[-2] if self.is_xl else out.last_hidden_state)
-            pooled = out.text_embeds if self.is_xl and hasattr(out, "text_embeds") else None
-        return PromptEmbeddings(torch.cat(hidden, -1), pooled)
+        """Encode prompts, cut and padded to the lengths that the encoders read."""
+
+    def encode_nothing(self, index: Mapping[str, Any]) -> PromptEmbeddings:
+        """The embeddings (1, L, D) of no prompt, which guidance leads away from."""
+        return self.encode_prompts([""])
+
+    def _tokenized(self, number: int, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Ids and attention mask (B, L) of the tokenizer with this number, on the device of its encoder."""
+        encoded = self.tokenizers[number](list(prompts), padding="max_length", truncation=True, return_tensors="pt")
+        device = self.text_encoders[number].device
+        return encoded.input_ids.to(device), encoded.attention_mask.to(device)
+
+    def columns(self, positions: Sequence[Sequence[int]]) -> tuple[int, ...]:
+        """The columns of the attention maps of an entity with tokens at `positions`, for each tokenizer."""
+        return columns(self.texts, [tokenizer.model_max_length for tokenizer in self.tokenizers], positions)
+
+    def words(self, prompt: str) -> list[str]:
+        """What each column of the attention maps says, up to the last that says something."""
+        found: dict[int, str] = {}
+        for number, tokenizer in enumerate(self.tokenizers):
+            for position, word in enumerate(words_of(tokenizer, prompt)):
+                own = [[position] if number == other else [] for other in range(len(self.tokenizers))]
+                for column in self.columns(own):
+                    found.setdefault(column, word)
+        return [found.get(column, "") for column in range(max(found) + 1)]
+
+    def spoken(self, prompt: str) -> list[int]:
+        """The columns of the attention maps that hold a token of the prompt itself, none of those around it."""
+        ids = [tokenizer(prompt, truncation=True).input_ids for tokenizer in self.tokenizers]
+        special = [set(tokenizer.all_special_ids) for tokenizer in self.tokenizers]
+        own = [[i for i, id in enumerate(row) if id not in known] for row, known in zip(ids, special, strict=True)]
+        return list(self.columns(own))
+
+    # Sampling.
+
+    def sampler(self, name: str, steps: int, latent_size: Sequence[int]) -> Sampler:
+        """A fresh sampler of `steps` steps for latents of (h, w); "model" is the one that the model came with.
+
+        Raises:
+            UserError: if it is none for this model, or the steps do not fit its schedule.
+        """
+        return make_sampler(name, self.scheduler_config, steps, flow=self.family.flow)
+
+    @abstractmethod
+    def denoise(self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance: float, *, sampling: bool) -> Tensor:
+        """What the denoiser says of z (B, C, h, w), as the sampler gives it, at timestep t (0-dimensional, or (B,)).
+
+        `guidance` is for models that were distilled to take it; `sampling` goes through the compiled denoiser.
+        """
+
+    def guided(
+        self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance_scale: float, *, sampling: bool = False
+    ) -> Tensor:
+        """Classifier-free guidance in one call, unconditional half first; `sampling` without gradients or maps.
+
+        A guidance scale of 1 asks for the prompts alone, so that half of the work is enough.
+        """
+        if guidance_scale == 1:
+            return self.denoise(z, t, prompts, 1.0, sampling=sampling)
+        both = PromptEmbeddings.cat([self.null.repeat(len(z)), prompts])
+        halves = self.denoise(torch.cat([z, z]), t, both, 1.0, sampling=sampling).chunk(2)
+        unconditional, conditional = halves
+        return unconditional + guidance_scale * (conditional - unconditional)
+
+    def judged(self, z: Tensor) -> Tensor:
+        """What the denoiser says of clean latents z (B, C, h, w), without a prompt, as a discriminator asks it."""
+        t = torch.tensor(CLEAN, device=z.device)
+        return self.denoise(z, t, self.null.repeat(len(z)), 1.0, sampling=False)
+
+    def draw_times(self, count: int, latent_size: Sequence[int], rng: torch.Generator) -> Tensor:
+        """Timesteps (count,) to train the denoiser at; those of flow matching are drawn as Esser et al. 2024 do."""
+        if self.family.flow:
+            return flow_times(self.sampler("model", 1000, latent_size), count, rng)
+        return torch.randint(1000, (count,), generator=rng)
+
+    def training_target(self, z0: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Noisy latents at t (B,), and what the denoiser should say of them: noise, velocity or image (Eq. 1)."""
+        return training_target(self.scheduler_config, z0, noise, t, flow=self.family.flow)
 
     def compile(self) -> None:
         """From now on sampling (`guided` with `sampling`) goes through `torch.compile`; nothing else does.
 
-        The first batch of each shape waits for the compiler, minutes for a large UNet. Results differ by rounding.
+        The first batch of each shape waits for the compiler, minutes for a large model. Results differ by rounding.
 
         Raises:
             UserError: where there is no compiler to turn its code into a program.
         """
         if self.device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
             raise UserError("compile: true needs a C++ compiler on a CPU, found none; install g++, or set it to false")
-        self._sampler = torch.compile(self.unet)
+        self._sampling = torch.compile(self.denoiser)
 
-    def denoise(self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, *, sampling: bool = False) -> Tensor:
-        """What the UNet says of z (B, C, h, w), already scaled by the scheduler, at timestep t: (B, C, h, w)."""
-        added = None
-        if self.is_xl:
-            added = {"text_embeds": prompts.pooled, "time_ids": self._sizes(z).expand(len(z), 6)}
-        unet = self._sampler if sampling else self.unet
-        return unet(z.to(prompts.tokens.dtype), t, prompts.tokens, added_cond_kwargs=added).sample.float()
-
-    def _sizes(self, z: Tensor) -> Tensor:
-        """SDXL's micro-conditioning of uncropped latents (B, C, h, w): (6,), in px; one copy a size."""
-        height, width = (side * self.vae_scale for side in z.shape[-2:])
-        if (height, width) not in self._time_ids:
-            sizes = torch.tensor([height, width, 0, 0, height, width], dtype=self.text_encoders[-1].dtype)
-            self._time_ids[height, width] = sizes.to(z.device)
-        return self._time_ids[height, width]
-
-    def guided(
-        self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance_scale: float, *, sampling: bool = False
-    ) -> Tensor:
-        """Classifier-free guidance in one call, unconditional half first; `sampling` without gradients or maps."""
-        both = PromptEmbeddings.cat([self.null.repeat(len(z)), prompts])
-        unconditional, conditional = self.denoise(torch.cat([z, z]), t, both, sampling=sampling).chunk(2)
-        return unconditional + guidance_scale * (conditional - unconditional)
+    # Images.
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents to images, not clamped."""
-        scaled = z.to(self.dtype) / self.vae.config["scaling_factor"] + (self.vae.config["shift_factor"] or 0.0)
-        return self.vae.decode(scaled).sample.float() / 2 + 0.5
+        return autoencoder.decode(self.vae, z)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Images to the scaled means of their latents."""
-        return encode_images(self.vae, images)
+        return autoencoder.encode_images(self.vae, images)
 
+    # Attention.
+
+    @abstractmethod
+    def attention_layers(self) -> list[str]:
+        """All attention modules between image and text, in the order of the forward pass."""
+
+    @abstractmethod
     def map_layers(self) -> list[str]:
-        """The cross-attention layers of the middle and decoder blocks (App. E), in the order of the forward pass."""
-        names = [name for name, _ in self.unet.named_modules() if name.endswith(".attn2")]
-        return [n for n in names if n.startswith("mid_block")] + [n for n in names if n.startswith("up_blocks")]
+        """Those of them that attribute concentration looks at unless `attribute_layers` says others."""
+
+    def chosen_layers(self, patterns: Sequence[str] | None) -> list[str]:
+        """The layers whose names match one of `patterns` (as of file names), or `map_layers` without any.
+
+        Raises:
+            UserError: if a pattern matches none.
+        """
+        if patterns is None:
+            return self.map_layers()
+        layers = self.attention_layers()
+        for pattern in patterns:
+            if not fnmatch.filter(layers, pattern):
+                example = f"{layers[0]} to {layers[-1]}"
+                raise UserError(f"attribute_layers: {pattern!r} matches none of the {len(layers)} layers ({example})")
+        return [name for name in layers if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+
+    @abstractmethod
+    def layout(self, latent_size: Sequence[int]) -> Callable[[int, int], Layout]:
+        """For latents of (h, w): numbers of queries and keys of a layer → its image rows and text columns."""
+
+    # LoRA, as stock pipelines load it.
+
+    def exported_lora(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """peft's names to those of the family's files."""
+        return {f"{self.family.denoiser}.{name}": value for name, value in state.items()}
+
+    def imported_lora(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The names of the family's files to peft's."""
+        return {name.removeprefix(f"{self.family.denoiser}."): value for name, value in state.items()}
+
+
+CLEAN = 1
+"""The last timestep of sampling, of 1000: latents that a discriminator sees are clean."""
+
+
+def second_half(layers: Sequence[str]) -> list[str]:
+    """The later half of a transformer's layers, as the middle and decoder blocks are of a UNet."""
+    return list(layers[len(layers) // 2 :])

@@ -25,7 +25,7 @@ from diffusers import (
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
-from comat.diffusion.attention import AttentionMaps, recorded_maps
+from comat.diffusion.attention import AttentionMaps, cross_layout, recorded_maps
 from comat.shapes.recipe import text
 from comat.shapes.recipe.data import CATEGORIES, Example, clean_examples, images, unit
 from comat.shapes.recipe.fit import fit
@@ -194,7 +194,7 @@ def denoising_loss(
     half = data.batch // 2
     told = (data.words[rows[half:]] & (keep[half:, None, None] > 0)).to(unet.device)
     areas = data.areas[rows[half:]].to(unet.device)
-    return loss + binding * binding_loss(recording.collect(z.shape[-2:]), areas, told)
+    return loss + binding * binding_loss(recording.collect(cross_layout(z.shape[-2:]), data.batch - half), areas, told)
 
 
 def _train(

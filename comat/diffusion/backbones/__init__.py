@@ -1,0 +1,76 @@
+"""Base models: one file a family, chosen by the table `comat.models.families`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler
+
+from comat.diffusion.backbones.autoencoder import load_vae
+from comat.diffusion.backbones.base import Backbone, PromptEmbeddings
+from comat.models.families import Family, family_of, texts_of
+from comat.models.loading import load_model, loaded, pipeline_index
+from comat.running.device import DTYPES
+from comat.tokenizers import load_tokenizers
+
+__all__ = ["Backbone", "PromptEmbeddings", "assembled", "backbone_class", "load_base"]
+
+Part = Callable[[type, str], Any]
+
+
+def backbone_class(family: Family) -> type[Backbone]:
+    """The class of a family; its file is read now, not before."""
+    module, name = family.backbone.split(".")
+    return getattr(import_module(f"{__name__}.{module}"), name)
+
+
+def load_base(
+    model: str,
+    revision: str | None = None,
+    *,
+    denoiser: str | None = None,
+    vae: str | None = None,
+    vae_revision: str | None = None,
+    precision: str = "fp32",
+    device: torch.device | str = "cpu",
+) -> Backbone:
+    """Load from a hub id or a folder in hub layout; `denoiser` and `vae` replace the model's own.
+
+    Raises:
+        UserError: naming the part that is missing or of another architecture.
+    """
+
+    def part(kind: type, name: str) -> Any:
+        other = denoiser if name == family.denoiser else None
+        where = (other, None) if other else (model, revision)
+        folder = "" if other else name
+        return load_model(kind, *where, part=name, subfolder=folder, dtype=DTYPES[precision], device=device)
+
+    family = family_of(model, pipeline_index(model, revision))
+    own_vae = load_vae(model, revision, vae, vae_revision, precision, device)
+    return assembled(model, revision, part, own_vae)
+
+
+def assembled(model: str, revision: str | None, part: Part, vae: AutoencoderKL) -> Backbone:
+    """The model of a hub id or a folder, from what `part(class, name)` makes of its denoiser and text encoders.
+
+    Raises:
+        UserError: if its parts do not fit each other.
+    """
+    index = pipeline_index(model, revision)
+    family = family_of(model, index)
+    texts, kind = texts_of(model, family, index), backbone_class(family)
+    classes = dict(zip(family.texts, kind.ENCODERS, strict=True))
+    encoders = [part(classes[text], text.encoder) for text in texts]
+    tokenizers = load_tokenizers(model, revision)
+    where = {"subfolder": "scheduler", "revision": revision}
+    schedule = loaded(model, "scheduler", lambda: DDPMScheduler.load_config(model, **where))
+    denoiser = part(kind.DENOISER, family.denoiser)
+
+    def build() -> Backbone:
+        return kind(family, texts, denoiser, vae, encoders, tokenizers, schedule, index)
+
+    return loaded(model, "its parts, which have to fit each other", build)
