@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from peft import LoraConfig
+from diffusers.loaders.peft import PeftAdapterMixin
+from diffusers.utils.peft_utils import recurse_remove_peft_layers
+from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save
@@ -26,7 +28,8 @@ def add_lora(backbone: Backbone, rank: int, generator: torch.Generator) -> list[
     A is drawn from `generator`, N(0, 1/rank); B is zero, so nothing changes at first.
     """
     denoiser = backbone.denoiser
-    denoiser.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(backbone.LORA_TARGETS)))
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(backbone.LORA_TARGETS))
+    inject_adapter_in_model(config, denoiser, "default")  # as diffusers does, for models without its mixin as well
     weights = []
     for name, weight in denoiser.named_parameters():
         if "lora_" not in name:
@@ -54,6 +57,8 @@ def set_lora_state(denoiser: nn.Module, state: dict[str, Tensor]) -> None:
 def export_lora(backbone: Backbone, folder: Path) -> None:
     """Write `pytorch_lora_weights.safetensors`, which `load_lora_weights` of a stock pipeline reads.
 
+    Where diffusers has none for the family, also what `peft.PeftModel.from_pretrained(denoiser, folder)` reads.
+
     Raises:
         UserError: if a weight is not finite.
     """
@@ -61,6 +66,10 @@ def export_lora(backbone: Backbone, folder: Path) -> None:
     tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
     _check_finite(tensors, folder / FILE)
     write_bytes(folder / FILE, save(tensors, {"format": "pt"}))
+    if not isinstance(backbone.denoiser, PeftAdapterMixin):
+        own = {f"base_model.model.{name}": value for name, value in backbone.imported_lora(tensors).items()}
+        write_bytes(folder / "adapter_model.safetensors", save(own, {"format": "pt"}))
+        backbone.denoiser.peft_config["default"].save_pretrained(str(folder))
 
 
 def load_lora(backbone: Backbone, folder: Path) -> None:
@@ -102,8 +111,11 @@ def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def absorb_lora(backbone: Backbone) -> None:
     """Merge LoRA into the weights for good; the denoiser is a plain one again."""
-    backbone.denoiser.fuse_lora()
-    backbone.denoiser.unload_lora()
+    with torch.no_grad():
+        for layer, _ in adapted(backbone.denoiser):
+            layer.merge()
+    recurse_remove_peft_layers(backbone.denoiser)
+    del backbone.denoiser.peft_config
 
 
 def in_turn(backbone: Backbone, folder: Path) -> Iterator[str]:

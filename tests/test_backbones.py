@@ -1,0 +1,225 @@
+"""Each family of base models: the stock pipeline's latents, replay's gradient, LoRA files, tokens and maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from peft import PeftModel
+
+from benchmarks.full_graph import full_graph_loss
+from comat.diffusion.attention import recorded_maps
+from comat.diffusion.backbones import load_base
+from comat.diffusion.lora import add_lora, export_lora, merged
+from comat.diffusion.rollout import rollout
+from comat.diffusion.schedulers import flow_level
+from comat.entities.tokens import token_positions
+from comat.errors import UserError
+from comat.randomness import generator, noise
+from tests import tiny_families
+from tests.test_replay import TERMS, build, full_gradient, gradient, relative
+
+PROMPTS = ["A red ball and a blue cube", "two green stars"]
+GUIDED = {"flux_schnell": (1.0,), "flux_dev": (1.0, 3.5)}
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random twin of each family."""
+    root = tmp_path_factory.mktemp("families")
+    for name in tiny_families.NAMES:
+        getattr(tiny_families, f"save_{name}")(root / name)
+    return root
+
+
+def shaken(weights: list[torch.nn.Parameter], size: float = 0.1) -> None:
+    with torch.no_grad():
+        for weight in weights:
+            weight.add_(size * torch.randn(weight.shape, generator=generator(1, "shake")))
+
+
+def ours(folder: Path, guidance: float, px: int, steps: int, tuned: bool) -> torch.Tensor:
+    backbone = load_base(str(folder))
+    if tuned:
+        shaken(add_lora(backbone, 2, generator(0, "lora")))
+        export_lora(backbone, folder / "lora")
+    shape = backbone.latent_shape(px)
+    own = [generator(0, "noise", row) for row in range(len(PROMPTS))]
+    sampler = backbone.sampler("model", steps, shape[1:])
+    z = sampler.first(noise(shape, own))
+    with torch.no_grad(), merged(backbone.denoiser):
+        return rollout(backbone, sampler, z, backbone.encode_prompts(PROMPTS), guidance, own, chunk=2).z0
+
+
+def stock(folder: Path, guidance: float, px: int, steps: int, tuned: bool) -> torch.Tensor:
+    """The same by diffusers, from the same noise; LoRA by `load_lora_weights`, active under a name of its own, fused."""
+    without = {"text_encoder_3": None, "tokenizer_3": None} if "without" in folder.name else {}
+    pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, **without)
+    pipeline.set_progress_bar_config(disable=True)
+    if tuned and folder.name.startswith("pixart"):  # diffusers loads no LoRA for it; peft does
+        pipeline.transformer = PeftModel.from_pretrained(pipeline.transformer, folder / "lora").merge_and_unload()
+    elif tuned:
+        pipeline.load_lora_weights(folder / "lora", adapter_name="comat")
+        pipeline.set_adapters(["comat"], [1.0])
+        pipeline.fuse_lora(adapter_names=["comat"])
+    own = [generator(0, "noise", row) for row in range(len(PROMPTS))]
+    backbone = load_base(str(folder))
+    z = noise(backbone.latent_shape(px), own)
+    options: dict = {}
+    if folder.name.startswith("pixart"):
+        options = {"use_resolution_binning": False, "clean_caption": False}
+    if folder.name.startswith("flux"):
+        z = pipeline._pack_latents(z, *z.shape)
+    found = pipeline(
+        PROMPTS,
+        height=px,
+        width=px,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        latents=z,
+        generator=own,
+        output_type="latent",
+        **options,
+    ).images
+    if folder.name.startswith("flux"):
+        found = pipeline._unpack_latents(found, px, px, pipeline.vae_scale_factor)
+    return found
+
+
+CASES = [(name, scale) for name in tiny_families.NAMES for scale in GUIDED.get(name, (1.0, 4.0))]
+
+
+@pytest.mark.parametrize("tuned", [False, True], ids=["base", "tuned"])
+@pytest.mark.parametrize(("name", "guidance"), CASES)
+def test_the_stock_pipeline_draws_the_same_latents(families: Path, name: str, guidance: float, tuned: bool) -> None:
+    arguments = families / name, guidance, 32, 4, tuned
+    assert relative(ours(*arguments).double(), stock(*arguments).double()) < 1e-5
+
+
+@pytest.mark.parametrize("name", tiny_families.NAMES)
+def test_replay_has_the_gradient_of_the_full_graph(make_params, families: Path, name: str) -> None:
+    model = str(families / name)
+    guidance = GUIDED.get(name, (4.0,))[-1]
+    params = make_params(
+        base_model=model, discriminator_model=model, scheduler="model", guidance_scale=guidance, **TERMS["sum"]
+    )
+    step, lora, batch = build(params)
+    loss = full_graph_loss(step, batch)
+    expected = full_gradient(loss, lora)
+    values = step(batch)
+    assert expected.norm() > 0 and values["attribute"] > 0
+    assert relative(gradient(lora), expected) < 1e-5
+    assert values["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert gradient(step.discriminator.trainable_parameters()).norm() > 0
+
+
+@pytest.mark.parametrize("name", tiny_families.NAMES)
+def test_maps_are_the_softmax_over_what_a_pixel_attends_to(families: Path, name: str) -> None:
+    """Shapes at 32 px: 16 x 16 latents, 8 x 8 patches; a pixel's attention to the text is at most 1."""
+    backbone = load_base(str(families / name))
+    prompts = backbone.encode_prompts(PROMPTS)
+    z = torch.randn(2, *backbone.latent_shape(32), generator=generator(0, "z"))
+    layers = backbone.attention_layers()
+    with torch.no_grad(), recorded_maps(backbone.denoiser, layers) as recording:
+        backbone.guided(z, torch.tensor(500.0), prompts, GUIDED.get(name, (4.0,))[-1])
+    maps = recording.collect(backbone.layout(z.shape[-2:]), len(z))
+    assert list(maps) == layers and set(backbone.map_layers()) < set(layers)
+    joint = not name.startswith("pixart")
+    for values in maps.values():
+        assert values.shape == (2, 2, 8, 8, prompts.tokens.shape[1])
+        total = values.sum(-1)
+        assert (total.max() < 1) if joint else torch.allclose(total, torch.ones(()))
+    if prompts.mask is not None:  # padding is not read
+        assert float((values * (prompts.mask == 0)[:, None, None, None]).max()) == 0
+
+
+def test_joint_maps_by_hand() -> None:
+    """One head, two pixels, two text tokens behind; scores are products of one number."""
+    from comat.diffusion.attention import _Attended, _maps, joint_layout
+
+    q = torch.tensor([1.0, 2.0, 5.0, 5.0]).view(1, 1, 4, 1)
+    k = torch.tensor([0.0, 1.0, 2.0, 3.0]).view(1, 1, 4, 1)
+    found = _maps(_Attended(q, k, None, 1.0), joint_layout((1, 2), 1, text_first=False), 1)
+    first, second = (torch.tensor([0.0, 1.0, 2.0, 3.0]) * times for times in (1, 2))
+    expected = torch.stack([first.softmax(0)[2:], second.softmax(0)[2:]]).view(1, 1, 1, 2, 2)
+    assert torch.allclose(found, expected)
+    found = _maps(_Attended(q.flip(2), k.flip(2), None, 1.0), joint_layout((1, 2), 1, text_first=True), 1)
+    assert torch.allclose(found, expected.flip(3).flip(4))
+
+
+WORDS = st.lists(
+    st.sampled_from(["Red", "ball", "a", "wooden", "GREEN", "stars", "zebra's", "42", "x-ray"]), max_size=2
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@given(before=WORDS, entity=st.sampled_from(["Blue cube", "wooden table", "quokka", "pink ring"]), after=WORDS)
+@pytest.mark.parametrize("name", ["sd3", "pixart_sigma", "flux_dev"])
+def test_columns_hold_the_words_of_an_entity(families: Path, name: str, before, entity, after) -> None:
+    """What the columns of an entity decode to is the entity, whatever the tokenizer and where its tokens stand."""
+    backbone = _loaded(families / name)
+    prompt = " ".join([*before, entity, *after])
+    start = len(" ".join([*before, ""]))
+    span = (start, start + len(entity))
+    positions = [token_positions(tokenizer, prompt, [[span]])[0] for tokenizer in backbone.tokenizers]
+    words = backbone.words(prompt)
+    read = [text.tokenizer for text in backbone.texts if text.place in ("first", "behind")]
+    said = "".join(words[column] for column in backbone.columns(positions)).replace(" ", "").lower()
+    assert said == entity.replace(" ", "").lower() * len(read)
+
+
+_CACHE: dict[Path, object] = {}
+
+
+def _loaded(folder: Path):
+    if folder not in _CACHE:
+        _CACHE[folder] = load_base(str(folder))
+    return _CACHE[folder]
+
+
+def test_a_timestep_means_the_same_corruption_on_both(families: Path) -> None:
+    """Stable Diffusion's timestep 500 keeps 0.278 of the signal's variance; a flow model has that ratio at s = 0.617."""
+    a = 0.2776
+    assert float(flow_level(torch.tensor(500))) == pytest.approx(1 / (1 + (a / (1 - a)) ** 0.5), abs=2e-3)
+    diffusion = load_base(str(families / "pixart_sigma"))
+    flow = load_base(str(families / "sd3"))
+    flow.scheduler_config["shift"] = 1.0
+    sampler = flow.sampler("model", 1000, (8, 8))
+    clean, drawn = torch.ones(1, 16, 4, 4), torch.zeros(1, 16, 4, 4)
+    for tau in (1, 200, 600, 999):
+        start = sampler.start(tau)
+        signal = float(sampler.noisy(clean, drawn, start).mean())
+        spoilt = float(sampler.noisy(drawn, clean, start).mean())
+        level = float(flow_level(torch.tensor(tau)))
+        assert signal + spoilt == pytest.approx(1)
+        assert spoilt == pytest.approx(level, abs=2e-3)
+    assert diffusion.sampler("ddpm", 1000, (8, 8)).start(600) == 399  # timesteps 999, 998, ...
+
+
+def test_a_flow_model_is_drawn_by_its_own_sampler_alone(families: Path) -> None:
+    with pytest.raises(UserError, match="trained by flow matching: set it to model"):
+        load_base(str(families / "sd3")).sampler("ddpm", 4, (8, 8))
+
+
+def test_a_model_without_guidance_refuses_some(families: Path) -> None:
+    with pytest.raises(UserError, match="takes no guidance: set it to 1.0"):
+        ours(families / "flux_schnell", 3.5, 32, 2, tuned=False)
+
+
+def test_attribute_layers_are_chosen_by_name(families: Path) -> None:
+    backbone = load_base(str(families / "sd3"))
+    assert backbone.chosen_layers(None) == ["transformer_blocks.1.attn", "transformer_blocks.2.attn"]
+    assert backbone.chosen_layers(["transformer_blocks.0.*"]) == ["transformer_blocks.0.attn"]
+    with pytest.raises(UserError, match="matches none of the 3 layers"):
+        backbone.chosen_layers(["up_blocks.*"])
+
+
+def test_a_size_without_whole_patches_is_refused(families: Path) -> None:
+    backbone = load_base(str(families / "sd3"))
+    backbone.check_resolution(32, "resolution")
+    with pytest.raises(UserError, match="resolution is 34: expected a multiple of 4"):
+        backbone.check_resolution(34, "resolution")

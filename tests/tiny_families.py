@@ -1,0 +1,174 @@
+"""Small random transformers in hub layout: SD3, PixArt and FLUX.1 with a handful of channels, T5's tokenizer."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    PixArtAlphaPipeline,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+)
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
+
+from comat.shapes.recipe.tokenizers import clip_tokenizer
+from tests.tiny_models import _text
+
+TEXTS = ("a red ball and a blue cube", "two green stars", "a wooden table, three cats on it", "The dog's pink ring")
+NAMES = ("sd3", "sd3_without_t5", "pixart_alpha", "pixart_sigma", "flux_dev", "flux_schnell")
+
+
+@cache
+def _pieces() -> list[tuple[str, float]]:
+    trained = Tokenizer(models.Unigram())
+    trained.normalizer = normalizers.NFKC()
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    alphabet = [chr(code) for code in range(33, 127)]
+    special = ["<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=200, special_tokens=special, unk_token="<unk>", initial_alphabet=alphabet, show_progress=False
+    )
+    trained.train_from_iterator(TEXTS * 10, trainer)
+    scores = {token: -float(rank) for token, rank in trained.get_vocab().items()}
+    return [(token, scores[token]) for token in sorted(scores, key=lambda token: -scores[token])]
+
+
+def t5_tokenizer() -> T5Tokenizer:
+    """A sentencepiece-like tokenizer of a few pieces and every ASCII sign."""
+    return T5Tokenizer(vocab=_pieces(), extra_ids=0)
+
+
+def _t5(width: int = 32) -> T5EncoderModel:
+    return T5EncoderModel(
+        T5Config(vocab_size=len(t5_tokenizer()), d_model=width, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    )
+
+
+def _vae(channels: int, **scaling: float) -> AutoencoderKL:
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        latent_channels=channels,
+        norm_num_groups=4,
+        sample_size=16,
+        mid_block_add_attention=False,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        **{"scaling_factor": 1.5, "shift_factor": 0.06, **scaling},
+    )
+
+
+def save_sd3(folder: Path, t5: bool = True, **schedule: object) -> Path:
+    """SD3.5's kind: dual attention in the first block, norms of queries and keys; 2 px a latent position, patches of 2."""
+    torch.manual_seed(0)
+    tokenizer = clip_tokenizer()
+    transformer = SD3Transformer2DModel(
+        sample_size=16,
+        patch_size=2,
+        in_channels=16,
+        num_layers=3,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        caption_projection_dim=16,
+        joint_attention_dim=32,
+        pooled_projection_dim=16,
+        out_channels=16,
+        pos_embed_max_size=16,
+        dual_attention_layers=(0,),
+        qk_norm="rms_norm",
+    )
+    StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(**{"shift": 3.0, **schedule}),
+        vae=_vae(16),
+        text_encoder=_text(CLIPTextModelWithProjection, 8),
+        tokenizer=tokenizer,
+        text_encoder_2=_text(CLIPTextModelWithProjection, 8),
+        tokenizer_2=tokenizer,
+        text_encoder_3=_t5() if t5 else None,
+        tokenizer_3=t5_tokenizer() if t5 else None,
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_sd3_without_t5(folder: Path) -> Path:
+    return save_sd3(folder, t5=False, use_dynamic_shifting=True)
+
+
+def _pixart(folder: Path, kind: type, conditions: bool) -> Path:
+    torch.manual_seed(0)
+    transformer = PixArtTransformer2DModel(
+        sample_size=128 if conditions else 16,  # by which the stock pipeline says the size, or not
+        in_channels=4,
+        out_channels=8,
+        patch_size=2,
+        num_layers=2,
+        num_attention_heads=2,
+        attention_head_dim=12,
+        cross_attention_dim=24,
+        caption_channels=32,
+        use_additional_conditions=conditions,
+    )
+    kind(
+        tokenizer=t5_tokenizer(),
+        text_encoder=_t5(),
+        vae=_vae(4, shift_factor=None),
+        transformer=transformer,
+        scheduler=DPMSolverMultistepScheduler(beta_start=0.0001, beta_end=0.02, beta_schedule="linear"),
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_pixart_alpha(folder: Path) -> Path:
+    return _pixart(folder, PixArtAlphaPipeline, conditions=True)
+
+
+def save_pixart_sigma(folder: Path) -> Path:
+    return _pixart(folder, PixArtSigmaPipeline, conditions=False)
+
+
+def _flux(folder: Path, guidance: bool, **schedule: object) -> Path:
+    torch.manual_seed(0)
+    tokenizer = clip_tokenizer()
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=64,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=8,
+        guidance_embeds=guidance,
+        axes_dims_rope=(4, 4, 8),
+    )
+    FluxPipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(**schedule),
+        vae=_vae(16),
+        text_encoder=_text(CLIPTextModel, 8),
+        tokenizer=tokenizer,
+        text_encoder_2=_t5(),
+        tokenizer_2=t5_tokenizer(),
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_flux_dev(folder: Path) -> Path:
+    return _flux(folder, guidance=True, use_dynamic_shifting=True, shift=3.0)
+
+
+def save_flux_schnell(folder: Path) -> Path:
+    return _flux(folder, guidance=False, shift=1.0)
