@@ -56,7 +56,7 @@ def ours(folder: Path, guidance: float, px: int, steps: int, tuned: bool) -> tor
 
 
 def stock(folder: Path, guidance: float, px: int, steps: int, tuned: bool) -> torch.Tensor:
-    """The same by diffusers, from the same noise; LoRA by `load_lora_weights`, active under a name of its own, fused."""
+    """The same by diffusers, from the same noise; LoRA by `load_lora_weights`, under a name of its own, fused."""
     without = {"text_encoder_3": None, "tokenizer_3": None} if "without" in folder.name else {}
     pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, **without)
     pipeline.set_progress_bar_config(disable=True)
@@ -182,7 +182,7 @@ def _loaded(folder: Path):
 
 
 def test_a_timestep_means_the_same_corruption_on_both(families: Path) -> None:
-    """Stable Diffusion's timestep 500 keeps 0.278 of the signal's variance; a flow model has that ratio at s = 0.617."""
+    """Stable Diffusion's timestep 500 keeps 0.278 of the variance; a flow model has that ratio at s = 0.617."""
     a = 0.2776
     assert float(flow_level(torch.tensor(500))) == pytest.approx(1 / (1 + (a / (1 - a)) ** 0.5), abs=2e-3)
     diffusion = load_base(str(families / "pixart_sigma"))
@@ -206,7 +206,7 @@ def test_a_flow_model_is_drawn_by_its_own_sampler_alone(families: Path) -> None:
 
 
 def test_a_model_without_guidance_refuses_some(families: Path) -> None:
-    with pytest.raises(UserError, match="takes no guidance: set it to 1.0"):
+    with pytest.raises(UserError, match="takes no guidance: set it to 1"):
         ours(families / "flux_schnell", 3.5, 32, 2, tuned=False)
 
 
@@ -220,6 +220,6 @@ def test_attribute_layers_are_chosen_by_name(families: Path) -> None:
 
 def test_a_size_without_whole_patches_is_refused(families: Path) -> None:
     backbone = load_base(str(families / "sd3"))
-    backbone.check_resolution(32, "resolution")
-    with pytest.raises(UserError, match="resolution is 34: expected a multiple of 4"):
-        backbone.check_resolution(34, "resolution")
+    assert backbone.latent_shape(32) == (16, 16, 16)
+    with pytest.raises(UserError, match="images of 34 px: expected a multiple of 4"):
+        backbone.latent_shape(34)

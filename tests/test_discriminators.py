@@ -18,7 +18,7 @@ from comat.randomness import generator
 from comat.training.data import TrainingData
 from tests.test_stages import params_of
 
-KINDS = [("unet", "sdxl"), ("unet", "sd15"), ("dino", "dino"), ("dino", "dinov2")]
+KINDS = [("denoiser", "sdxl"), ("denoiser", "sd15"), ("dino", "dino"), ("dino", "dinov2")]
 
 
 def build(make_params, tiny: Path, kind: str, model: str, **changes):
@@ -89,7 +89,7 @@ def test_its_trained_weights_stay_float32(make_params, tiny: Path, kind: str, mo
 
 def test_the_unet_sees_the_null_prompt_of_its_own_text_encoder(make_params, tiny: Path) -> None:
     """SD1.5's UNet judges SDXL's latents with SD1.5's encoding of the empty prompt, 8 features wide, not SDXL's 16."""
-    backbone, critic = build(make_params, tiny, "unet", "sd15")
+    backbone, critic = build(make_params, tiny, "denoiser", "sd15")
     own = load_base(str(tiny / "sd15")).null.tokens
     assert_close(critic._backbone.null.tokens, own)
     assert own.shape[-1] == 8 and backbone.null.tokens.shape[-1] == 16
@@ -99,7 +99,7 @@ def test_a_captioner_is_no_discriminator(make_params, tiny: Path) -> None:
     with pytest.raises(UserError, match=r"expected a DINO \(vit\) or a DINOv2 \(dinov2\), found blip"):
         build(make_params, tiny, "dino", "blip")
     with pytest.raises(UserError, match=r"cannot load model_index.json"):
-        build(make_params, tiny, "unet", "dino")
+        build(make_params, tiny, "denoiser", "dino")
 
 
 def with_image_size(tiny: Path, folder: Path, sides: list[int]) -> Path:

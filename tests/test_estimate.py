@@ -82,7 +82,7 @@ def test_weights_are_those_of_the_real_models(make_params, tiny: Path) -> None:
     p = make_params()
     calls = measure(p)
     real = load_base(str(tiny / "sdxl"))
-    assert calls.weights["UNet"] == sum(w.nbytes for w in real.unet.parameters())
+    assert calls.weights["denoiser"] == sum(w.nbytes for w in real.denoiser.parameters())
     captioner = load_file(tiny / "blip/model.safetensors")
     assert calls.weights["captioner"] == pytest.approx(sum(w.nbytes for w in captioner.values()), rel=0.05)
     assert calls.latent == 4 * 4 * 8 * 8

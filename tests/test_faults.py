@@ -82,7 +82,7 @@ def test_samples_of_a_killed_run_are_drawn_again_in_their_whole_batch(project: P
     for file in batch:
         file.write_bytes(b"of a killed run")
     params = params_of(project)
-    draw_base(params, params.samples, data / "prompts", data / "entities", data / "warmup/unet", tmp_path)
+    draw_base(params, params.samples, data / "prompts", data / "entities", data / "warmup", tmp_path)
     for file in (samples / "images").iterdir():
         assert (tmp_path / "images" / file.name).read_bytes() == file.read_bytes(), file.name
 

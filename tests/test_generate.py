@@ -56,10 +56,11 @@ def test_pictures_stand_where_their_labels_are() -> None:
 
 
 def test_the_tuned_model_comes_after_the_base_and_leaves_the_weights(project: Path, params: Params) -> None:
-    unet = load_backbone(params, project / "data/warmup/unet").unet
+    backbone = load_backbone(params, project / "data/warmup")
+    unet = backbone.denoiser
     before = {name: weight.clone() for name, weight in unet.named_parameters()}
     changed = {}
-    for model in in_turn(unet, project / "data/train/lora"):
+    for model in in_turn(backbone, project / "data/train/lora"):
         inside = {name.replace(".base_layer", ""): weight for name, weight in unet.named_parameters()}
         changed[model] = {name for name in before if not torch.equal(before[name], inside[name])}
     assert not changed["base"]
@@ -69,7 +70,7 @@ def test_the_tuned_model_comes_after_the_base_and_leaves_the_weights(project: Pa
 
 
 def test_attention_is_of_the_image_that_generate_draws(project: Path, params: Params, tmp_path: Path) -> None:
-    backbone = load_backbone(params, project / "data/warmup/unet")
+    backbone = load_backbone(params, project / "data/warmup")
     key = ("generate", 1)
     maps, z = attention_of(backbone, params, PROMPTS[0], key, "generate")
     with torch.no_grad():

@@ -49,7 +49,7 @@ def data_of(params: Params, project: Path) -> TrainingData:
 
 def trainer(params: Params, project: Path, work: Path) -> Trainer:
     work.mkdir(exist_ok=True)
-    return Trainer(params, load_backbone(params, project / "data/warmup/unet"), data_of(params, project), work)
+    return Trainer(params, load_backbone(params, project / "data/warmup"), data_of(params, project), work)
 
 
 def test_the_guard_s_prompts_are_drawn_from_the_training_split_by_seed(project: Path, tiny: Path) -> None:
@@ -94,7 +94,7 @@ class Verdicts:
 def verdicts(project: Path, tiny: Path, work: Path, scores: Sequence[float], **changes: object) -> Guard:
     """A guard of two prompts whose looks have these scores."""
     params = guarded(project, tiny, **changes)
-    backbone = load_backbone(params, project / "data/warmup/unet")
+    backbone = load_backbone(params, project / "data/warmup")
     add_lora(backbone, 2, generator(0, "lora"))
     features = Features(str(tiny / "features"), None, params.resolution)
     originals = [np.full((16, 16, 3), value, np.uint8) for value in (0, 100, 200)]
@@ -135,12 +135,12 @@ def test_a_prompt_that_the_judge_does_not_know_is_named(project: Path, tiny: Pat
     rows = [{**ROWS[0], "text": "an astronaut rides a horse"}, ROWS[1]]
     data = data_of(params, project)
     with pytest.raises(UserError, match="metric is oracle, which cannot judge the training prompt 'an astronaut"):
-        load(params, load_backbone(params, project / "data/warmup/unet"), rows, data.reference, tmp_path)
+        load(params, load_backbone(params, project / "data/warmup"), rows, data.reference, tmp_path)
 
 
 def test_clip_score_guards_where_there_is_no_oracle(project: Path, tiny: Path, tmp_path: Path) -> None:
     params = guarded(project, tiny, metric="clip_score", clip_model=str(tiny / "clip"))
-    backbone = load_backbone(params, project / "data/warmup/unet")
+    backbone = load_backbone(params, project / "data/warmup")
     add_lora(backbone, 2, generator(0, "lora"))
     data = data_of(params, project)
     guard = load(params, backbone, data.guarded, data.reference, tmp_path)

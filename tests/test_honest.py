@@ -118,9 +118,9 @@ def test_an_interval_of_values_that_are_not_finite_is_an_error(bad: float) -> No
 @pytest.fixture
 def lora(tiny: Path, tmp_path: Path) -> Path:
     """The folder of a LoRA of rank 2 for the tiny SDXL."""
-    unet = load_base(str(tiny / "sdxl")).unet
-    add_lora(unet, 2, torch.Generator().manual_seed(0))
-    export_lora(unet, tmp_path / "lora")
+    backbone = load_base(str(tiny / "sdxl"))
+    add_lora(backbone, 2, torch.Generator().manual_seed(0))
+    export_lora(backbone, tmp_path / "lora")
     return tmp_path / "lora"
 
 
@@ -131,7 +131,7 @@ def spoil(folder: Path, change) -> None:
 
 
 def test_a_lora_that_fits_is_taken(tiny: Path, lora: Path) -> None:
-    load_lora(load_base(str(tiny / "sdxl")).unet, lora)
+    load_lora(load_base(str(tiny / "sdxl")), lora)
 
 
 @pytest.mark.parametrize(
@@ -147,22 +147,22 @@ def test_a_lora_that_fits_is_taken(tiny: Path, lora: Path) -> None:
 def test_a_lora_that_does_not_fit_is_refused(tiny: Path, lora: Path, change, message: str) -> None:
     spoil(lora, change)
     with pytest.raises(UserError, match=message):
-        load_lora(load_base(str(tiny / "sdxl")).unet, lora)
+        load_lora(load_base(str(tiny / "sdxl")), lora)
 
 
 def test_a_lora_of_another_model_is_refused(tiny: Path, lora: Path) -> None:
     """Of SD1.5, whose modules have the same names but other widths."""
-    with pytest.raises(UserError, match=r"expected \(.*\), found \(.*\); it was trained on another UNet|are missing"):
-        load_lora(load_base(str(tiny / "sd15")).unet, lora)
+    with pytest.raises(UserError, match=r"expected \(.*\), found \(.*\); it was trained on another base model|are missing"):
+        load_lora(load_base(str(tiny / "sd15")), lora)
 
 
 def test_a_lora_that_is_not_finite_is_not_written(tiny: Path, tmp_path: Path) -> None:
-    unet = load_base(str(tiny / "sdxl")).unet
-    weights = add_lora(unet, 2, torch.Generator().manual_seed(0))
+    backbone = load_base(str(tiny / "sdxl"))
+    weights = add_lora(backbone, 2, torch.Generator().manual_seed(0))
     with torch.no_grad():
         weights[0].fill_(math.inf)
     with pytest.raises(UserError, match=r"1 of \d+ weights are not finite"):
-        export_lora(unet, tmp_path)
+        export_lora(backbone, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -21,7 +21,7 @@ def trainer(project: Path, work: Path, **changes: object) -> Trainer:
     folders = [data / name for name in ("prompts", "entities", "reference_latents", "image_latents")]
     work.mkdir(exist_ok=True)
     rows = TrainingData(params, params.discriminator_input, params.train.guard, *folders)
-    return Trainer(params, load_backbone(params, data / "warmup/unet"), rows, work)
+    return Trainer(params, load_backbone(params, data / "warmup"), rows, work)
 
 
 def test_the_loss_scale_scales_gradients_and_no_value(make_params) -> None:

@@ -28,11 +28,11 @@ SIZES = {
 }
 RUNS = [
     # preset, captioner, segmenter, discriminator and its model, what is real, precision, rank of the warm-up's LoRA
-    ("sd15", "blip", "grounded_sam_hf", "unet", "sd15", "generated", "fp32", 0),
+    ("sd15", "blip", "grounded_sam_hf", "denoiser", "sd15", "generated", "fp32", 0),
     ("sd15", "git", "clipseg", "dino", "dino", "generated", "bf16", 2),
-    ("sd15", "llava", "clipseg", "unet", "sd15", "real_world", "fp16", 0),
-    ("sdxl", "blip", "clipseg", "unet", "sd15", "generated", "bf16", 0),
-    ("sdxl", "git", "clipseg", "unet", "sdxl", "real_world", "fp16", 2),
+    ("sd15", "llava", "clipseg", "denoiser", "sd15", "real_world", "fp16", 0),
+    ("sdxl", "blip", "clipseg", "denoiser", "sd15", "generated", "bf16", 0),
+    ("sdxl", "git", "clipseg", "denoiser", "sdxl", "real_world", "fp16", 2),
     ("sdxl", "llava", "grounded_sam", "dino", "dinov2", "generated", "fp32", 0),
 ]
 

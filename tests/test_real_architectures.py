@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from comat.diffusion.attention import recorded_maps
 from comat.diffusion.backbones import Backbone
-from comat.diffusion.lora import add_lora, exported_names, lora_state
+from comat.diffusion.lora import add_lora, lora_state
 from comat.estimate.architectures import build_backbone, build_captioner, build_unet, count_parameters, meta
 from comat.randomness import generator
 from comat.shapes.recipe.tokenizers import clip_tokenizer
@@ -46,7 +46,7 @@ def test_sizes_of_the_captioners(name: str, millions: float) -> None:
 
 @pytest.mark.parametrize(("name", "size"), [("sd15", 25_509_888), ("sdxl", 185_794_560)])
 def test_lora_of_rank_128(name: str, size: int) -> None:
-    weights = add_lora(meta(build_unet, name), 128, generator(0, "lora"))
+    weights = add_lora(backbone(name), 128, generator(0, "lora"))
     assert sum(weight.numel() for weight in weights) == size
     assert {weight.dtype for weight in weights} == {torch.float32}
 
@@ -76,7 +76,7 @@ def test_resolutions_of_the_maps_at_512(name: str, sides: dict) -> None:
     with recorded_maps(model.denoiser, model.map_layers()) as maps:
         assert model.guided(z, torch.tensor(1, device="meta"), prompts, 7.5).shape == z.shape
     found = Counter()
-    for layer, values in maps.collect(z.shape[-2:]).items():
+    for layer, values in maps.collect(model.layout(z.shape[-2:]), 1).items():
         batch, heads, height, width, tokens = values.shape
         assert (batch, height, tokens) == (1, width, 77)
         found[layer.split(".")[0], height, heads] += 1
@@ -86,13 +86,13 @@ def test_resolutions_of_the_maps_at_512(name: str, sides: dict) -> None:
 @pytest.mark.parametrize("name", PIPELINES)
 def test_exported_lora_has_the_names_that_diffusers_expects(name: str) -> None:
     """diffusers' own reader finds every weight, and a plain UNet takes each of them."""
-    unet = meta(build_unet, name)
-    add_lora(unet, 4, generator(0, "lora"))
-    exported = exported_names(lora_state(unet))
-    attention = [n for n, _ in unet.named_modules() if n.endswith((".attn1", ".attn2"))]
+    model = backbone(name)
+    add_lora(model, 4, generator(0, "lora"))
+    exported = model.exported_lora(lora_state(model.denoiser))
+    attention = [n for n, _ in model.denoiser.named_modules() if n.endswith((".attn1", ".attn2"))]
     assert len(exported) == len(attention) * 4 * 2
     state, alphas = PIPELINES[name].lora_state_dict(dict(exported))
     assert set(state) == set(exported) and not alphas
     other = meta(build_unet, name)
     other.load_lora_adapter(state, prefix="unet", adapter_name="default", low_cpu_mem_usage=True)
-    assert set(exported_names(lora_state(other))) == set(exported)
+    assert set(model.exported_lora(lora_state(other))) == set(exported)

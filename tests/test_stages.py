@@ -111,7 +111,7 @@ def test_base_and_tuned_share_their_noise_and_differ_by_the_lora_alone(project: 
     file = tmp_path / "lora" / "pytorch_lora_weights.safetensors"
     save_file({name: torch.zeros_like(value) for name, value in state.items()}, file)
     data = project / "data"
-    draw_tuned(params_of(project), 3, data / "base_samples", data / "warmup/unet", file.parent, tmp_path / "out")
+    draw_tuned(params_of(project), 3, data / "base_samples", data / "warmup", file.parent, tmp_path / "out")
     rows = read_table(tmp_path / "out/index.parquet", IMAGE_INDEX)
     assert len(rows) == 4
     for row in rows:
@@ -137,7 +137,7 @@ def trainer(project: Path, work: Path) -> Trainer:
     folders = [data / name for name in ("prompts", "entities", "reference_latents", "image_latents")]
     work.mkdir(exist_ok=True)
     rows = TrainingData(params, params.discriminator_input, params.train.guard, *folders)
-    return Trainer(params, load_backbone(params, data / "warmup/unet"), rows, work)
+    return Trainer(params, load_backbone(params, data / "warmup"), rows, work)
 
 
 def test_training_twice_gives_the_same_bytes(project: Path, tmp_path: Path) -> None:

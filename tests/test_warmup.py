@@ -85,5 +85,5 @@ def test_a_signal_saves_the_step_that_it_met(make_params, tmp_path: Path) -> Non
     warm_up(again, params.warmup, params.seed, latents, prompts, tmp_path)
     hook.remove()
     assert len(taken) == 7
-    state = whole.unet.state_dict()
-    assert all(torch.equal(value, state[name]) for name, value in again.unet.state_dict().items())
+    state = whole.denoiser.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in again.denoiser.state_dict().items())

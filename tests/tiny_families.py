@@ -71,7 +71,7 @@ def _vae(channels: int, **scaling: float) -> AutoencoderKL:
 
 
 def save_sd3(folder: Path, t5: bool = True, **schedule: object) -> Path:
-    """SD3.5's kind: dual attention in the first block, norms of queries and keys; 2 px a latent position, patches of 2."""
+    """SD3.5's kind: dual attention in the first block, norms of queries and keys; patches of 2 x 2."""
     torch.manual_seed(0)
     tokenizer = clip_tokenizer()
     transformer = SD3Transformer2DModel(

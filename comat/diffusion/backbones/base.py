@@ -112,19 +112,19 @@ class Backbone(ABC):
         return 1
 
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
-        """(C, h, w) of an image of `resolution` pixels."""
-        side = resolution // self.vae_scale
-        return (self.vae.config["latent_channels"], side, side)
-
-    def check_resolution(self, resolution: int, key: str) -> None:
-        """See that images of `resolution` pixels have whole latents, and these whole patches.
+        """(C, h, w) of an image of `resolution` pixels.
 
         Raises:
-            UserError: naming the parameter `key`.
+            UserError: if it has no whole latent, or this no whole patches.
         """
         unit = self.vae_scale * self.patch
         if resolution % unit:
-            raise UserError(f"{key} is {resolution}: expected a multiple of {unit}, as this base model draws")
+            raise UserError(
+                f"images of {resolution} px: expected a multiple of {unit}, as this base model draws; change "
+                "resolution or native_resolution"
+            )
+        side = resolution // self.vae_scale
+        return (self.vae.config["latent_channels"], side, side)
 
     # Prompts.
 
