@@ -15,6 +15,7 @@ from comat.discriminators import load_discriminator
 from comat.errors import UserError
 from comat.method.fidelity_preservation import discriminator_loss
 from comat.randomness import generator
+from comat.tokenizers import find_columns
 from comat.training.data import TrainingData
 from tests.test_stages import params_of
 
@@ -131,11 +132,11 @@ def test_real_is_what_the_parameter_says(project: Path) -> None:
     params = params_of(project)
     for source, store in (("generated", "reference"), ("real_world", "real_world")):
         changed = params.model_copy(update={"image_batch": 0})
-        data = TrainingData(changed, source, changed.train.guard, *folders)
+        data = TrainingData(changed, source, changed.train.guard, *folders, find_columns(changed.base_model))
         rows = [getattr(data, store)[id]["latents"] for id in getattr(data, store).ids]
         batch = data.batch(0)
         assert len(batch.reference) == params.global_batch and not batch.real
         assert all(any(torch.equal(z, row) for row in rows) for z in batch.reference)
     nothing = params.model_copy(update={"image_batch": 0, "lambda_adv": 0.0})
-    data = TrainingData(nothing, "real_world", nothing.train.guard, *folders)
+    data = TrainingData(nothing, "real_world", nothing.train.guard, *folders, find_columns(nothing.base_model))
     assert data.mixed is None and data.real_world is None and data.batch(0).reference is None

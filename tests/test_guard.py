@@ -18,6 +18,7 @@ from comat.judges.benchmark import Drawn, Score
 from comat.judges.frechet import Features
 from comat.params import GuardParams, Params
 from comat.randomness import generator
+from comat.tokenizers import find_columns
 from comat.training.data import TrainingData
 from comat.training.guard import Guard, load_guard, set_apart
 from comat.training.trainer import Trainer
@@ -44,7 +45,9 @@ def load(params: Params, *rest: object) -> Guard | None:
 
 def data_of(params: Params, project: Path) -> TrainingData:
     folders = [project / "data" / name for name in ("prompts", "entities", "reference_latents", "image_latents")]
-    return TrainingData(params, params.discriminator_input, params.train.guard, *folders)
+    return TrainingData(
+        params, params.discriminator_input, params.train.guard, *folders, find_columns(params.base_model)
+    )
 
 
 def trainer(params: Params, project: Path, work: Path) -> Trainer:

@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BlipForConditionalGeneration, CLIPTextModelWithProjection
 
 from comat.captioners import load_captioner
-from comat.diffusion.backbones import Backbone, encode_images, load_base, load_vae
+from comat.diffusion.backbones import Backbone, load_base
+from comat.diffusion.backbones.autoencoder import encode_images, load_vae
 from comat.errors import UserError
 from comat.estimate.meta import meta_backbone
 from comat.models.loading import INDEX, load_model, loaded
@@ -106,7 +107,7 @@ def test_a_unet_in_the_place_of_the_autoencoder_is_an_error(tiny: Path) -> None:
         load_base(str(tiny / "sdxl"), vae=str(tiny / "sdxl" / "unet"))
 
 
-@pytest.mark.parametrize("load", [Backbone.load, lambda model: meta_backbone(model, None, None, None, "fp32")])
+@pytest.mark.parametrize("load", [load_base, lambda model: meta_backbone(model, None, None, None, "fp32")])
 def test_an_sdxl_without_its_second_text_encoder_is_an_error(
     tiny: Path, tmp_path: Path, load: Callable[[str], Backbone]
 ) -> None:

@@ -56,7 +56,7 @@ def test_the_committed_parameters_are_the_shapes_preset() -> None:
         ({"base_model": ""}, "base_model is '': String should have at least 1 character"),
         ({"prompts__sources": []}, r"prompts\.sources is \[\]: List should have at least 1 item"),
         ({"alpha": -1.0}, "alpha is -1.0: Input should be greater than or equal to 0"),
-        ({"scheduler": "heun"}, "scheduler is 'heun': Input should be 'ddpm', 'ddim' or 'euler'"),
+        ({"scheduler": "heun"}, "scheduler is 'heun': Input should be 'model', 'ddpm', 'ddim' or 'euler'"),
         ({"grad_steps": 21}, r"grad_steps is 21: expected at most sampling_steps \(20\)"),
         ({"attribute_steps": 6}, r"attribute_steps is 6: expected at most grad_steps \(5\)"),
         ({"segmenter": "grounded_sam_hf"}, "grounded_sam is null: expected its section, since segmenter is grounded_"),

@@ -62,7 +62,7 @@ RERUN = {
     "comat/shapes/recipe": [],
     "comat/shapes/world": ["train", "evaluate"],
     "comat/storage": EVERY,
-    "comat/tokenizers.py": ["prompts", "entities", "base_samples", "samples"],
+    "comat/tokenizers.py": [name for name in EVERY if name not in ("corpora", "models")],
     "comat/training": ["warmup", "train"],
     "tests": [],
 }

@@ -10,6 +10,7 @@ import torch
 from comat.diffusion.load import load_backbone
 from comat.errors import UserError
 from comat.storage.tables import read_safetensors
+from comat.tokenizers import find_columns
 from comat.training.data import TrainingData
 from comat.training.trainer import Trainer
 from tests.test_replay import build, gradient, relative
@@ -20,7 +21,9 @@ def trainer(project: Path, work: Path, **changes: object) -> Trainer:
     params, data = params_of(project).model_copy(update=changes), project / "data"
     folders = [data / name for name in ("prompts", "entities", "reference_latents", "image_latents")]
     work.mkdir(exist_ok=True)
-    rows = TrainingData(params, params.discriminator_input, params.train.guard, *folders)
+    rows = TrainingData(
+        params, params.discriminator_input, params.train.guard, *folders, find_columns(params.base_model)
+    )
     return Trainer(params, load_backbone(params, data / "warmup"), rows, work)
 
 

@@ -25,6 +25,7 @@ from comat.randomness import generator, noise
 from comat.storage.images import to_bytes
 from comat.storage.tables import IMAGE_INDEX, read_safetensors, read_table
 from comat.storage.tensor_store import TensorStore
+from comat.tokenizers import find_columns
 from comat.training.data import TrainingData
 from comat.training.trainer import Trainer
 from tests.conftest import ROOT, run
@@ -136,7 +137,9 @@ def trainer(project: Path, work: Path) -> Trainer:
     params, data = params_of(project), project / "data"
     folders = [data / name for name in ("prompts", "entities", "reference_latents", "image_latents")]
     work.mkdir(exist_ok=True)
-    rows = TrainingData(params, params.discriminator_input, params.train.guard, *folders)
+    rows = TrainingData(
+        params, params.discriminator_input, params.train.guard, *folders, find_columns(params.base_model)
+    )
     return Trainer(params, load_backbone(params, data / "warmup"), rows, work)
 
 

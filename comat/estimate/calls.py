@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from transformers import Dinov2Model, ViTModel
 
-from comat.diffusion.attention import MapRecording, recorded_maps
+from comat.diffusion.attention import recorded_maps
 from comat.diffusion.backbones import Backbone
 from comat.diffusion.lora import adapted, add_lora
 from comat.discriminators.denoiser import DenoiserDiscriminator
@@ -90,8 +91,7 @@ def _training(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
         backbone.denoiser.enable_gradient_checkpointing(checkpoint_as_on_device)
     calls.merged = sum(weight.nbytes for _, weight in adapted(backbone.denoiser))
     calls.replay = _guided(p, backbone, z, train=True)
-    with recorded_maps(backbone.denoiser, backbone.map_layers()) as maps:
-        calls.replay_maps = _guided(p, backbone, z, train=True, maps=maps)
+    calls.replay_maps = _guided(p, backbone, z, train=True, layers=backbone.chosen_layers(p.attribute_layers))
 
 
 def _discriminator(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
@@ -127,11 +127,10 @@ def _take(calls: Calls, part: str, seen: Seen) -> Cost:
     return seen.cost
 
 
-def _guided(p: Params, backbone: Backbone, z: Tensor, train: bool = False, maps: MapRecording | None = None) -> Cost:
+def _guided(p: Params, backbone: Backbone, z: Tensor, train: bool = False, layers: Sequence[str] = ()) -> Cost:
     def call() -> Tensor:
-        result = backbone.guided(z, torch.empty((), device="meta"), backbone.null, p.guidance_scale).sum()
-        if maps is None:
-            return result
+        with recorded_maps(backbone.denoiser, layers) as maps:
+            result = backbone.guided(z, torch.empty((), device="meta"), backbone.null, p.guidance_scale).sum()
         found = maps.collect(backbone.layout(z.shape[-2:]), len(z))
         return sum((layer.sum() for layer in found.values()), result)
 
