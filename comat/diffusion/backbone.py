@@ -124,12 +124,12 @@ class Backbone:
         revision: str | None = None,
         *,
         unet: str | None = None,
-        vae: str | None = None,
+        vae: str | AutoencoderKL | None = None,
         vae_revision: str | None = None,
         precision: str = "fp32",
         device: torch.device | str = "cpu",
     ) -> Backbone:
-        """Load from a hub id or a folder in hub layout; `unet` and `vae` replace the model's own.
+        """Load from a hub id or a folder in hub layout; `unet` and `vae` (or one that is there) replace the model's own.
 
         Raises:
             UserError: naming the part that is missing or of another architecture.
@@ -154,12 +154,15 @@ class Backbone:
         schedule = loaded(model, "scheduler", lambda: EulerDiscreteScheduler.load_config(model, **where))
         denoiser = part(UNet2DConditionModel, "unet", unet)
         check_encoders(model, denoiser, index)
-        own_vae = load_vae(model, revision, vae, vae_revision, precision, device)
+        if isinstance(vae, AutoencoderKL):
+            autoencoder = vae
+        else:
+            autoencoder = load_vae(model, revision, vae, vae_revision, precision, device)
 
         def build() -> Backbone:
             return Backbone(
                 denoiser,
-                own_vae,
+                autoencoder,
                 encoders,
                 tokenizers,
                 dict(schedule),

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.utils import convert_state_dict_to_diffusers, convert_unet_state_dict_to_peft
 from peft import LoraConfig
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import Linear, LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -22,25 +23,52 @@ TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 FILE = "pytorch_lora_weights.safetensors"
 
 
+class LoraLinear(Linear):
+    """peft's LoRA of a linear layer, which in half precision is true to updates below the weights' rounding.
+
+    Its weights are float32 masters; it computes in the precision of its input, and their gradients arrive in float32.
+    Base and LoRA are summed before the one rounding. peft's own forward rounds the base's output first, to a grid on
+    which a small update mostly changes nothing.
+    """
+
+    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        """(B, ..., inputs) to (B, ..., outputs)."""
+        if x.dtype == torch.float32 or self.merged or self.disable_adapters:
+            return super().forward(x, *args, **kwargs)
+        base, (name,) = self.get_base_layer(), self.active_adapters
+        down, up = self.lora_A[name].weight.to(x.dtype), self.lora_B[name].weight.to(x.dtype)
+        rows = x.flatten(0, -2)
+        # A product is accumulated in float32, and onto what it is added to: rounded once, at the end.
+        out = torch.addmm(F.linear(F.linear(rows, down), up), rows, base.get_parameter("weight").t())
+        out = out if base.bias is None else out + base.get_parameter("bias")
+        return out.unflatten(0, x.shape[:-1])
+
+
 def add_lora(unet: UNet2DConditionModel, rank: int, generator: torch.Generator) -> list[nn.Parameter]:
     """Put LoRA of `rank` (scale 1) on every attention projection; returns its float32 weights.
 
-    A is drawn from `generator`, N(0, 1/rank); B is zero, so nothing changes at first.
+    A is drawn from `generator` with mean 0 and standard deviation 1/rank; B is zero, so nothing changes at first.
     """
-    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS))
-    weights = []
-    for name, weight in unet.named_parameters():
-        if "lora_" not in name:
-            continue
-        weight.data = weight.data.float()
-        with torch.no_grad():
+    weights = _put_lora(unet, rank)
+    with torch.no_grad():
+        for name, weight in weights:
             if "lora_A" in name:
                 weight.copy_(torch.randn(weight.shape, generator=generator) / rank)
             else:
                 weight.zero_()
-        weight.requires_grad_(True)
-        weights.append(weight)
-    return weights
+    return [weight for _, weight in weights]
+
+
+def _put_lora(unet: UNet2DConditionModel, rank: int) -> list[tuple[str, nn.Parameter]]:
+    """LoRA on every attention projection, with names; what its weights hold is left to chance."""
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS, init_lora_weights=False)
+    config._register_custom_module({nn.Linear: LoraLinear})
+    with torch.device("meta"):  # where nothing is drawn
+        unet.add_adapter(config)
+    for layer, base in adapted(unet):
+        for part in (*layer.lora_A.values(), *layer.lora_B.values()):
+            part.to(torch.float32).to_empty(device=base.device).requires_grad_(True)
+    return [(name, weight) for name, weight in unet.named_parameters() if "lora_" in name]
 
 
 def lora_state(unet: nn.Module) -> dict[str, Tensor]:
@@ -80,7 +108,7 @@ def load_lora(unet: UNet2DConditionModel, folder: Path) -> None:
     ranks = {value.shape[0] for name, value in tensors.items() if ".lora.down." in name or ".lora_A." in name}
     if len(ranks) != 1:
         raise UserError(f"{path}: expected the weights of a LoRA of one rank, found ranks {sorted(ranks)}")
-    add_lora(unet, ranks.pop(), torch.Generator())
+    _put_lora(unet, ranks.pop())
     own = exported_names(lora_state(unet))
     missing, extra = sorted({*own} - {*tensors}), sorted({*tensors} - {*own})
     if missing or extra:
@@ -113,7 +141,7 @@ def absorb_lora(unet: UNet2DConditionModel) -> None:
 
 
 def in_turn(unet: UNet2DConditionModel, folder: Path) -> Iterator[str]:
-    """Yield "base", then "tuned" with the LoRA exported to `folder` merged into a UNet that had none."""
+    """Yield "base", then "tuned" with the LoRA exported to `folder` on a UNet that had none, as sampling wants it."""
     for name in ("base", "tuned"):
         if name == "tuned":
             load_lora(unet, folder)
@@ -127,10 +155,19 @@ def adapted(unet: nn.Module) -> list[tuple[LoraLayer, nn.Parameter]]:
     return [(layer, layer.get_base_layer().get_parameter("weight")) for layer in layers]
 
 
+def mergeable(unet: nn.Module) -> list[tuple[LoraLayer, nn.Parameter]]:
+    """Of `adapted` the layers that `merged` merges: those in float32.
+
+    Half precision rounds an update of relative size 5e-4 away where it is merged into the weights; beside them, as
+    replay differentiates it, it takes effect.
+    """
+    return [(layer, weight) for layer, weight in adapted(unet) if weight.dtype == torch.float32]
+
+
 @contextlib.contextmanager
 def merged(unet: nn.Module) -> Iterator[None]:
-    """Run with LoRA merged into the base weights, which are exactly restored afterwards."""
-    layers = adapted(unet)
+    """Run with LoRA merged into the base weights where they are float32; they are exactly restored afterwards."""
+    layers = mergeable(unet)
     originals = [weight.detach().clone() for _, weight in layers]
     try:
         with torch.no_grad():

@@ -45,7 +45,7 @@ def load_discriminator(
     model, revision = params.discriminator_model, params.discriminator_revision
     if params.discriminator == "dino":
         return DinoDiscriminator.load(model, revision, backbone, generator)
-    source = Backbone.load(model, revision, precision=precision, device=backbone.device)
+    source = Backbone.load(model, revision, vae=backbone.vae, precision=precision, device=backbone.device)
     ours, theirs = (model.unet.config["in_channels"] for model in (backbone, source))
     if ours != theirs:
         raise UserError(f"discriminator_model {model!r}: expected latents of {ours} channels, its UNet takes {theirs}")

@@ -10,7 +10,7 @@ from transformers import Dinov2Model, ViTModel
 
 from comat.diffusion.attention import MapRecording, recorded_maps
 from comat.diffusion.backbone import Backbone
-from comat.diffusion.lora import adapted, add_lora
+from comat.diffusion.lora import add_lora, mergeable
 from comat.discriminators.dino import DinoDiscriminator
 from comat.discriminators.unet import UNetDiscriminator
 from comat.errors import UserError
@@ -88,7 +88,7 @@ def _training(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
     calls.trained["LoRA"] = sum(w.numel() for w in add_lora(backbone.unet, p.lora_rank, torch.Generator()))
     if p.train.gradient_checkpointing == "all":
         backbone.unet.enable_gradient_checkpointing(checkpoint_as_on_device)
-    calls.merged = sum(weight.nbytes for _, weight in adapted(backbone.unet))
+    calls.merged = sum(weight.nbytes for _, weight in mergeable(backbone.unet))
     calls.replay = _guided(backbone, z, train=True)
     with recorded_maps(backbone.unet, backbone.map_layers()) as maps:
         calls.replay_maps = _guided(backbone, z, train=True, maps=maps)
