@@ -35,14 +35,8 @@ def full_graph_loss(step: Step, batch: Batch) -> Tensor:
     images, loss = backbone.decode(z0), z0.new_zeros(())
     prompts = list(batch.prompts)
     if batch.real and step.captioner:
-        scheduler = make_scheduler(p.scheduler, backbone.scheduler_config, p.sampling_steps)
-        rng = step.generator("tau", batch.iteration)
-        start = draw_start(scheduler.timesteps, p.mixed_latent_t1, p.mixed_latent_t2, rng)
-        own = [step.generator("real noise", batch.iteration, row) for row in range(len(batch.real))]
-        latents, captions = batch.real.latents, batch.real.captions
-        noisy = noisy_latents(scheduler, latents, noise(latents.shape[1:], own), start)
-        steps = place_steps(start, p.sampling_steps, p.grad_steps, rng)
-        real, _ = sample(step, scheduler, noisy, captions, own, start, steps, [])
+        rows = [denoise_real(step, batch, row) for row in range(len(batch.real))]
+        real, captions = torch.cat(rows), batch.real.captions
         images, prompts = torch.cat([images, backbone.decode(real)]), [*prompts, *captions]
     if step.captioner:
         scores = step.captioner.log_likelihood(images, prompts)
@@ -56,6 +50,19 @@ def full_graph_loss(step: Step, batch: Batch) -> Tensor:
             value = attribute_concentration_loss(recorded, batch.entities, masks, p.alpha, p.beta)
             loss = loss + value / (len(nouns) * len(maps))
     return loss
+
+
+def denoise_real(step: Step, batch: Batch, row: int) -> Tensor:
+    """Final latents (1, C, h, w) of one noisy real image."""
+    p, backbone = step.p, step.backbone
+    scheduler = make_scheduler(p.scheduler, backbone.scheduler_config, p.sampling_steps)
+    rng = step.generator("tau", batch.iteration, row)
+    start = draw_start(scheduler.timesteps, p.mixed_latent_t1, p.mixed_latent_t2, rng)
+    own = [step.generator("real noise", batch.iteration, row)]
+    latents = batch.real.latents[row : row + 1]
+    noisy = noisy_latents(scheduler, latents, noise(latents.shape[1:], own), [start])
+    steps = place_steps(start, p.sampling_steps, p.grad_steps, rng)
+    return sample(step, scheduler, noisy, batch.real.captions[row : row + 1], own, start, steps, [])[0]
 
 
 def sample(

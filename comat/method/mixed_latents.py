@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -19,9 +21,6 @@ def draw_start(timesteps: Tensor, t1: int, t2: int, generator: torch.Generator) 
     return int(below[0]) if len(below) else len(timesteps) - 1
 
 
-def noisy_latents(scheduler: Scheduler, latents: Tensor, noise: Tensor, start: int) -> Tensor:
-    """x_tau = AddNoise(x_0, xi, tau) at the sampler's step `start`; latents and noise are (B, C, h, w)."""
-    t = scheduler.timesteps[start].expand(len(latents))
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(start)
-    return scheduler.add_noise(latents, noise, t)
+def noisy_latents(scheduler: Scheduler, latents: Tensor, noise: Tensor, starts: Sequence[int]) -> Tensor:
+    """x_tau = AddNoise(x_0, xi, tau), row b at step `starts[b]` of a fresh sampler; latents and noise (B, C, h, w)."""
+    return scheduler.add_noise(latents, noise, scheduler.timesteps[list(starts)])

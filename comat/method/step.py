@@ -167,26 +167,36 @@ class Step:
         picked = torch.randperm(len(steps), generator=rng)[: self.p.attribute_steps].tolist()
         return steps, sorted(steps[i] for i in picked) if self.segmenter else []
 
+    def draw_real_steps(
+        self, iteration: int, rows: Sequence[int], timesteps: Tensor
+    ) -> tuple[list[int], list[list[int]]]:
+        """For each real image of `rows` the step that it starts from, and its K steps (fewer where fewer are left)."""
+        starts, steps = [], []
+        for row in rows:
+            rng = self.generator("tau", iteration, row)
+            starts.append(draw_start(timesteps, self.p.mixed_latent_t1, self.p.mixed_latent_t2, rng))
+            steps.append(place_steps(starts[-1], self.p.sampling_steps, self.p.grad_steps, rng))
+        return starts, steps
+
     def generate(self, batch: Batch, steps: Sequence[int]) -> Rollout:
         """From pure noise: GenerateImage(eps_theta, x_T, P)."""
         scheduler = make_scheduler(self.p.scheduler, self.backbone.scheduler_config, self.p.sampling_steps)
         rows = range(batch.first, batch.first + len(batch.prompts))
         own = [self.generator("noise", batch.iteration, row) for row in rows]
         z = noise(self.backbone.latent_shape(self.p.resolution), own).to(self.backbone.device)
-        return self._rollout(scheduler, z * scheduler.init_noise_sigma, batch.prompts, own, 0, steps)
+        own_steps = [steps] * len(rows)
+        return self._rollout(scheduler, z * scheduler.init_noise_sigma, batch.prompts, own, (), own_steps)
 
     def denoise_real(self, batch: Batch) -> Rollout:
-        """From a noisy real image: GenerateImage(eps_theta, AddNoise(I_g, xi, tau), P_g)."""
+        """From noisy real images: GenerateImage(eps_theta, AddNoise(I_g, xi, tau), P_g), each with its own tau."""
         scheduler = make_scheduler(self.p.scheduler, self.backbone.scheduler_config, self.p.sampling_steps)
-        rng = self.generator("tau", batch.iteration)
-        start = draw_start(scheduler.timesteps, self.p.mixed_latent_t1, self.p.mixed_latent_t2, rng)
         rows = range(batch.first_real, batch.first_real + len(batch.real))
         own = [self.generator("real noise", batch.iteration, row) for row in rows]
         latents = batch.real.latents.to(self.backbone.device)
         xi = noise(latents.shape[1:], own).to(self.backbone.device)
-        z = noisy_latents(scheduler, latents, xi, start)
-        steps = place_steps(start, self.p.sampling_steps, self.p.grad_steps, rng)
-        return self._rollout(scheduler, z, batch.real.captions, own, start, steps)
+        starts, steps = self.draw_real_steps(batch.iteration, rows, scheduler.timesteps)
+        z = noisy_latents(scheduler, latents, xi, starts)
+        return self._rollout(scheduler, z, batch.real.captions, own, starts, steps)
 
     def _rollout(
         self,
@@ -194,11 +204,13 @@ class Step:
         z: Tensor,
         prompts: Sequence[str],
         own: Sequence[torch.Generator],
-        start: int,
-        steps: Sequence[int],
+        starts: Sequence[int],
+        steps: Sequence[Sequence[int]],
     ) -> Rollout:
         embeddings, scale = self.backbone.encode_prompts(prompts), self.p.guidance_scale
-        return rollout(self.backbone, scheduler, z, embeddings, scale, own, start=start, record=steps, chunk=self.chunk)
+        return rollout(
+            self.backbone, scheduler, z, embeddings, scale, own, starts=starts, record=steps, chunk=self.chunk
+        )
 
     def image_gradient(
         self, z0: Tensor, prompts: Sequence[str], batch: Batch | None, samples: int, iteration: int
