@@ -240,7 +240,7 @@ def kept_by_parts(params) -> dict[str, int]:
 
 def test_each_real_image_has_its_own_tau(make_params) -> None:
     """A function of the seed, the iteration and the image's place in the whole batch: no share changes it."""
-    step, _, batch = build(make_params(sampling_steps=50))
+    step, _, _ = build(make_params(sampling_steps=50))
     timesteps = make_scheduler("ddpm", step.backbone.scheduler_config, 50).timesteps
     together = step.draw_real_steps(3, range(8), timesteps)
     alone = [step.draw_real_steps(3, [row], timesteps) for row in range(8)]

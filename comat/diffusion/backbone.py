@@ -129,7 +129,7 @@ class Backbone:
         precision: str = "fp32",
         device: torch.device | str = "cpu",
     ) -> Backbone:
-        """Load from a hub id or a folder in hub layout; `unet` and `vae` (or one that is there) replace the model's own.
+        """Load from a hub id or a folder in hub layout; `unet` and `vae` (or a loaded one) replace the own.
 
         Raises:
             UserError: naming the part that is missing or of another architecture.

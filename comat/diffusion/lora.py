@@ -39,7 +39,8 @@ class LoraLinear(Linear):
         down, up = self.lora_A[name].weight.to(x.dtype), self.lora_B[name].weight.to(x.dtype)
         rows = x.flatten(0, -2)
         # A product is accumulated in float32, and onto what it is added to: rounded once, at the end.
-        out = torch.addmm(F.linear(F.linear(rows, down), up), rows, base.get_parameter("weight").t())
+        branch, weight = F.linear(F.linear(rows, down), up), base.get_parameter("weight")
+        out = torch.addmm(branch, rows, weight.t(), beta=self.scaling[name])
         out = out if base.bias is None else out + base.get_parameter("bias")
         return out.unflatten(0, x.shape[:-1])
 
