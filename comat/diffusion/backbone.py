@@ -154,10 +154,9 @@ class Backbone:
         schedule = loaded(model, "scheduler", lambda: EulerDiscreteScheduler.load_config(model, **where))
         denoiser = part(UNet2DConditionModel, "unet", unet)
         check_encoders(model, denoiser, index)
-        if isinstance(vae, AutoencoderKL):
-            autoencoder = vae
-        else:
-            autoencoder = load_vae(model, revision, vae, vae_revision, precision, device)
+        if vae is None or isinstance(vae, str):
+            vae = load_vae(model, revision, vae, vae_revision, precision, device)
+        autoencoder = vae
 
         def build() -> Backbone:
             return Backbone(

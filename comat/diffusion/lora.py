@@ -36,7 +36,7 @@ class LoraLinear(Linear):
         if x.dtype == torch.float32 or self.merged or self.disable_adapters:
             return super().forward(x, *args, **kwargs)
         base, (name,) = self.get_base_layer(), self.active_adapters
-        down, up = self.lora_A[name].weight.to(x.dtype), self.lora_B[name].weight.to(x.dtype)
+        down, up = (part[name].get_parameter("weight").to(x.dtype) for part in (self.lora_A, self.lora_B))
         rows = x.flatten(0, -2)
         # A product is accumulated in float32, and onto what it is added to: rounded once, at the end.
         branch, weight = F.linear(F.linear(rows, down), up), base.get_parameter("weight")
