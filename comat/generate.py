@@ -57,12 +57,12 @@ def _load(params: Params, data: Path, prompts: Sequence[str]) -> tuple[Params, B
     Raises:
         UserError: if there is no tuned model there, or a prompt is empty or too long.
     """
-    from comat.diffusion.load import load_backbone
+    from comat.diffusion.load import load_backbone, warmed_up
 
     if not all(prompt.strip() for prompt in prompts):
         raise UserError("the prompt is empty; say what to draw")
     unet, lora = data / "warmup/unet", data / "train/lora" / FILE
-    if not lora.is_file() or not unet.is_dir():
+    if not lora.is_file() or not warmed_up(unet):
         raise UserError(f"{lora} and {unet}: expected both; run `dvc repro` first")
     params = pinned(params, data / "models", "base_model", "vae")
     tokenizers = load_tokenizers(params.base_model, params.base_revision)

@@ -122,7 +122,7 @@ class WarmupImagesParams(Section):
 
 
 class WarmupParams(Section):
-    steps: CountOrNone  # optimizer steps; 0 passes the base UNet through
+    steps: CountOrNone  # optimizer steps; 0 passes the base UNet through, uncopied
     lora_rank: CountOrNone  # 0 fine-tunes all weights; LoRA is merged into the UNet that is written
     learning_rate: LearningRate
     batch_size: Count  # images

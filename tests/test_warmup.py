@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from ruamel.yaml import YAML
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from comat.diffusion.backbone import Backbone
-from comat.errors import main_guard
+from comat.diffusion.load import PASSED_THROUGH, load_backbone
+from comat.errors import UserError, main_guard
+from comat.params import load
 from comat.randomness import generator
 from comat.training.warmup import denoising_loss, warm_up
+from tests.conftest import run
 
 
 def setting(make_params, lora_rank: int, steps: int):
@@ -87,3 +91,19 @@ def test_a_signal_saves_the_step_that_it_met(make_params, tmp_path: Path) -> Non
     assert len(taken) == 7
     state = whole.unet.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in again.unet.state_dict().items())
+
+
+def test_no_steps_pass_the_base_through_uncopied(broken: Path) -> None:
+    """A note stands in the place of the UNet, and what follows draws by the base model's own."""
+    values = YAML(typ="safe").load(broken / "params.yaml")
+    values["warmup"]["steps"] = 0
+    YAML().dump(values, broken / "params.yaml")
+    run("warmup_images", broken)
+    run("warmup", broken)
+    assert [path.name for path in (broken / "data/warmup").rglob("*")] == [PASSED_THROUGH]
+    params = load(broken / "params.yaml")
+    drawn, base = load_backbone(params, broken / "data/warmup/unet").unet, load_backbone(params).unet
+    assert all(torch.equal(a, b) for a, b in zip(drawn.parameters(), base.parameters(), strict=True))
+    (broken / "data/warmup" / PASSED_THROUGH).unlink()
+    with pytest.raises(UserError, match="unet"):
+        load_backbone(params, broken / "data/warmup/unet")
