@@ -36,14 +36,8 @@ def full_graph_loss(step: Step, batch: Batch) -> Tensor:
     images, loss = backbone.decode(z0), z0.new_zeros(())
     prompts = list(batch.prompts)
     if batch.real and step.captioner:
-        sampler = backbone.sampler(p.scheduler, p.sampling_steps, shape[1:])
-        rng = step.generator("tau", batch.iteration)
-        start = draw_start(sampler, p.mixed_latent_t1, p.mixed_latent_t2, rng)
-        own = [step.generator("real noise", batch.iteration, row) for row in range(len(batch.real))]
-        latents, captions = batch.real.latents, batch.real.captions
-        noisy = sampler.noisy(latents, noise(latents.shape[1:], own), start)
-        steps = place_steps(start, p.sampling_steps, p.grad_steps, rng)
-        real, _ = sample(step, sampler, noisy, captions, own, start, steps, [])
+        rows = [denoise_real(step, batch, row) for row in range(len(batch.real))]
+        real, captions = torch.cat(rows), batch.real.captions
         images, prompts = torch.cat([images, backbone.decode(real)]), [*prompts, *captions]
     if step.captioner:
         scores = step.captioner.log_likelihood(images, prompts)
@@ -59,6 +53,20 @@ def full_graph_loss(step: Step, batch: Batch) -> Tensor:
     return loss
 
 
+def denoise_real(step: Step, batch: Batch, row: int) -> Tensor:
+    """Final latents (1, C, h, w) of one noisy real image."""
+    p, backbone = step.p, step.backbone
+    shape = backbone.latent_shape(p.resolution)
+    sampler = backbone.sampler(p.scheduler, p.sampling_steps, shape[1:])
+    rng = step.generator("tau", batch.iteration, row)
+    start = draw_start(sampler, p.mixed_latent_t1, p.mixed_latent_t2, rng)
+    own = [step.generator("real noise", batch.iteration, row)]
+    latents = batch.real.latents[row : row + 1]
+    noisy = sampler.noisy(latents, noise(shape, own), [start])
+    steps = place_steps(start, p.sampling_steps, p.grad_steps, rng)
+    return sample(step, sampler, noisy, batch.real.captions[row : row + 1], own, start, steps, [])[0]
+
+
 def sample(
     step: Step,
     sampler: Sampler,
@@ -72,7 +80,7 @@ def sample(
     """Final latents, and the attention maps of `map_steps`."""
     backbone, maps = step.backbone, []
     embeddings = backbone.encode_prompts(prompts)
-    sampler.begin(start)
+    sampler = sampler.begun(start)
     for index in range(start, len(sampler)):
         x = sampler.seen(z.detach(), index)
         layers = step.layers if index in map_steps else ()

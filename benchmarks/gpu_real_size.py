@@ -49,7 +49,7 @@ from comat.method.replay import MapTerm
 from comat.method.step import Batch, ImageGradient, RealImages, Step
 from comat.params import OptimizationParams, Params, load
 from comat.randomness import generator
-from comat.running.device import DTYPES, choose_device
+from comat.running.device import DTYPES, choose_device, use_deterministic_algorithms
 from comat.segmenters import Segmenter
 from comat.segmenters.grounded_sam import GroundedSam
 from comat.segmenters.grounding import Detector, Thresholds
@@ -343,6 +343,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", choices=sorted(DTYPES), help="default: the preset's")
     parser.add_argument("--device-batch", type=int, help="samples through the UNet at once; default: the preset's")
+    parser.add_argument("--fastest", action="store_true", help="train.deterministic: false, whatever the preset says")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     preset = "shapes" if options.small else options.preset
@@ -355,6 +356,7 @@ def main() -> None:
     if options.device_batch:
         changes["train"] = params.train.model_copy(update={"device_batch": options.device_batch})
     params = params.model_copy(update=changes)
+    use_deterministic_algorithms(params.train.deterministic and not options.fastest)  # as the stage does
     device, dtype = choose_device(options.device), DTYPES[params.precision]
     rate = matmul_rate(device, dtype)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"

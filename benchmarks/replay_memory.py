@@ -67,7 +67,8 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
         sampler = make_sampler("ddpm", backbone.scheduler_config, STEPS)
         z = noise(backbone.latent_shape(options.resolution), own)
         if options.method == "replay":
-            done = rollout(backbone, sampler, z, prompts, 5.0, own, record=record, chunk=options.batch)
+            steps = [record] * options.batch
+            done = rollout(backbone, sampler, z, prompts, 5.0, own, record=steps, chunk=options.batch)
             z0 = done.z0.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(target(z0), z0)
             replay(backbone, done, leaf_gradients(done, gradient), 5.0, chunk=options.batch)

@@ -122,9 +122,12 @@ class WarmupImagesParams(Section):
 
 
 class WarmupParams(Section):
-    steps: CountOrNone  # optimizer steps; 0 passes the base UNet through
+    steps: CountOrNone  # optimizer steps; 0 passes the base UNet through, uncopied
     lora_rank: CountOrNone  # 0 fine-tunes all weights; LoRA is merged into the UNet that is written
     learning_rate: LearningRate
+    weight_decay: NotNegative  # AdamW's
+    max_grad_norm: Positive
+    prompt_dropout: Probability  # share of the prompts that become the empty one, for classifier-free guidance
     batch_size: Count  # images
 
 
@@ -176,6 +179,7 @@ class TrainParams(Section):
     gradient_checkpointing: Literal["none", "decoder", "all"]  # what runs blocks again, not keeping activations
     checkpoint_every: Count  # iterations
     max_skipped: Count  # non-finite steps in a row after which the run stops
+    deterministic: bool  # algorithms that give equal bytes twice on one device, where torch has them
     guard: GuardParams
 
 

@@ -28,15 +28,14 @@ def main() -> None:
 
     launch_where_asked("stages.train")
 
-    import torch
-
     from comat.diffusion.load import load_backbone
+    from comat.running.device import use_deterministic_algorithms
     from comat.running.distributed import join
     from comat.tokenizers import find_columns
     from comat.training.data import TrainingData
     from comat.training.trainer import Trainer
 
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    use_deterministic_algorithms(params.train.deterministic)
     inputs = [args.prompts, args.entities, args.warmup, args.reference_latents, args.image_latents]
     values = params.model_dump()
     with join(params.device) as processes, processes.directory("train", values, args.models, inputs) as work:

@@ -29,7 +29,7 @@ def sampled(backbone: Backbone) -> tuple[Rollout, list[torch.nn.Parameter]]:
     prompts = backbone.encode_prompts(["a red cube", "a blue star"])
     with merged(backbone.denoiser):
         z = noise(backbone.latent_shape(64), own)
-        return rollout(backbone, sampler, z, prompts, 5.0, own, record=[1], chunk=2), weights
+        return rollout(backbone, sampler, z, prompts, 5.0, own, record=[[1], [1]], chunk=2), weights
 
 
 class Counting:

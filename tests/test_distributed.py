@@ -57,6 +57,21 @@ def test_the_gradient_does_not_depend_on_the_number_of_processes(make_params, tm
     assert together == pytest.approx(alone, rel=1e-5, abs=1e-7)
 
 
+def receive(out: Path) -> None:
+    with join("cpu") as processes:
+        own = {"a": torch.arange(6).view(2, 3), "b": torch.tensor(0.5), "c": torch.tensor([1.5]).bfloat16()}
+        found = processes.tensors_from_main(own if processes.main else {}, torch.device("cpu"))
+        assert [*found] == [*own] and all(torch.equal(found[name], value) for name, value in own.items())
+        assert [value.dtype for value in found.values()] == [value.dtype for value in own.values()]
+        (out / str(processes.rank)).touch()
+
+
+def test_tensors_of_the_main_process_reach_the_others(tmp_path: Path) -> None:
+    assert finish(start(2, receive, tmp_path)) == [0, 0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+    assert Processes().tensors_from_main({"a": torch.ones(1)}, torch.device("cpu")) == {"a": torch.ones(1)}
+
+
 def rows(count: int) -> Batch:
     real = RealImages(torch.arange(count // 2), [f"c{i}" for i in range(count // 2)])
     return Batch(0, [f"p{i}" for i in range(count)], [[]] * count, real=real)

@@ -317,7 +317,7 @@ def test_the_warm_up_teaches_what_the_model_predicts(make_params, kind: str, tar
     for weight in backbone.denoiser.conv_out.parameters():
         weight.data.zero_()
     z0, prompts = torch.full((2, 4, 8, 8), 3.0), backbone.encode_prompts(["a", "b"])
-    loss = float(denoising_loss(backbone, z0, prompts, torch.Generator().manual_seed(0)))
+    loss = float(denoising_loss(backbone, z0, prompts, torch.Generator().manual_seed(0), 0.1))
     rng = torch.Generator().manual_seed(0)
     t = torch.randint(1000, (2,), generator=rng)
     eps = torch.randn(z0.shape, generator=rng)

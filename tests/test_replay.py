@@ -11,10 +11,12 @@ from comat.captioners import load_captioner
 from comat.diffusion.attention import recorded_maps
 from comat.diffusion.backbones import load_base
 from comat.diffusion.lora import add_lora, merged
+from comat.diffusion.rollout import rollout
+from comat.diffusion.schedulers import make_scheduler
 from comat.discriminators import load_discriminator
 from comat.method.attribute_concentration import Entity
 from comat.method.step import NO_IMAGES, Batch, RealImages, Step
-from comat.randomness import generator
+from comat.randomness import generator, noise
 from comat.segmenters.load import load_segmenter
 
 TERMS = {
@@ -234,3 +236,28 @@ def kept_by_parts(params) -> dict[str, int]:
         with recorded_maps(step.backbone.denoiser, layers):
             found[name] = kept_bytes(lambda: step.backbone.guided(z, t, prompts, 5.0))
     return found
+
+
+def test_each_real_image_has_its_own_tau(make_params) -> None:
+    """A function of the seed, the iteration and the image's place in the whole batch: no share changes it."""
+    step, _, _ = build(make_params(sampling_steps=50))
+    timesteps = make_scheduler("ddpm", step.backbone.scheduler_config, 50).timesteps
+    together = step.draw_real_steps(3, range(8), timesteps)
+    alone = [step.draw_real_steps(3, [row], timesteps) for row in range(8)]
+    assert together == ([start for (start,), _ in alone], [steps for _, (steps,) in alone])
+    starts, steps = together
+    assert len(set(starts)) > 1 and all(start <= min(own) for start, own in zip(starts, steps, strict=True))
+    taus = [int(timesteps[start]) for start in starts]
+    assert all(180 <= tau <= 600 for tau in taus)  # the last step at or below a tau of [200, 600]
+
+
+def test_a_sample_that_waits_is_left_alone(make_params) -> None:
+    """Three steps; the second sample joins at the last one: what it sees there is its first latent."""
+    step, _, _ = build(make_params())
+    backbone, own = step.backbone, [generator(0, "noise", row) for row in range(2)]
+    z, prompts = noise(backbone.latent_shape(16), own), backbone.encode_prompts(["a red cube", "a blue star"])
+    scheduler = make_scheduler("ddim", backbone.scheduler_config, 3)
+    done = rollout(backbone, scheduler, z, prompts, 5.0, own, starts=[0, 2], record=[[0, 2], [2]], chunk=2)
+    assert done.rows == {0: [0], 2: [0, 1]}
+    assert torch.equal(done.inputs[2][1], z[1]) and not torch.equal(done.inputs[2][0], z[0])
+    assert [len(leaf) for leaf in done.leaves.values()] == [1, 2]

@@ -32,9 +32,9 @@ def test_it_learns_and_leaves_a_plain_unet(make_params, tmp_path: Path, lora_ran
     backbone = load_base(params.base_model)
     before = {name: value.clone() for name, value in backbone.denoiser.state_dict().items()}
     embeddings = backbone.encode_prompts(prompts)
-    start = denoising_loss(backbone, latents, embeddings, generator(0, "judge"))
+    start = denoising_loss(backbone, latents, embeddings, generator(0, "judge"), 0.1)
     warm_up(backbone, params.warmup, params.seed, latents, prompts, tmp_path)
-    assert denoising_loss(backbone, latents, embeddings, generator(0, "judge")) < start
+    assert denoising_loss(backbone, latents, embeddings, generator(0, "judge"), 0.1) < start
     backbone.denoiser.save_pretrained(tmp_path / "unet")
     loaded, report = UNet2DConditionModel.from_pretrained(tmp_path / "unet", output_loading_info=True)
     assert not any(report.values())

@@ -10,9 +10,12 @@ from comat.models.families import DENOISER_PARTS
 from comat.params import BaseModelParams
 from comat.running.device import choose_device
 
+PASSED_THROUGH = "passed_through.json"
+"""Stands in the place of a denoiser where no warm-up was asked for: the base model's own is used, uncopied."""
+
 
 def load_backbone(params: BaseModelParams, warmup: Path | None = None) -> Backbone:
-    """The base model, with the denoiser in the folder `warmup` where one is given; compiled if the parameters say so.
+    """The base model, with the denoiser in the folder `warmup` where there is one; compiled if the parameters say so.
 
     Raises:
         UserError: if it cannot be had, or is no denoiser of this base model.
@@ -20,7 +23,7 @@ def load_backbone(params: BaseModelParams, warmup: Path | None = None) -> Backbo
     backbone = load_base(
         params.base_model,
         params.base_revision,
-        denoiser=str(denoiser_in(warmup)) if warmup else None,
+        denoiser=denoiser_in(warmup) if warmup else None,
         vae=params.vae,
         vae_revision=params.vae_revision,
         precision=params.precision,
@@ -31,14 +34,16 @@ def load_backbone(params: BaseModelParams, warmup: Path | None = None) -> Backbo
     return backbone
 
 
-def denoiser_in(warmup: Path) -> Path:
-    """The folder of the denoiser that the warm-up wrote: `unet` or `transformer`, as stock pipelines name it.
+def denoiser_in(warmup: Path) -> str | None:
+    """The folder of the denoiser that the warm-up wrote, `unet` or `transformer`; None where none was asked for.
 
     Raises:
-        UserError: if there is none.
+        UserError: if the warm-up did not end.
     """
+    if (warmup / PASSED_THROUGH).is_file():
+        return None
     found = [warmup / part for part in DENOISER_PARTS if (warmup / part).is_dir()]
     if len(found) != 1:
         expected = " or ".join(DENOISER_PARTS)
         raise UserError(f"{warmup}: expected one folder {expected} in it, found {len(found)}; run `dvc repro warmup`")
-    return found[0]
+    return str(found[0])

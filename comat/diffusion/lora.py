@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from diffusers.loaders.peft import PeftAdapterMixin
 from diffusers.utils.peft_utils import recurse_remove_peft_layers
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import Linear, LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -22,27 +23,54 @@ from comat.storage.tables import read_safetensors, write_bytes
 FILE = "pytorch_lora_weights.safetensors"
 
 
+class LoraLinear(Linear):
+    """peft's LoRA of a linear layer, which in half precision is true to updates below the weights' rounding.
+
+    Its weights are float32 masters; it computes in the precision of its input, and their gradients arrive in float32.
+    Base and LoRA are summed before the one rounding. peft's own forward rounds the base's output first, to a grid on
+    which a small update mostly changes nothing.
+    """
+
+    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        """(B, ..., inputs) to (B, ..., outputs)."""
+        if x.dtype == torch.float32 or self.merged or self.disable_adapters:
+            return super().forward(x, *args, **kwargs)
+        base, (name,) = self.get_base_layer(), self.active_adapters
+        down, up = (part[name].get_parameter("weight").to(x.dtype) for part in (self.lora_A, self.lora_B))
+        rows = x.flatten(0, -2)
+        # A product is accumulated in float32, and onto what it is added to: rounded once, at the end.
+        branch, weight = F.linear(F.linear(rows, down), up), base.get_parameter("weight")
+        out = torch.addmm(branch, rows, weight.t(), beta=self.scaling[name])
+        out = out if base.bias is None else out + base.get_parameter("bias")
+        return out.unflatten(0, x.shape[:-1])
+
+
 def add_lora(backbone: Backbone, rank: int, generator: torch.Generator) -> list[nn.Parameter]:
     """Put LoRA of `rank` (scale 1) on every attention projection; returns its float32 weights.
 
-    A is drawn from `generator`, N(0, 1/rank); B is zero, so nothing changes at first.
+    A is drawn from `generator` with mean 0 and standard deviation 1/rank; B is zero, so nothing changes at first.
     """
-    denoiser = backbone.denoiser
-    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(backbone.LORA_TARGETS))
-    inject_adapter_in_model(config, denoiser, "default")  # as diffusers does, for models without its mixin as well
-    weights = []
-    for name, weight in denoiser.named_parameters():
-        if "lora_" not in name:
-            continue
-        weight.data = weight.data.float()
-        with torch.no_grad():
+    weights = _put_lora(backbone, rank)
+    with torch.no_grad():
+        for name, weight in weights:
             if "lora_A" in name:
                 weight.copy_(torch.randn(weight.shape, generator=generator) / rank)
             else:
                 weight.zero_()
-        weight.requires_grad_(True)
-        weights.append(weight)
-    return weights
+    return [weight for _, weight in weights]
+
+
+def _put_lora(backbone: Backbone, rank: int) -> list[tuple[str, nn.Parameter]]:
+    """LoRA on every attention projection, with names; what its weights hold is left to chance."""
+    denoiser, targets = backbone.denoiser, list(backbone.LORA_TARGETS)
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, init_lora_weights=False)
+    config._register_custom_module({nn.Linear: LoraLinear})
+    with torch.device("meta"):  # where nothing is drawn
+        inject_adapter_in_model(config, denoiser, "default")  # as diffusers does, for models without its mixin too
+    for layer, base in adapted(denoiser):
+        for part in (*layer.lora_A.values(), *layer.lora_B.values()):
+            part.to(torch.float32).to_empty(device=base.device).requires_grad_(True)
+    return [(name, weight) for name, weight in denoiser.named_parameters() if "lora_" in name]
 
 
 def lora_state(denoiser: nn.Module) -> dict[str, Tensor]:
@@ -83,7 +111,7 @@ def load_lora(backbone: Backbone, folder: Path) -> None:
     ranks = {value.shape[0] for name, value in tensors.items() if ".lora.down." in name or ".lora_A." in name}
     if len(ranks) != 1:
         raise UserError(f"{path}: expected the weights of a LoRA of one rank, found ranks {sorted(ranks)}")
-    add_lora(backbone, ranks.pop(), torch.Generator())
+    _put_lora(backbone, ranks.pop())
     own = backbone.exported_lora(lora_state(backbone.denoiser))
     missing, extra = sorted({*own} - {*tensors}), sorted({*tensors} - {*own})
     if missing or extra:
@@ -119,7 +147,7 @@ def absorb_lora(backbone: Backbone) -> None:
 
 
 def in_turn(backbone: Backbone, folder: Path) -> Iterator[str]:
-    """Yield "base", then "tuned" with the LoRA exported to `folder` merged into a model that had none."""
+    """Yield "base", then "tuned" with the LoRA exported to `folder` on a model that had none, as sampling wants it."""
     for name in ("base", "tuned"):
         if name == "tuned":
             load_lora(backbone, folder)
@@ -133,10 +161,19 @@ def adapted(denoiser: nn.Module) -> list[tuple[LoraLayer, nn.Parameter]]:
     return [(layer, layer.get_base_layer().get_parameter("weight")) for layer in layers]
 
 
+def mergeable(denoiser: nn.Module) -> list[tuple[LoraLayer, nn.Parameter]]:
+    """Of `adapted` the layers that `merged` merges: those in float32.
+
+    Half precision rounds an update of relative size 5e-4 away where it is merged into the weights; beside them, as
+    replay differentiates it, it takes effect.
+    """
+    return [(layer, weight) for layer, weight in adapted(denoiser) if weight.dtype == torch.float32]
+
+
 @contextlib.contextmanager
 def merged(denoiser: nn.Module) -> Iterator[None]:
-    """Run with LoRA merged into the base weights, which are exactly restored afterwards."""
-    layers = adapted(denoiser)
+    """Run with LoRA merged into the base weights where they are float32; they are exactly restored afterwards."""
+    layers = mergeable(denoiser)
     originals = [weight.detach().clone() for _, weight in layers]
     try:
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,10 +42,12 @@ class Sampler:
         """Where a trajectory from `noise` (B, C, h, w) of unit variance begins."""
         return noise if self.flow else noise * self.scheduler.init_noise_sigma
 
-    def begin(self, index: int) -> None:
-        """Begin at a step within the trajectory."""
-        if hasattr(self.scheduler, "set_begin_index"):
-            self.scheduler.set_begin_index(index)
+    def begun(self, index: int) -> Sampler:
+        """A sampler of its own for a trajectory that begins at step `index`."""
+        scheduler = copy.deepcopy(self.scheduler)
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(index)
+        return Sampler(scheduler)
 
     def seen(self, z: Tensor, index: int) -> Tensor:
         """What the denoiser sees of z at a step."""
@@ -64,13 +67,12 @@ class Sampler:
         below = (self.timesteps <= top).nonzero()
         return int(below[0]) if len(below) else len(self.timesteps) - 1
 
-    def noisy(self, latents: Tensor, noise: Tensor, index: int) -> Tensor:
-        """AddNoise(x_0, xi) at step `index`; latents and noise are (B, C, h, w)."""
+    def noisy(self, latents: Tensor, noise: Tensor, starts: Sequence[int]) -> Tensor:
+        """AddNoise(x_0, xi), row b at step `starts[b]`; latents and noise are (B, C, h, w)."""
         if self.flow:
-            sigma = self.scheduler.sigmas[index].to(latents.device)
+            sigma = self.scheduler.sigmas[list(starts)].to(latents.device).view(-1, 1, 1, 1)
             return (1 - sigma) * latents + sigma * noise
-        self.begin(index)
-        return self.scheduler.add_noise(latents, noise, self.timesteps[index].expand(len(latents)))
+        return self.scheduler.add_noise(latents, noise, self.timesteps[list(starts)])
 
 
 def flow_level(t: Tensor) -> Tensor:

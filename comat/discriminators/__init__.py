@@ -46,8 +46,8 @@ def load_discriminator(
     model, revision = params.discriminator_model, params.discriminator_revision
     if params.discriminator == "dino":
         return DinoDiscriminator.load(model, revision, backbone, generator)
-    source = load_base(model, revision, precision=precision, device=backbone.device)
-    ours, theirs = (model.vae.config["latent_channels"] for model in (backbone, source))
+    source = load_base(model, revision, vae=backbone.vae, precision=precision, device=backbone.device)
+    ours, theirs = (model.channels for model in (backbone, source))
     if ours != theirs:
         raise UserError(
             f"discriminator_model {model!r}: expected latents of {ours} channels, its denoiser takes {theirs}"

@@ -16,7 +16,7 @@ class DenoiserDiscriminator(nn.Module):
         super().__init__()
         self._backbone = backbone
         self._lora = add_lora(backbone, lora_rank, generator)
-        channels = backbone.vae.config["latent_channels"]
+        channels = backbone.channels
         self.head = nn.Conv2d(channels, 1, 1).to(backbone.device)
         with torch.no_grad():
             weight, bias = self.head.parameters()

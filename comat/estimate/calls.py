@@ -11,7 +11,7 @@ from transformers import Dinov2Model, ViTModel
 
 from comat.diffusion.attention import recorded_maps
 from comat.diffusion.backbones import Backbone
-from comat.diffusion.lora import adapted, add_lora
+from comat.diffusion.lora import add_lora, mergeable
 from comat.discriminators.denoiser import DenoiserDiscriminator
 from comat.discriminators.dino import DinoDiscriminator
 from comat.errors import UserError
@@ -89,7 +89,7 @@ def _training(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
     calls.trained["LoRA"] = sum(w.numel() for w in add_lora(backbone, p.lora_rank, torch.Generator()))
     if p.train.gradient_checkpointing == "all":
         backbone.denoiser.enable_gradient_checkpointing(checkpoint_as_on_device)
-    calls.merged = sum(weight.nbytes for _, weight in adapted(backbone.denoiser))
+    calls.merged = sum(weight.nbytes for _, weight in mergeable(backbone.denoiser))
     calls.replay = _guided(p, backbone, z, train=True)
     calls.replay_maps = _guided(p, backbone, z, train=True, layers=backbone.chosen_layers(p.attribute_layers))
 

@@ -23,7 +23,7 @@ MapLoss = Callable[[AttentionMaps, slice], Tensor]
 
 @dataclass(frozen=True)
 class MapTerm:
-    """A loss on the attention maps of `layers` at `steps` of the rollout."""
+    """A loss on the attention maps of `layers` at `steps` of the rollout, where every sample is recorded."""
 
     steps: Sequence[int]
     layers: Sequence[str]
@@ -31,7 +31,7 @@ class MapTerm:
 
 
 def leaf_gradients(rollout: Rollout, z0_gradient: Tensor) -> dict[int, Tensor]:
-    """dL/d(leaf) for every recorded step, from dL/dz0 (B, C, h, w)."""
+    """dL/d(leaf) for every recorded step and the samples recorded there, from dL/dz0 (B, C, h, w)."""
     steps = list(rollout.leaves)
     gradients = torch.autograd.grad(rollout.z0, [rollout.leaves[i] for i in steps], z0_gradient)
     return dict(zip(steps, gradients, strict=True))
@@ -56,11 +56,12 @@ def replay(
     for index in sorted({*gradients, *(maps.steps if maps else ())}):
         term = maps if maps and index in maps.steps else None
         x, t = rollout.inputs[index], rollout.timesteps[index]
+        prompts = rollout.prompts[torch.tensor(rollout.rows[index], device=x.device)]
         for at in range(0, len(x), chunk):
             span = slice(at, min(at + chunk, len(x)))
             loss = x.new_zeros(())
             with recorded_maps(backbone.denoiser, term.layers if term else ()) as recording:
-                prediction = backbone.guided(x[span], t, rollout.prompts[span], guidance_scale)
+                prediction = backbone.guided(x[span], t, prompts[span], guidance_scale)
                 if index in gradients:
                     loss = loss + (gradients[index][span] * prediction).sum()
                 if term:

@@ -167,26 +167,35 @@ class Step:
         picked = torch.randperm(len(steps), generator=rng)[: self.p.attribute_steps].tolist()
         return steps, sorted(steps[i] for i in picked) if self.segmenter else []
 
+    def draw_real_steps(
+        self, iteration: int, rows: Sequence[int], sampler: Sampler
+    ) -> tuple[list[int], list[list[int]]]:
+        """For each real image of `rows` the step that it starts from, and its K steps (fewer where fewer are left)."""
+        starts, steps = [], []
+        for row in rows:
+            rng = self.generator("tau", iteration, row)
+            starts.append(draw_start(sampler, self.p.mixed_latent_t1, self.p.mixed_latent_t2, rng))
+            steps.append(place_steps(starts[-1], self.p.sampling_steps, self.p.grad_steps, rng))
+        return starts, steps
+
     def generate(self, batch: Batch, steps: Sequence[int]) -> Rollout:
         """From pure noise: GenerateImage(eps_theta, x_T, P)."""
         sampler = self._sampler()
         rows = range(batch.first, batch.first + len(batch.prompts))
         own = [self.generator("noise", batch.iteration, row) for row in rows]
         z = noise(self.backbone.latent_shape(self.p.resolution), own).to(self.backbone.device)
-        return self._rollout(sampler, sampler.first(z), batch.prompts, own, 0, steps)
+        return self._rollout(sampler, sampler.first(z), batch.prompts, own, (), [steps] * len(rows))
 
     def denoise_real(self, batch: Batch) -> Rollout:
-        """From a noisy real image: GenerateImage(eps_theta, AddNoise(I_g, xi, tau), P_g)."""
+        """From noisy real images: GenerateImage(eps_theta, AddNoise(I_g, xi, tau), P_g), each with its own tau."""
         sampler = self._sampler()
-        rng = self.generator("tau", batch.iteration)
-        start = draw_start(sampler, self.p.mixed_latent_t1, self.p.mixed_latent_t2, rng)
         rows = range(batch.first_real, batch.first_real + len(batch.real))
         own = [self.generator("real noise", batch.iteration, row) for row in rows]
         latents = batch.real.latents.to(self.backbone.device)
         xi = noise(latents.shape[1:], own).to(self.backbone.device)
-        z = sampler.noisy(latents, xi, start)
-        steps = place_steps(start, self.p.sampling_steps, self.p.grad_steps, rng)
-        return self._rollout(sampler, z, batch.real.captions, own, start, steps)
+        starts, steps = self.draw_real_steps(batch.iteration, rows, sampler)
+        z = sampler.noisy(latents, xi, starts)
+        return self._rollout(sampler, z, batch.real.captions, own, starts, steps)
 
     def _sampler(self) -> Sampler:
         size = self.backbone.latent_shape(self.p.resolution)[1:]
@@ -198,11 +207,11 @@ class Step:
         z: Tensor,
         prompts: Sequence[str],
         own: Sequence[torch.Generator],
-        start: int,
-        steps: Sequence[int],
+        starts: Sequence[int],
+        steps: Sequence[Sequence[int]],
     ) -> Rollout:
         embeddings, scale = self.backbone.encode_prompts(prompts), self.p.guidance_scale
-        return rollout(self.backbone, sampler, z, embeddings, scale, own, start=start, record=steps, chunk=self.chunk)
+        return rollout(self.backbone, sampler, z, embeddings, scale, own, starts=starts, record=steps, chunk=self.chunk)
 
     def image_gradient(
         self, z0: Tensor, prompts: Sequence[str], batch: Batch | None, samples: int, iteration: int

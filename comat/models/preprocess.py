@@ -47,8 +47,9 @@ def _channels(model: str, name: str, values: object) -> Tensor:
 class Preprocess:
     """Resize (bicubic, antialiased) square images to the model's input and normalise.
 
-    For square images this is what the processors of BLIP, GIT, LLaVA and CLIPSeg do; they would crop others. `size` is
-    the side of the input in px, or both of its sides, as some configurations give them.
+    For square images this is what the processors of BLIP, GIT, LLaVA and CLIPSeg do; they would crop others. Nothing is
+    clamped, at no size: a pixel that is saturated keeps its gradient. `size` is the side of the input in px, or both of
+    its sides, as some configurations give them.
 
     Raises:
         UserError: if the model has no image processor, or its input is not square.
@@ -65,7 +66,7 @@ class Preprocess:
         self.mean, self.std = (_channels(model, name, config.get(name)) for name in ("image_mean", "image_std"))
 
     def __call__(self, images: Tensor, dtype: torch.dtype) -> Tensor:
-        """(B, 3, H, W) in [0, 1] → (B, 3, size, size), normalised."""
+        """(B, 3, H, W), black 0 and white 1 → (B, 3, size, size), normalised."""
         if images.shape[-2:] != (self.size, self.size):
-            images = F.interpolate(images, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
+            images = F.interpolate(images, (self.size, self.size), mode="bicubic", antialias=True)
         return ((images - self.mean.to(images)) / self.std.to(images)).to(dtype)

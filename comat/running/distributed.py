@@ -74,6 +74,23 @@ class Processes:
                 dist.broadcast_object_list(box)
         return box[0][0]
 
+    def tensors_from_main(self, tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+        """The named tensors of the main process, on all, on the CPU; the others' own are not looked at.
+
+        Names, shapes and types alone are pickled. The tensors go one after the other through `device`, on which the
+        processes talk, so that beside what is received there is room for the largest of them, not for all.
+        """
+        if self.count == 1:
+            return dict(tensors)
+        listed = self.from_main(lambda: [(name, value.shape, value.dtype) for name, value in tensors.items()])
+        found: dict[str, Tensor] = {}
+        for name, shape, dtype in listed:
+            sent = tensors[name].to(device) if self.main else torch.empty(shape, dtype=dtype, device=device)
+            with self._talking():
+                dist.broadcast(sent, 0)
+            found[name] = tensors[name] if self.main else sent.cpu()
+        return found
+
     def sum_gradients(self, weights: Sequence[Tensor], values: dict[str, float]) -> dict[str, float]:
         """Sum the gradients of float32 `weights`, in place, and `values` over the processes, in one reduction.
 

@@ -24,7 +24,7 @@ def options(
 
 
 def publish(folder: Path, out: Path) -> None:
-    """Put a finished working folder in the place of `out`.
+    """Put a finished working folder in the place of `out`; its files are linked there where the disk is the same.
 
     Raises:
         UserError: if a file cannot be written there; what stood there before still does.
@@ -34,10 +34,21 @@ def publish(folder: Path, out: Path) -> None:
         shutil.rmtree(left)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        shutil.copytree(folder, part)
+        shutil.copytree(folder, part, copy_function=_place)
     except shutil.Error as error:
         shutil.rmtree(part)
         source, _, reason = error.args[0][0]  # of the first file; the rest says the same
         raise UserError(f"{out}: cannot copy {source} there: {reason}; the finished work waits in {folder}") from None
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
+
+
+def _place(source: str, target: str) -> None:
+    """Give the working folder's file, which is not written to any more, its name in the out; copy it where it must be.
+
+    The working folder goes right after, and until then nothing writes into a file that has its name.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

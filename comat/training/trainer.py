@@ -179,16 +179,19 @@ class Trainer:
         write_state(self.work / STATE, tensors, notes)
 
     def _restore(self) -> None:
-        tensors, notes = self.processes.from_main(self._saved)
+        tensors, notes = self._saved() if self.processes.main else ({}, {})
+        notes = self.processes.from_main(lambda: notes)
         if not notes:
             return
+        wanted = {name: value for name, value in tensors.items() if not name.startswith("guard.")}
+        shared = self.processes.tensors_from_main(wanted, self.backbone.device)
         self.rows = notes["rows"]
         self.scaler.load_state_dict(notes["scaler"])
-        set_lora_state(self.backbone.denoiser, _below(tensors, "lora."))
-        _restore_moments(self.optimizer, self.lora, _below(tensors, "optimizer."))
+        set_lora_state(self.backbone.denoiser, _below(shared, "lora."))
+        _restore_moments(self.optimizer, self.lora, _below(shared, "optimizer."))
         if self.discriminator:
-            self.discriminator.load_trainable_state(_below(tensors, "discriminator."))
-            _restore_moments(self.critic_optimizer, self.critic, _below(tensors, "critic."))
+            self.discriminator.load_trainable_state(_below(shared, "discriminator."))
+            _restore_moments(self.critic_optimizer, self.critic, _below(shared, "critic."))
         if self.guard:
             self.guard.rows, self.guard.best = notes["guard"], _below(tensors, "guard.")
 

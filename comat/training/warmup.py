@@ -18,11 +18,13 @@ from comat.randomness import generator
 from comat.training.checkpoint import read_state, write_state
 
 
-def denoising_loss(backbone: Backbone, z0: Tensor, prompts: PromptEmbeddings, rng: torch.Generator) -> Tensor:
-    """Eq. 1 on scaled latents z0 (B, C, h, w); one prompt in ten is dropped for classifier-free guidance."""
+def denoising_loss(
+    backbone: Backbone, z0: Tensor, prompts: PromptEmbeddings, rng: torch.Generator, prompt_dropout: float
+) -> Tensor:
+    """Eq. 1 on scaled latents z0 (B, C, h, w); a share of the prompts is dropped for classifier-free guidance."""
     t = backbone.draw_times(len(z0), z0.shape[-2:], rng)
     eps = torch.randn(z0.shape, generator=rng)
-    dropped = (torch.rand(len(z0), generator=rng) < 0.1).to(z0.device)
+    dropped = (torch.rand(len(z0), generator=rng) < prompt_dropout).to(z0.device)
     rows = torch.arange(len(z0), device=z0.device) + dropped * len(z0)
     seen = PromptEmbeddings.cat([prompts, backbone.null.repeat(len(z0))])[rows]
     t, eps = t.to(z0.device), eps.to(z0.device)
@@ -47,7 +49,7 @@ def warm_up(
         weights = add_lora(backbone, section.lora_rank, generator(seed, "warmup lora"))
     else:
         weights = list(denoiser.requires_grad_(True).parameters())
-    optimizer = torch.optim.AdamW(weights, lr=section.learning_rate)
+    optimizer = torch.optim.AdamW(weights, lr=section.learning_rate, weight_decay=section.weight_decay)
     start = 0
     if state.exists():
         saved, notes = read_state(state)
@@ -75,9 +77,10 @@ def warm_up(
             rng = generator(seed, "warmup", step)
             rows = torch.randint(len(latents), (section.batch_size,), generator=rng)
             optimizer.zero_grad(set_to_none=True)
-            loss = denoising_loss(backbone, latents[rows].to(backbone.device), embeddings[rows], rng)
+            z0 = latents[rows].to(backbone.device)
+            loss = denoising_loss(backbone, z0, embeddings[rows], rng, section.prompt_dropout)
             loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            norm = torch.nn.utils.clip_grad_norm_(weights, section.max_grad_norm)
             if not math.isfinite(loss.item()) or not math.isfinite(norm.item()):
                 raise UserError(
                     f"warm-up: step {step}: loss {loss.item()} , gradient norm {norm.item()}: expected finite ones; "

@@ -32,12 +32,12 @@ def load_base(
     revision: str | None = None,
     *,
     denoiser: str | None = None,
-    vae: str | None = None,
+    vae: str | AutoencoderKL | None = None,
     vae_revision: str | None = None,
     precision: str = "fp32",
     device: torch.device | str = "cpu",
 ) -> Backbone:
-    """Load from a hub id or a folder in hub layout; `denoiser` and `vae` replace the model's own.
+    """Load from a hub id or a folder in hub layout; `denoiser` and `vae` (or a loaded one) replace its own.
 
     Raises:
         UserError: naming the part that is missing or of another architecture.
@@ -50,8 +50,9 @@ def load_base(
         return load_model(kind, *where, part=name, subfolder=folder, dtype=DTYPES[precision], device=device)
 
     family = family_of(model, pipeline_index(model, revision))
-    own_vae = load_vae(model, revision, vae, vae_revision, precision, device)
-    return assembled(model, revision, part, own_vae)
+    if vae is None or isinstance(vae, str):
+        vae = load_vae(model, revision, vae, vae_revision, precision, device)
+    return assembled(model, revision, part, vae)
 
 
 def assembled(model: str, revision: str | None, part: Part, vae: AutoencoderKL) -> Backbone:

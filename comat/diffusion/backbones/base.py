@@ -111,6 +111,11 @@ class Backbone(ABC):
         """Side of the square of latent positions that is one token of the denoiser; 1 for a UNet."""
         return 1
 
+    @property
+    def channels(self) -> int:
+        """Of its latents."""
+        return self.denoiser.config["in_channels"] // self.family.packing
+
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """(C, h, w) of an image of `resolution` pixels.
 
@@ -124,7 +129,7 @@ class Backbone(ABC):
                 "resolution or native_resolution"
             )
         side = resolution // self.vae_scale
-        return (self.vae.config["latent_channels"], side, side)
+        return (self.channels, side, side)
 
     # Prompts.
 

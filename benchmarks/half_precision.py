@@ -1,0 +1,209 @@
+"""What half precision does to a LoRA's effect and to the gradients, against float32, with the shapes world's models.
+
+    python -m benchmarks.half_precision [effect] [gradients] [scale] [cost]   # all four by default
+
+`effect`: a LoRA whose part of every layer is 5e-4 of its weights, and which leads somewhere; the share of its float32
+effect on predictions that is there, along that effect. `gradients`: each term's gradient in the LoRA weights, of an
+iteration that samples in half precision as well: its cosine with float32's, and the ratio of norms. `scale`: the loss
+scales of fp16 at which an iteration's gradients are finite. `cost`: operations, by precision, and bytes kept of one
+replayed sample of SDXL at 512 px in bf16, counted on the meta device.
+
+Three forms take turns: LoRA `merged` into half-precision weights for sampling and peft's own forward, whose branch is
+float32, in replay, as it was; peft's forward `beside` for both; and `once`, as it is: computed in half precision beside
+the weights, base and LoRA rounded together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from unittest import mock
+
+import torch
+from peft.tuners.lora import Linear
+from torch import Tensor, nn
+
+import comat.diffusion.lora as lora
+from benchmarks.gpu_real_size import Operations, small_models
+from comat.diffusion.backbones import Backbone, load_base
+from comat.estimate import architectures
+from comat.estimate.cost import cost
+from comat.method.attribute_concentration import Entity
+from comat.method.step import NO_IMAGES, Batch, RealImages, Step
+from comat.params import Params, load
+from comat.randomness import generator
+from comat.running.device import DTYPES
+from comat.tokenizers import load_tokenizers
+
+SIZE, RANK, SAMPLES = 5e-4, 32, 16
+COLOURS = ("red", "blue", "green", "yellow", "pink", "black", "white", "orange")
+SHAPES = ("cube", "ball", "star", "ring")
+FORMS = ("merged", "beside", "once")
+OFF: dict[str, object] = {"concept_activation": False, "attribute_steps": 0, "lambda_adv": 0.0, "image_batch": 0}
+TERMS: dict[str, dict[str, object]] = {
+    "captioner": OFF | {"concept_activation": True},
+    "captioner, real images": OFF | {"concept_activation": True, "image_batch": 2, "global_batch": 0},
+    "attribute": OFF | {"attribute_steps": 2},
+    "adversarial": OFF | {"lambda_adv": 1.0},
+}
+
+
+@contextlib.contextmanager
+def form(name: str) -> Iterator[None]:
+    """The block runs with LoRA in one of the FORMS."""
+    with contextlib.ExitStack() as stack:
+        if name != "once":
+            stack.enter_context(mock.patch.object(lora.LoraLinear, "forward", Linear.forward))
+        if name == "merged":
+            stack.enter_context(mock.patch.object(lora, "mergeable", lora.adapted))
+        yield
+
+
+def shrink(unet: nn.Module, ups: Sequence[Tensor], size: float) -> None:
+    """Set every layer's B to the direction `ups`, its LoRA to `size` of the layer's weights."""
+    with torch.no_grad():
+        for (layer, base), up in zip(lora.adapted(unet), ups, strict=True):
+            (a,), (b,) = layer.lora_A.parameters(), layer.lora_B.parameters()
+            b.copy_(up * size * base.float().norm() / (up @ a).norm())
+
+
+def predict(backbone: Backbone, seed: int) -> Tensor:
+    """Of prompts, timesteps and latents that all differ: (B, C, h, w)."""
+    z = torch.randn(SAMPLES, *backbone.latent_shape(64), generator=generator(seed, "z"))
+    t = torch.randint(1000, (SAMPLES,), generator=generator(seed, "t"))
+    names = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
+    picked = torch.randperm(len(names), generator=generator(seed, "prompts"))[:SAMPLES]
+    return backbone.denoise(z, t, backbone.encode_prompts([names[i] for i in picked]), 1.0, sampling=False)
+
+
+def directions(folder: str) -> list[Tensor]:
+    """B of each layer towards one image for all samples: what the first step of a training would be."""
+    backbone = load_base(folder)
+    lora.add_lora(backbone, RANK, generator(0, "lora"))
+    (predict(backbone, 0) * torch.randn(backbone.latent_shape(64), generator=generator(0, "aim"))).sum().backward()
+    return [weight.grad for layer, _ in lora.adapted(backbone.denoiser) for weight in layer.lora_B.parameters()]
+
+
+@torch.no_grad()
+def effects(folder: str, precision: str, ups: Sequence[Tensor], seeds: int) -> list[Tensor]:
+    backbone = load_base(folder, precision=precision)
+    before = [predict(backbone, seed) for seed in range(seeds)]
+    lora.add_lora(backbone, RANK, generator(0, "lora"))
+    shrink(backbone.denoiser, ups, SIZE)
+    with lora.merged(backbone.denoiser):
+        return [predict(backbone, seed) - old for seed, old in enumerate(before)]
+
+
+def effect(params: Params, seeds: int = 5) -> None:
+    ups = directions(params.base_model)
+    exact = effects(params.base_model, "fp32", ups, seeds)
+    print(f"share of float32's effect, LoRA at {SIZE:g} of the weights, {seeds} batches of {SAMPLES}: median (range)")
+    for precision in ("bf16", "fp16"):
+        for name in FORMS:
+            with form(name):
+                found = effects(params.base_model, precision, ups, seeds)
+            shares = [float((d * e).sum() / e.square().sum()) for d, e in zip(found, exact, strict=True)]
+            print(f"  {precision} {name:<8}{statistics.median(shares):>6.2f} ({min(shares):.2f} to {max(shares):.2f})")
+
+
+def setting(params: Params, precision: str, changes: dict[str, object]) -> tuple[Step, list[nn.Parameter], Batch]:
+    """A step of four prompts or two real images, with a LoRA at a twentieth of the weights."""
+    fixed: dict[str, object] = {"sampling_steps": 10, "grad_steps": 2, "attribute_steps": 2, "global_batch": 4}
+    p = params.model_copy(update={**fixed, "precision": precision, **changes})
+    models = small_models(p, torch.device("cpu"), DTYPES[precision])
+    weights = lora.add_lora(models.backbone, RANK, generator(0, "lora"))
+    shapes = [layer.lora_B["default"].weight.shape for layer, _ in lora.adapted(models.backbone.denoiser)]
+    rng = generator(1, "B")
+    shrink(models.backbone.denoiser, [torch.randn(shape, generator=rng) for shape in shapes], 0.05)
+    prompts = ["a red cube and a blue star", "two green rings", "a pink ball", "a yellow star left of a black ring"]
+    rows, entities = generator(2, "latents"), [[Entity("cube", (2, 3)), Entity("star", (6, 7))], *[[]] * 3]
+    latents = torch.randn(6, *models.backbone.latent_shape(p.resolution), generator=rows)
+    real = RealImages(latents[4:], ["a red ring", "a black cube"]) if p.image_batch else NO_IMAGES
+    batch = Batch(0, prompts[: p.global_batch], entities[: p.global_batch], latents[: p.global_batch], real)
+    return Step(p, p.train, models.backbone, models.captioner, models.segmenter, models.discriminator), weights, batch
+
+
+def gradient(step: Step, weights: Sequence[nn.Parameter], batch: Batch) -> Tensor:
+    for weight in weights:
+        weight.grad = None
+    step(batch)
+    rows = [torch.zeros_like(w) if w.grad is None else w.grad / step.loss_scale for w in weights]
+    return torch.cat([row.flatten().double() for row in rows])
+
+
+def gradients(params: Params) -> None:
+    print("gradient in the LoRA weights against float32's: cosine, ratio of norms")
+    for term, changes in TERMS.items():
+        exact = gradient(*setting(params, "fp32", changes))
+        for precision in ("bf16", "fp16"):
+            for name in FORMS:
+                with form(name):
+                    step, weights, batch = setting(params, precision, changes)
+                    step.loss_scale = 1024.0 if precision == "fp16" else 1.0
+                    found = gradient(step, weights, batch)
+                cosine, ratio = found @ exact / found.norm() / exact.norm(), found.norm() / exact.norm()
+                print(f"  {term:<24}{precision} {name:<8}{cosine:>8.4f}{ratio:>7.3f}", flush=True)
+
+
+def scale(params: Params) -> None:
+    step, weights, batch = setting(params, "fp16", {"image_batch": 2})
+    print("fp16, all terms, by the exponent of the loss scale: norm of the gradient in the LoRA weights")
+    for exponent in (0, 5, 10, 12, 14, 15, 16, 18):
+        step.loss_scale = 2.0**exponent
+        print(f"  2^{exponent:<4}{gradient(step, weights, batch).norm():>9.5g}", flush=True)
+
+
+class ByPrecision(Operations):
+    """Operations of the block, by the type of their first tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[torch.dtype, float] = defaultdict(float)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        before = self.total
+        result = super().__torch_dispatch__(function, types, args, kwargs)
+        if self.total > before:
+            self.found[next(a.dtype for a in args if isinstance(a, Tensor))] += self.total - before
+        return result
+
+
+def replay_cost() -> None:
+    print("one replayed sample of SDXL at 512 px, guidance and backward pass, LoRA of rank 128, bf16")
+    for name in ("beside", "once"):
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            with torch.device("meta"):
+                model = architectures.build_backbone("sdxl", load_tokenizers("data/shapes/models/base")[0])
+        finally:
+            torch.set_default_dtype(before)
+        unet = model.denoiser
+        lora.add_lora(model, 128, generator(0, "lora"))
+        z = torch.empty(2, 4, 64, 64, device="meta", dtype=torch.bfloat16)
+        text = torch.empty(2, 77, 2048, device="meta", dtype=torch.bfloat16)
+        added = {
+            "text_embeds": torch.empty(2, 1280, device="meta", dtype=torch.bfloat16),
+            "time_ids": torch.empty(2, 6, device="meta", dtype=torch.bfloat16),
+        }
+        t = torch.empty((), device="meta")
+        with form(name), ByPrecision() as counter:
+            found = cost(lambda: unet(z, t, text, added_cond_kwargs=added).sample, modules=[unet])  # noqa: B023
+        parts = ", ".join(f"{str(kind).removeprefix('torch.')} {n / 1e12:.2f}" for kind, n in counter.found.items())
+        print(f"  {name:<8}{sum(counter.found.values()) / 1e12:.2f} TFLOP ({parts}), {found.kept / 1e9:.2f} GB kept")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=("effect", "gradients", "scale", "cost"))
+    parts = parser.parse_args().parts or ["effect", "gradients", "scale", "cost"]
+    params = load("presets/shapes.yaml")
+    for part in parts:
+        {"effect": effect, "gradients": gradients, "scale": scale, "cost": lambda _: replay_cost()}[part](params)
+
+
+if __name__ == "__main__":
+    main()
