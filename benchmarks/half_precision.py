@@ -76,7 +76,7 @@ def predict(backbone: Backbone, seed: int) -> Tensor:
     t = torch.randint(1000, (SAMPLES,), generator=generator(seed, "t"))
     names = [f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES]
     picked = torch.randperm(len(names), generator=generator(seed, "prompts"))[:SAMPLES]
-    return backbone.denoise(z, t, backbone.encode_prompts([names[i] for i in picked]), 1.0, sampling=False)
+    return backbone.denoise(z, t, backbone.encode_prompts([names[i] for i in picked]))
 
 
 def directions(folder: str) -> list[Tensor]:
@@ -84,7 +84,8 @@ def directions(folder: str) -> list[Tensor]:
     backbone = load_base(folder)
     lora.add_lora(backbone, RANK, generator(0, "lora"))
     (predict(backbone, 0) * torch.randn(backbone.latent_shape(64), generator=generator(0, "aim"))).sum().backward()
-    return [weight.grad for layer, _ in lora.adapted(backbone.denoiser) for weight in layer.lora_B.parameters()]
+    found = [weight.grad for layer, _ in lora.adapted(backbone.denoiser) for weight in layer.lora_B.parameters()]
+    return [gradient for gradient in found if gradient is not None]
 
 
 @torch.no_grad()
@@ -115,7 +116,8 @@ def setting(params: Params, precision: str, changes: dict[str, object]) -> tuple
     p = params.model_copy(update={**fixed, "precision": precision, **changes})
     models = small_models(p, torch.device("cpu"), DTYPES[precision])
     weights = lora.add_lora(models.backbone, RANK, generator(0, "lora"))
-    shapes = [layer.lora_B["default"].weight.shape for layer, _ in lora.adapted(models.backbone.denoiser)]
+    layers = [layer for layer, _ in lora.adapted(models.backbone.denoiser)]
+    shapes = [layer.lora_B["default"].get_parameter("weight").shape for layer in layers]
     rng = generator(1, "B")
     shrink(models.backbone.denoiser, [torch.randn(shape, generator=rng) for shape in shapes], 0.05)
     prompts = ["a red cube and a blue star", "two green rings", "a pink ball", "a yellow star left of a black ring"]

@@ -192,8 +192,8 @@ def test_a_timestep_means_the_same_corruption_on_both(families: Path) -> None:
     clean, drawn = torch.ones(1, 16, 4, 4), torch.zeros(1, 16, 4, 4)
     for tau in (1, 200, 600, 999):
         start = sampler.start(tau)
-        signal = float(sampler.noisy(clean, drawn, start).mean())
-        spoilt = float(sampler.noisy(drawn, clean, start).mean())
+        signal = float(sampler.noisy(clean, drawn, [start]).mean())
+        spoilt = float(sampler.noisy(drawn, clean, [start]).mean())
         level = float(flow_level(torch.tensor(tau)))
         assert signal + spoilt == pytest.approx(1)
         assert spoilt == pytest.approx(level, abs=2e-3)
@@ -223,3 +223,20 @@ def test_a_size_without_whole_patches_is_refused(families: Path) -> None:
     assert backbone.latent_shape(32) == (16, 16, 16)
     with pytest.raises(UserError, match="images of 34 px: expected a multiple of 4"):
         backbone.latent_shape(34)
+
+
+def test_a_sample_that_joins_later_has_a_trajectory_of_its_own(families: Path) -> None:
+    """With a scheduler that remembers the step before; together the two samples end where each ends alone."""
+    backbone = load_base(str(families / "pixart_sigma"))
+    own, starts = [generator(0, "noise", row) for row in range(2)], [0, 2]
+    z = noise(backbone.latent_shape(32), own)
+    sampler = backbone.sampler("model", 5, z.shape[-2:])
+    assert type(sampler.scheduler).__name__ == "DPMSolverMultistepScheduler"
+    prompts = backbone.encode_prompts(PROMPTS)
+
+    def ended(rows: slice) -> torch.Tensor:
+        return rollout(backbone, sampler, z[rows], prompts[rows], 4.0, own[rows], starts=starts[rows], chunk=2).z0
+
+    with torch.no_grad():
+        together = ended(slice(0, 2))
+        assert torch.allclose(together, torch.cat([ended(slice(0, 1)), ended(slice(1, 2))]), atol=1e-5)

@@ -12,7 +12,7 @@ from comat.diffusion.attention import recorded_maps
 from comat.diffusion.backbones import load_base
 from comat.diffusion.lora import add_lora, merged
 from comat.diffusion.rollout import rollout
-from comat.diffusion.schedulers import make_scheduler
+from comat.diffusion.schedulers import make_sampler
 from comat.discriminators import load_discriminator
 from comat.method.attribute_concentration import Entity
 from comat.method.step import NO_IMAGES, Batch, RealImages, Step
@@ -241,13 +241,13 @@ def kept_by_parts(params) -> dict[str, int]:
 def test_each_real_image_has_its_own_tau(make_params) -> None:
     """A function of the seed, the iteration and the image's place in the whole batch: no share changes it."""
     step, _, _ = build(make_params(sampling_steps=50))
-    timesteps = make_scheduler("ddpm", step.backbone.scheduler_config, 50).timesteps
-    together = step.draw_real_steps(3, range(8), timesteps)
-    alone = [step.draw_real_steps(3, [row], timesteps) for row in range(8)]
+    sampler = step.backbone.sampler("ddpm", 50, (8, 8))
+    together = step.draw_real_steps(3, range(8), sampler)
+    alone = [step.draw_real_steps(3, [row], sampler) for row in range(8)]
     assert together == ([start for (start,), _ in alone], [steps for _, (steps,) in alone])
     starts, steps = together
     assert len(set(starts)) > 1 and all(start <= min(own) for start, own in zip(starts, steps, strict=True))
-    taus = [int(timesteps[start]) for start in starts]
+    taus = [int(sampler.timesteps[start]) for start in starts]
     assert all(180 <= tau <= 600 for tau in taus)  # the last step at or below a tau of [200, 600]
 
 
@@ -256,8 +256,8 @@ def test_a_sample_that_waits_is_left_alone(make_params) -> None:
     step, _, _ = build(make_params())
     backbone, own = step.backbone, [generator(0, "noise", row) for row in range(2)]
     z, prompts = noise(backbone.latent_shape(16), own), backbone.encode_prompts(["a red cube", "a blue star"])
-    scheduler = make_scheduler("ddim", backbone.scheduler_config, 3)
-    done = rollout(backbone, scheduler, z, prompts, 5.0, own, starts=[0, 2], record=[[0, 2], [2]], chunk=2)
+    sampler = make_sampler("ddim", backbone.scheduler_config, 3)
+    done = rollout(backbone, sampler, z, prompts, 5.0, own, starts=[0, 2], record=[[0, 2], [2]], chunk=2)
     assert done.rows == {0: [0], 2: [0, 1]}
     assert torch.equal(done.inputs[2][1], z[1]) and not torch.equal(done.inputs[2][0], z[0])
     assert [len(leaf) for leaf in done.leaves.values()] == [1, 2]

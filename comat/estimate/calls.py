@@ -84,7 +84,7 @@ def _training(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
     """The warm-up's step, then the replay's; LoRA stays on the denoiser."""
     backbone.denoiser.requires_grad_(True)
     t = torch.empty((), device="meta")
-    calls.warmup = cost(lambda: backbone.denoise(z, t, backbone.null, 1.0, sampling=False), modules=[backbone.denoiser])
+    calls.warmup = cost(lambda: backbone.denoise(z, t, backbone.null), modules=[backbone.denoiser])
     backbone.denoiser.requires_grad_(False)
     calls.trained["LoRA"] = sum(w.numel() for w in add_lora(backbone, p.lora_rank, torch.Generator()))
     if p.train.gradient_checkpointing == "all":

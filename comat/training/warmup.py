@@ -29,7 +29,7 @@ def denoising_loss(
     seen = PromptEmbeddings.cat([prompts, backbone.null.repeat(len(z0))])[rows]
     t, eps = t.to(z0.device), eps.to(z0.device)
     noisy, target = backbone.training_target(z0, eps, t)
-    return F.mse_loss(backbone.denoise(noisy, t, seen, 1.0, sampling=False), target)
+    return F.mse_loss(backbone.denoise(noisy, t, seen), target)
 
 
 def warm_up(

@@ -179,7 +179,9 @@ class Backbone(ABC):
         return make_sampler(name, self.scheduler_config, steps, flow=self.family.flow)
 
     @abstractmethod
-    def denoise(self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance: float, *, sampling: bool) -> Tensor:
+    def denoise(
+        self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance: float = 1.0, *, sampling: bool = False
+    ) -> Tensor:
         """What the denoiser says of z (B, C, h, w), as the sampler gives it, at timestep t (0-dimensional, or (B,)).
 
         `guidance` is for models that were distilled to take it; `sampling` goes through the compiled denoiser.
@@ -193,16 +195,16 @@ class Backbone(ABC):
         A guidance scale of 1 asks for the prompts alone, so that half of the work is enough.
         """
         if guidance_scale == 1:
-            return self.denoise(z, t, prompts, 1.0, sampling=sampling)
+            return self.denoise(z, t, prompts, sampling=sampling)
         both = PromptEmbeddings.cat([self.null.repeat(len(z)), prompts])
-        halves = self.denoise(torch.cat([z, z]), t, both, 1.0, sampling=sampling).chunk(2)
+        halves = self.denoise(torch.cat([z, z]), t, both, sampling=sampling).chunk(2)
         unconditional, conditional = halves
         return unconditional + guidance_scale * (conditional - unconditional)
 
     def judged(self, z: Tensor) -> Tensor:
         """What the denoiser says of clean latents z (B, C, h, w), without a prompt, as a discriminator asks it."""
         t = torch.tensor(CLEAN, device=z.device)
-        return self.denoise(z, t, self.null.repeat(len(z)), 1.0, sampling=False)
+        return self.denoise(z, t, self.null.repeat(len(z)))
 
     def draw_times(self, count: int, latent_size: Sequence[int], rng: torch.Generator) -> Tensor:
         """Timesteps (count,) to train the denoiser at; those of flow matching are drawn as Esser et al. 2024 do."""

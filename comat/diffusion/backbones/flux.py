@@ -57,7 +57,9 @@ class Flux(Backbone):
             raise UserError(f"guidance_scale is {guidance_scale:g}: this base model takes no guidance: set it to 1.0")
         return self.denoise(z, t, prompts, guidance_scale, sampling=sampling)
 
-    def denoise(self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance: float, *, sampling: bool) -> Tensor:
+    def denoise(
+        self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance: float = 1.0, *, sampling: bool = False
+    ) -> Tensor:
         transformer = self._sampling if sampling else self.denoiser
         height, width = z.shape[-2] // 2, z.shape[-1] // 2
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")

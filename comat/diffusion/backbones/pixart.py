@@ -29,7 +29,9 @@ class PixArtSigma(Backbone):
         ids, mask = self._tokenized(0, prompts)
         return PromptEmbeddings(self.text_encoders[0](ids, attention_mask=mask)[0], mask=mask)
 
-    def denoise(self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance: float, *, sampling: bool) -> Tensor:
+    def denoise(
+        self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance: float = 1.0, *, sampling: bool = False
+    ) -> Tensor:
         transformer = self._sampling if sampling else self.denoiser
         prediction = transformer(
             z.to(prompts.tokens.dtype),

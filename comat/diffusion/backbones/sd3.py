@@ -52,7 +52,9 @@ class StableDiffusion3(Backbone):
         asked = {} if mu is None else {"num_inference_steps": steps, "mu": mu}
         return make_sampler(name, self.scheduler_config, steps, flow=True, **asked)
 
-    def denoise(self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance: float, *, sampling: bool) -> Tensor:
+    def denoise(
+        self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance: float = 1.0, *, sampling: bool = False
+    ) -> Tensor:
         transformer = self._sampling if sampling else self.denoiser
         return transformer(
             hidden_states=z.to(prompts.tokens.dtype),

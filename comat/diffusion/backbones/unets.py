@@ -33,7 +33,9 @@ class StableDiffusion(Backbone):
         ids, _ = self._tokenized(0, prompts)
         return PromptEmbeddings(self.text_encoders[0](ids).last_hidden_state)
 
-    def denoise(self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance: float, *, sampling: bool) -> Tensor:
+    def denoise(
+        self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance: float = 1.0, *, sampling: bool = False
+    ) -> Tensor:
         unet = self._sampling if sampling else self.denoiser
         added = self._conditions(z, prompts)
         return unet(z.to(prompts.tokens.dtype), t, prompts.tokens, added_cond_kwargs=added).sample.float()
