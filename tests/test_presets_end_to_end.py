@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from comat.generate import attention
 from comat.params import load
 from comat.storage.tables import read_safetensors
-from tests import tiny_segmenters
+from tests import tiny_families, tiny_segmenters
 from tests.conftest import ROOT, STAGES, run, small, write_inputs
 
 SIZES = {
@@ -76,6 +77,35 @@ def test_all_stages_run(
     for stage in STAGES:
         run(stage, tmp_path)
     check(tmp_path)
+
+
+FAMILIES = [("sd3", "fp32")] + [
+    pytest.param(name, precision, marks=pytest.mark.slow)
+    for name, precision in (
+        ("sd3_without_t5", "fp16"),
+        ("pixart_alpha", "fp32"),
+        ("pixart_sigma", "bf16"),
+        ("flux_dev", "bf16"),
+        ("flux_schnell", "fp32"),
+    )
+]
+
+
+@pytest.mark.parametrize(("family", "precision"), FAMILIES)
+def test_all_stages_run_on_each_family(tmp_path: Path, tiny: Path, family: str, precision: str) -> None:
+    """From the prompts to the report, and the picture of where each word looks."""
+    write_inputs(tmp_path, tiny)
+    model = getattr(tiny_families, f"save_{family}")(tmp_path / "model")
+    values = twin("sdxl", tiny) | {"precision": precision, "vae": None, "vae_revision": None}
+    values |= {"segmenter": "clipseg", "segmenter_model": str(tiny / "clipseg"), "grounded_sam": None}
+    values |= {"base_model": str(model), "discriminator_model": str(model), "scheduler": "model"}
+    values |= {"guidance_scale": 1.0 if family == "flux_schnell" else 4.0}
+    YAML().dump(values, tmp_path / "params.yaml")
+    for stage in STAGES:
+        run(stage, tmp_path)
+    check(tmp_path)
+    attention(load(tmp_path / "params.yaml"), tmp_path / "data", "a red ball", 0, tmp_path / "maps.png")
+    assert (tmp_path / "maps.png").stat().st_size > 1000
 
 
 @pytest.mark.slow

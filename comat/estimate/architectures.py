@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from comat.diffusion.backbones import Backbone, backbone_class
+from comat.estimate.cost import AsOnDevice
 from comat.models.families import BY_PIPELINE
 
 P = ParamSpec("P")
@@ -158,5 +159,5 @@ def count_parameters(module: nn.Module) -> int:
 
 def meta(build: Callable[P, N], *args: P.args, **kwargs: P.kwargs) -> N:
     """Build on torch's meta device: shapes without storage."""
-    with torch.device("meta"):
+    with torch.device("meta"), AsOnDevice():
         return build(*args, **kwargs)

@@ -34,7 +34,7 @@ class Cost:
 NOTHING = Cost()
 
 
-class _AsOnDevice(TorchFunctionMode):
+class AsOnDevice(TorchFunctionMode):
     """What the meta device cannot do, or does differently.
 
     Attention is fused; it would be spelled out, its probabilities kept. Models ask about values to see that their
@@ -60,7 +60,7 @@ class _AsOnDevice(TorchFunctionMode):
 
 def checkpoint_as_on_device(block: nn.Module, *args: object) -> object:
     """Gradient checkpointing for `cost`, of which the second run of a block is what the first was."""
-    return checkpoint(block, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), _AsOnDevice()))
+    return checkpoint(block, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), AsOnDevice()))
 
 
 def cost(call: Callable[[], Tensor], *, modules: Iterable[nn.Module] = (), inputs: Iterable[Tensor] = ()) -> Cost:
@@ -81,7 +81,7 @@ def cost(call: Callable[[], Tensor], *, modules: Iterable[nn.Module] = (), input
         return tensor
 
     with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(bool(receivers)):
-        with saved_tensors_hooks(keep, lambda tensor: tensor), _AsOnDevice():
+        with saved_tensors_hooks(keep, lambda tensor: tensor), AsOnDevice():
             result = call().float().sum()
         if receivers:
             result.backward(inputs=receivers)

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from diffusers.loaders.peft import PeftAdapterMixin
 from huggingface_hub import EvalResult, ModelCardData
 from ruamel.yaml import YAML
 
+from comat.diffusion.backbones import backbone_class
 from comat.diffusion.schedulers import SCHEDULERS
+from comat.models.families import family_of
+from comat.models.loading import pipeline_index
 from comat.models.names import ModelName
 from comat.params import DrawingParams
 from comat.reporting.html import difference, render, score, unit_of
 from comat.reporting.table import DISTANCES, NAMES, TITLES
+from comat.running.device import DTYPES
 from comat.storage.tables import write_bytes
 
 HERE = Path(__file__).parent
@@ -38,11 +43,22 @@ def write_card(
         "name": name,
         "params": parameters,
         "models": [(m, licence(m.name)) for m in models if m.role in ROLES],
-        "scheduler": SCHEDULERS[drawing.scheduler].__name__,
+        "scheduler": SCHEDULERS[drawing.scheduler].__name__ if drawing.scheduler != "model" else None,
+        "dtype": str(DTYPES[drawing.precision]).removeprefix("torch."),
+        **_denoiser(drawing),
         "tables": [table(benchmark, rows) for benchmark, rows in metrics.items() if benchmark not in DISTANCES],
         "distances": {TITLES[one]: metrics[one] for one in DISTANCES if one in metrics},
     }
     write_bytes(out / "model_card/README.md", render("comat.reporting", "card.md.j2", values).encode())
+
+
+def _denoiser(drawing: DrawingParams) -> dict[str, object]:
+    """How diffusers names the part that LoRA sits on, its class, and whether diffusers loads LoRA for it."""
+    index = pipeline_index(drawing.base_model, drawing.base_revision)
+    family = family_of(drawing.base_model, index)
+    kind = backbone_class(family).DENOISER
+    mixin = issubclass(kind, PeftAdapterMixin)
+    return {"denoiser": family.denoiser, "denoiser_class": kind.__name__, "mixin": mixin}
 
 
 def card_data(base_model: str, metrics: Mapping, name: str) -> ModelCardData:
