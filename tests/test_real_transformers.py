@@ -11,6 +11,7 @@ from comat.diffusion.attention import recorded_maps
 from comat.diffusion.backbones import Backbone
 from comat.diffusion.lora import add_lora, lora_state
 from comat.estimate.architectures import count_parameters, meta
+from comat.estimate.cost import AsOnDevice
 from comat.estimate.transformer_models import PIPELINES, build_transformer
 from comat.models.families import BY_PIPELINE
 from comat.params import load
@@ -51,7 +52,8 @@ def test_sizes(name: str, transformer: int, text: list[int]) -> None:
 def test_maps_at_512(name: str, layers: int, heads: int, text: int) -> None:
     """64 x 64 latents, 32 x 32 patches, in the later half of the blocks: of 24, 28, and the 19 double ones."""
     model = backbone(name)
-    prompts = model.encode_prompts(["a red ball"])
+    with AsOnDevice():
+        prompts = model.encode_prompts(["a red ball"])
     z = torch.zeros(1, *model.latent_shape(512), device="meta")
     with torch.no_grad(), recorded_maps(model.denoiser, model.map_layers()) as maps:
         assert model.guided(z, torch.tensor(1.0, device="meta"), prompts, 3.5).shape == z.shape
