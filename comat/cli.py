@@ -80,14 +80,22 @@ def doctor(params: Path = PARAMS) -> None:
 
 @app.command()
 @main_guard
-def estimate(params: Path = PARAMS, data: Path = DATA) -> None:
-    """Estimate memory, time and disk of a run with the parameters on this device."""
+def estimate(
+    device_memory: str | None = typer.Option(
+        None, help="Plan for a card of this memory, such as 24GB; none: this one."
+    ),
+    rate: str | None = typer.Option(None, help="Of its matrix products in `precision`, such as 125TFLOP/s."),
+    params: Path = PARAMS,
+    data: Path = DATA,
+) -> None:
+    """Estimate memory, time and disk of a run with the parameters, on this device or on another card."""
     from rich.console import Console
 
-    from comat.estimate.show import show_estimate
+    from comat.estimate.show import planned_card, show_estimate
     from comat.params import load
 
-    show_estimate(load(params), data, Console())
+    own = load(params)
+    show_estimate(own, data, planned_card(own, device_memory, rate), Console())
 
 
 @app.command()

@@ -19,7 +19,8 @@ from comat.estimate.architectures import build_captioner
 from comat.estimate.architectures import meta as meta_architecture
 from comat.estimate.calls import Calls, measure
 from comat.estimate.cost import Cost, cost, matmul_rate
-from comat.estimate.plan import Counts, disk, guard, iteration, memory, work
+from comat.estimate.memory import memory
+from comat.estimate.plan import Counts, disk, guard, iteration, work
 from comat.estimate.seeing import captioned, segmented
 from comat.params import GuardParams, Params, load
 from comat.segmenters.grounding_dino import build
