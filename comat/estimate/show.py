@@ -29,7 +29,7 @@ from comat.storage.tables import PROMPTS, read_table
 SHARE = 0.5
 """Of the rate of a matrix product that a run reaches: 0.46 with the shapes preset on two idle CPU cores (3.3 s an
 iteration). Other models, batches and devices differ, by a factor of two or more."""
-STATED = "of this card as given"
+STATED = "a card as given"
 
 
 def counts(params: Params, data: Path) -> Counts:
