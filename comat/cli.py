@@ -65,15 +65,15 @@ def init(
 
 @app.command()
 @main_guard
-def doctor(params: Path = PARAMS) -> None:
-    """Look whether this machine can run the parameters; exits with status 1 where it cannot."""
+def doctor(params: Path = PARAMS, data: Path = DATA) -> None:
+    """Will the parameters run to their end on this machine? Exits with status 1 where something will fail."""
     from rich.console import Console
 
-    from comat.estimate.doctor import examine, report
+    from comat.estimate.doctor import examine
+    from comat.estimate.findings import report
     from comat.params import load
 
-    findings = list(examine(load(params)))
-    report(findings, Console())
+    findings = report(examine(load(params), data), Console())
     if any(finding.state == "problem" for finding in findings):
         raise typer.Exit(1)
 

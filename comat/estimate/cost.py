@@ -71,7 +71,7 @@ class _AsOnDevice(TorchFunctionMode):
 class _Live(TorchDispatchMode):
     """Counts the bytes of the tensors that operations make, for as long as their storage is held; `peak` is the most.
 
-    What is still held is looked up only where the peak may have grown by a twentieth: it is exact to that.
+    What is still held is looked up only where the peak may have grown by a tenth: it is exact to that.
     """
 
     def __enter__(self) -> Self:
@@ -108,7 +108,7 @@ class _Live(TorchDispatchMode):
                 self.leave_out(tensor)  # the place of one that is gone
                 self.held[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
                 self.made += storage.nbytes()
-        if self.made > 1.05 * self.peak:
+        if self.made > 1.1 * self.peak:
             gc.collect()  # blocks that run again leave circles, by way of the modes that look on here
             self.held = {key: one for key, one in self.held.items() if not one[0].expired()}
             self.made = sum(size for _, size in self.held.values())

@@ -63,7 +63,7 @@ def _pipeline(name: str) -> Callable[[Path], None]:
             ending = f"_{number + 1}" if number else ""
             encoder.config.architectures = [kind]
             encoder.config.save_pretrained(folder / f"text_encoder{ending}")
-            _tokenizer().save_pretrained(folder / f"tokenizer{ending}")
+            stub_tokenizer().save_pretrained(folder / f"tokenizer{ending}")
             parts |= {f"text_encoder{ending}": ["transformers", kind]}
             parts |= {f"tokenizer{ending}": ["transformers", "CLIPTokenizer"]}
         meta(build_unet, name).save_config(folder / "unet")
@@ -80,7 +80,7 @@ def _autoencoder(folder: Path) -> None:
     vae.save_config(folder)
 
 
-def _tokenizer() -> CLIPTokenizer:
+def stub_tokenizer() -> CLIPTokenizer:
     """One of CLIP's kind that knows no words: only the length of what it reads matters to shapes."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     ends = ("<|startoftext|>", "<|endoftext|>")
