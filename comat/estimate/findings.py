@@ -27,13 +27,17 @@ class Finding:
 
 
 def report(findings: Iterable[Finding], console: Console) -> list[Finding]:
-    """Print each finding as it comes, two lines or more, and the verdict: for terminals of 80 columns as well."""
+    """Print each finding as it comes, and the verdict: for terminals of 80 columns as well."""
     seen = []
     for one in findings:
         seen.append(one)
-        console.print(Text(f"{one.state:<8} ", COLOURS[one.state]) + Text(clean(one.name), "bold"), highlight=False)
+        head = Text(f"{one.state:<8} ", COLOURS[one.state]) + Text(clean(one.name), "bold")
         body = clean(one.found) + (f"; {clean(one.remedy)}" if one.remedy else "")
-        console.print(Padding(Text(body, overflow="fold"), (0, 0, 0, 9)), highlight=False)
+        if len(head) + len(body) + 2 <= console.width:
+            console.print(head + Text(f"  {body}"), highlight=False)
+        else:
+            console.print(head, highlight=False)
+            console.print(Padding(Text(body, overflow="fold"), (0, 0, 0, 9)), highlight=False)
     console.print(Text(f"\n{verdict(seen)}", "bold"), highlight=False)
     return seen
 

@@ -22,6 +22,7 @@ from comat.tokenizers import load_tokenizers
 from comat.training.guard import set_apart
 
 CORPORA = Path("data/corpora")
+RENDERED = Path("data/shapes/coco")
 FEWEST = 2
 """Images of which a Fréchet distance can be taken."""
 
@@ -97,6 +98,9 @@ def _read(name: str, asked: str | None, read: Callable[[], str]) -> Iterator[Fin
 
 
 def _images(params: Params) -> str:
+    folder = Path(params.image_latents.images or "")
+    if not folder.exists() and folder.resolve().is_relative_to(RENDERED.resolve()):
+        return "rendered by `dvc repro`, on demand"
     found = choose(params.image_latents, params.seed)
     return f"{len(found.pictures)} images with captions, {found.layout}"
 
