@@ -254,5 +254,6 @@ def test_a_configuration_of_accelerate_is_read(tmp_path: Path, monkeypatch: pyte
         assert [one.state for one in launched()] == [state], text
     config.unlink()
     assert [one.state for one in launched()] == ["problem"]
+    monkeypatch.delenv("ACCELERATE_CONFIG_FILE")
     monkeypatch.setenv("COMAT_LAUNCHER", "no-such-program --nodes 2")
     assert "no-such-program" in next(launched()).found

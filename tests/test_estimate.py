@@ -335,7 +335,7 @@ def test_rates_are_read(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "1.2.3GB", "24 GFLOP/s", "\x1b[31m"])
 def test_what_is_no_size_is_one_line(text: str) -> None:
-    with pytest.raises(UserError, match="--device-memory .*: expected a size") as caught:
+    with pytest.raises(UserError, match=r"--device-memory .*: expected a size") as caught:
         parse_size(text)
     assert "\x1b" not in str(caught.value)
 
