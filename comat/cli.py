@@ -65,29 +65,37 @@ def init(
 
 @app.command()
 @main_guard
-def doctor(params: Path = PARAMS) -> None:
-    """Look whether this machine can run the parameters; exits with status 1 where it cannot."""
+def doctor(params: Path = PARAMS, data: Path = DATA) -> None:
+    """Will the parameters run to their end on this machine? Exits with status 1 where something will fail."""
     from rich.console import Console
 
-    from comat.estimate.doctor import examine, report
+    from comat.estimate.doctor import examine
+    from comat.estimate.findings import report
     from comat.params import load
 
-    findings = list(examine(load(params)))
-    report(findings, Console())
+    findings = report(examine(load(params), data), Console())
     if any(finding.state == "problem" for finding in findings):
         raise typer.Exit(1)
 
 
 @app.command()
 @main_guard
-def estimate(params: Path = PARAMS, data: Path = DATA) -> None:
-    """Estimate memory, time and disk of a run with the parameters on this device."""
+def estimate(
+    device_memory: str | None = typer.Option(
+        None, help="Plan for a card of this memory, such as 24GB; none: this one."
+    ),
+    rate: str | None = typer.Option(None, help="Of its matrix products in `precision`, such as 125TFLOP/s."),
+    params: Path = PARAMS,
+    data: Path = DATA,
+) -> None:
+    """Estimate memory, time and disk of a run with the parameters, on this device or on another card."""
     from rich.console import Console
 
-    from comat.estimate.show import show_estimate
+    from comat.estimate.show import planned_card, show_estimate
     from comat.params import load
 
-    show_estimate(load(params), data, Console())
+    own = load(params)
+    show_estimate(own, data, planned_card(own, device_memory, rate), Console())
 
 
 @app.command()

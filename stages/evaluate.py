@@ -27,11 +27,13 @@ def main() -> None:
         "fid_inception_model",
     )
 
+    from comat.evaluation.distances import DISTANCES
     from comat.evaluation.judging import Judging
     from comat.evaluation.run import evaluate
+    from comat.evaluation.scores import drawn
     from comat.models.names import named_models
     from comat.reporting.card import write_card
-    from comat.reporting.pairs import read_shown
+    from comat.reporting.pairs import read_shown, unjudged
     from comat.reporting.pictures import draw_pictures
     from comat.reporting.report import Inputs, write_likelihood, write_report
     from comat.reporting.table import result_table
@@ -41,7 +43,9 @@ def main() -> None:
     judging = Judging(params.evaluate, files, parser, device, params.seed, params.resolution, params, params.precision)
     metrics = evaluate(judging, args.base_samples, args.samples, args.out)
     count = params.evaluate.grid_pairs
-    shown = read_shown(args.out / "scores.parquet", count)
+    judged = any(name not in DISTANCES for name in metrics)
+    images = drawn(args.base_samples) + drawn(args.samples)
+    shown = read_shown(args.out / "scores.parquet", count) if judged else unjudged(images, count)
     draw_pictures(shown, count, args.base_samples, args.samples, args.out)
     write_likelihood(params, params, params.samples.batch_size, shown, args.out)
     values, inputs = params.model_dump(), Inputs(args.prompts, args.train / "curves.csv", args.base_samples)

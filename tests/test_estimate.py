@@ -18,12 +18,17 @@ from comat.errors import UserError
 from comat.estimate.architectures import build_captioner
 from comat.estimate.architectures import meta as meta_architecture
 from comat.estimate.calls import Calls, measure
-from comat.estimate.cost import Cost, cost, matmul_rate
-from comat.estimate.plan import Counts, disk, guard, iteration, memory, work
+from comat.estimate.card import Card, parse_rate, parse_size
+from comat.estimate.cost import Cost, checkpoint_as_on_device, cost, matmul_rate
+from comat.estimate.memory import Need, host, memory, needs, warmup
+from comat.estimate.plan import Counts, disk, guard, iteration, scratch, work
+from comat.estimate.published import PUBLISHED, described
 from comat.estimate.seeing import captioned, segmented
+from comat.estimate.show import verdict
 from comat.params import GuardParams, Params, load
 from comat.segmenters.grounding_dino import build
 from tests import tiny_segmenters
+from tests.conftest import ROOT
 from tests.tiny_segmenters import grounded_sam_params
 
 
@@ -244,3 +249,146 @@ def test_checkpointing_keeps_less_and_computes_more(make_params, of: str) -> Non
         assert after.kept < before.kept and before.flops < after.flops < 2 * before.flops
     for name in ("denoise", "warmup", "decode", *(unets if of == "decoder" else ())):
         assert getattr(again, name) == getattr(plain, name)
+
+
+@pytest.mark.parametrize(("again", "most"), [(False, 20), (True, 8)])
+def test_the_peak_is_what_is_held_at_once(again: bool, most: int) -> None:
+    """Five blocks of four layers, each of whose outputs is one unit: 19 kept ones and the last output.
+
+    With blocks that run again: four blocks' inputs (the first is the caller's), three layers' outputs, and a gradient
+    with the one that it is made from, as a block does not keep its last output.
+    """
+    blocks = [nn.Sequential(*(nn.Linear(64, 64, bias=False, device="meta") for _ in range(4))) for _ in range(5)]
+    x, unit = meta(1000, 64), 1000 * 64 * 4
+
+    def call() -> torch.Tensor:
+        y = x
+        for block in blocks:
+            y = checkpoint_as_on_device(block, y) if again else block(y)
+        return y
+
+    found = cost(call, modules=blocks)
+    assert found.peak / unit == pytest.approx(most, rel=0.1)
+    assert cost(call).peak / unit == pytest.approx(3, abs=0.5)  # input, output and the block's before it
+    assert all(weight.grad is None for block in blocks for weight in block.parameters())
+
+
+def test_one_call_after_the_other_holds_what_the_first_kept() -> None:
+    assert (Cost(1, 10, 15) + Cost(1, 3, 20)).peak == 30
+    assert (Cost(1, 10, 40) + Cost(1, 3, 20)).peak == 43
+
+
+def test_the_warm_up_is_counted_whole(make_params) -> None:
+    """Of 1,000 weights and 200 of autoencoder and text encoders, batches of 2 that hold 7 bytes each in bf16.
+
+    All weights: 16 bytes each; LoRA of 30 numbers: 4 bytes each, and 16 of each of its own. Saving takes weights and
+    moments, 12 bytes each (LoRA: 4 of all, and 8 of its own), twice.
+    """
+    p = make_params(precision="bf16")
+    values = p.warmup.model_dump() | {"batch_size": 2}
+    calls = Calls(warmup=Cost(1, 5, 7), unet=1000, others=200)
+    full = p.model_copy(update={"warmup": type(p.warmup).model_validate(values | {"lora_rank": 0})})
+    assert sum(warmup(full, calls).values()) == 16 * 1000 + 4 * 200 + 2 * 2 * 7
+    assert host(full, calls) == 2 * 12 * 1000
+    calls.warmup_lora = 30
+    lora = p.model_copy(update={"warmup": type(p.warmup).model_validate(values | {"lora_rank": 3})})
+    assert sum(warmup(lora, calls).values()) == 4 * 1000 + 4 * 200 + 16 * 30 + 2 * 2 * 7
+    assert host(lora, calls) == 2 * (4 * 1030 + 8 * 30)
+    none = p.model_copy(update={"warmup": type(p.warmup).model_validate(values | {"steps": 0})})
+    assert warmup(none, calls) == {} and host(none, calls) == 0
+
+
+def test_a_working_folder_holds_the_outputs_and_two_states(make_params) -> None:
+    p = make_params()
+    calls = Calls(unet=1000, trained={"LoRA": 10})
+    known = Counts(4, 2, 5)
+    assert scratch(p, calls, known)["warmup"] == 4 * 1000 + 2 * 12 * 1000
+    assert scratch(p, calls, known)["train"] == 4 * 10 + 2 * 12 * 10
+    assert scratch(p, calls, Counts(None, None, None))["samples"] is None
+
+
+def test_every_stage_has_its_need(make_params) -> None:
+    p = make_params()
+    found = {need.stage: need for need in needs(p, measure(p))}
+    assert list(found) == [
+        *("warmup_images", "warmup", "reference_latents", "image_latents", "base_samples", "train", "samples")
+    ]
+    assert found["train"].total == sum(memory(p, measure(p)).values())
+    assert all(need.total > 0 and need.change for need in found.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("24GB", 24e9), ("80 GiB", 80 * 2**30), ("512mb", 512e6), ("1.5T", 1.5e12), ("7", 7)]
+)
+def test_sizes_are_read(text: str, value: float) -> None:
+    assert parse_size(text) == value
+
+
+@pytest.mark.parametrize("text", ["125TFLOP/s", "125 TFLOPS", "0.125PFLOP/s", "125e0TFLOP/s"])
+def test_rates_are_read(text: str) -> None:
+    if "e" in text.split("T")[0]:
+        with pytest.raises(UserError, match="expected a rate"):
+            parse_rate(text)
+    else:
+        assert parse_rate(text) == pytest.approx(125e12)
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "1.2.3GB", "24 GFLOP/s", "\x1b[31m"])
+def test_what_is_no_size_is_one_line(text: str) -> None:
+    with pytest.raises(UserError, match=r"--device-memory .*: expected a size") as caught:
+        parse_size(text)
+    assert "\x1b" not in str(caught.value)
+
+
+def test_the_verdict_says_what_to_lower() -> None:
+    own = [Need("warmup", {"a": 5e9}), Need("train", {"a": 2e9, "b": 1e9})]
+    assert "It fits 6.0 GB: the most is 5.0 GB, in warmup" in verdict(own, Card("x", 6 * 10**9))
+    over = verdict(own, Card("x", 4 * 10**9))
+    assert "does not fit 4.0 GB: warmup needs 5.0 GB: lower warmup.batch_size" in over and "train" not in over
+
+
+def test_another_card_is_planned_for(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    result = CliRunner().invoke(app, ["estimate", "--device-memory", "1kB", "--rate", "125TFLOP/s"])
+    assert result.exit_code == 0, result.output
+    assert "125,000 GFLOP/s" in result.stdout and "It does not fit 1.0 kB" in result.stdout
+    wrong = CliRunner().invoke(app, ["estimate", "--device-memory", "much"])
+    assert wrong.exit_code == 1 and "expected a size" in wrong.output
+
+
+def test_published_models_need_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every preset's models that train are described; those that only judge are not measured."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for preset in ("sd15", "sdxl", "sdxl-24gb"):
+        params = load(ROOT / f"presets/{preset}.yaml")
+        with described(params) as (own, stated):
+            assert params.base_model in stated and set(stated) <= set(PUBLISHED)
+            names = [own.base_model, own.captioner_model, own.segmenter_model, own.discriminator_model]
+            assert all(Path(name).is_dir() for name in names)
+
+
+def test_a_published_captioner_is_described_at_its_size(tmp_path: Path, make_params) -> None:
+    """BLIP large: 469 M with the word embeddings, which are the output layer as well."""
+    PUBLISHED["Salesforce/blip-image-captioning-large"](tmp_path)
+    seen = captioned(make_params(captioner_model=str(tmp_path)))
+    assert seen.weights / 4e6 == pytest.approx(469 - 30524 * 768 / 1e6, rel=0.003)
+
+
+@pytest.mark.slow
+def test_the_preset_for_24_gb_fits_24_gb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with described(load(ROOT / "presets/sdxl-24gb.yaml")) as (own, _):
+        found = needs(own, measure(own))
+    assert max(need.total for need in found) < 22e9, found  # two of them for the program and the allocator's reserve
+
+
+def test_the_preset_for_24_gb_says_why_it_differs() -> None:
+    """Every line that is not that of presets/sdxl.yaml names what stands there."""
+    plain = (ROOT / "presets/sdxl.yaml").read_text().splitlines()
+    own = (ROOT / "presets/sdxl-24gb.yaml").read_text().splitlines()
+    differing = [line for line in own if line not in plain and not line.startswith("#")]
+    assert len(differing) >= 6 and all("# sdxl: " in line for line in differing), differing
+    paper, small = (load(ROOT / f"presets/{name}.yaml").model_dump() for name in ("sdxl", "sdxl-24gb"))
+    assert {key for key in paper if paper[key] != small[key]} == {"warmup_images", "warmup", "image_latents", "train"}

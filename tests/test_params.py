@@ -156,15 +156,15 @@ TABLE_8 = {
 }
 
 
-@pytest.mark.parametrize("preset", ["sd15", "sdxl"])
+@pytest.mark.parametrize("preset", ["sd15", "sdxl", "sdxl-24gb"])
 def test_presets_are_table_8(preset: str) -> None:
     values = load(ROOT / "presets" / f"{preset}.yaml").model_dump()
-    expected = {**TABLE_8["both"], **TABLE_8[preset]}
+    expected = {**TABLE_8["both"], **TABLE_8[preset.partition("-")[0]]}
     assert {key: values[key] for key in expected} == expected
 
 
 def test_presets_pin_their_models() -> None:
-    for preset in ("sd15", "sdxl"):
+    for preset in ("sd15", "sdxl", "sdxl-24gb"):
         params = load(ROOT / "presets" / f"{preset}.yaml")
         for revision in (params.base_revision, params.captioner_revision, params.discriminator_revision):
             assert len(revision) == 40

@@ -132,3 +132,12 @@ def test_deps_of_the_world_cover_every_module(name: str) -> None:
 
 def test_dvc_yaml_reads_as_the_pipeline() -> None:
     assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 300
+
+
+def test_what_is_known_before_training_is_said_before_it() -> None:
+    """The plan of `dvc repro`: prompts that are not held out, or not to be drawn, stop it before `train`."""
+    from dvc.repo import Repo
+    from dvc.repo.reproduce import plan_repro
+
+    planned = [stage.addressing for stage in plan_repro(Repo(ROOT).index.graph)]
+    assert planned.index("prompts") < planned.index("base_samples") < planned.index("train")

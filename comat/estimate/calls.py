@@ -44,6 +44,8 @@ class Calls:
     merged: int = 0  # bytes of the weights that LoRA is merged into
     unet: int = 0  # weights of the denoiser
     latent: int = 0  # bytes of a latent in float32
+    others: int = 0  # weights of autoencoder and text encoders
+    warmup_lora: int = 0  # numbers that the warm-up trains, where it trains LoRA
     uncounted: list[str] = field(default_factory=list)
 
 
@@ -74,6 +76,7 @@ def _sampling(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
     native = _meta(*backbone.latent_shape(p.native_resolution))
     calls.unet = sum(w.numel() for w in backbone.denoiser.parameters())
     calls.weights["denoiser"] = size(backbone.denoiser)
+    calls.others = sum(w.numel() for m in (backbone.vae, *backbone.text_encoders) for w in m.parameters())
     calls.weights["autoencoder and text encoders"] = size(backbone.vae, *backbone.text_encoders)
     calls.denoise, calls.denoise_native = _guided(p, backbone, z), _guided(p, backbone, native)
     calls.decode, calls.decode_native = cost(lambda: backbone.decode(z)), cost(lambda: backbone.decode(native))
@@ -87,6 +90,7 @@ def _training(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
     calls.warmup = cost(lambda: backbone.denoise(z, t, backbone.null), modules=[backbone.denoiser])
     backbone.denoiser.requires_grad_(False)
     calls.trained["LoRA"] = sum(w.numel() for w in add_lora(backbone, p.lora_rank, torch.Generator()))
+    calls.warmup_lora = calls.trained["LoRA"] // p.lora_rank * p.warmup.lora_rank  # as thick as its rank
     if p.train.gradient_checkpointing == "all":
         backbone.denoiser.enable_gradient_checkpointing(checkpoint_as_on_device)
     calls.merged = sum(weight.nbytes for _, weight in mergeable(backbone.denoiser))

@@ -1,8 +1,7 @@
-"""Is this machine ready for the current parameters? One line for each thing that can be wrong, with what to do."""
+"""Will the current parameters run to their end on this machine? What can be wrong, one by one, with what to do."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import shutil
@@ -10,47 +9,36 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 import psutil
 from huggingface_hub import constants
 from packaging.requirements import Requirement
-from rich.console import Console
 from rich.filesize import decimal
-from rich.table import Table
-from rich.text import Text
 
 from comat.errors import UserError
+from comat.estimate.findings import Finding
+from comat.estimate.inputs import inputs, spacy_model
+from comat.estimate.needed import configurations, needed
 from comat.models.download import find_model
 from comat.models.files import files_of
 from comat.models.names import ModelName, named_models
 from comat.params import Params
+from comat.running.launch import asked_processes
 
 SCARCE = 2 * 10**9
 """Free bytes of a disk below which is warned."""
 PATIENCE = 4.0
 """Seconds to wait for the hub, looking up its address included."""
-State = Literal["ok", "warning", "problem"]
-COLOURS: dict[State, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at; a problem makes `dvc repro` fail, a warning may."""
-
-    name: str
-    state: State
-    found: str
-    remedy: str = ""
-
-
-def examine(params: Params) -> Iterator[Finding]:
+def examine(params: Params, data: Path) -> Iterator[Finding]:
     """Everything that `comat doctor` looks at, in its order."""
     yield from versions("comat")
-    yield from device(params.device, params.precision)
+    there = list(device(params.device, params.precision))
+    yield from there
+    yield from launched()
     memory = psutil.virtual_memory()
     yield Finding("memory", "ok", f"{decimal(memory.available)} free of {decimal(memory.total)}")
     yield disk("disk of the project", Path())
@@ -59,9 +47,13 @@ def examine(params: Params) -> Iterator[Finding]:
     yield reachable
     for model in named_models(params):
         yield weights(model, reachable.state == "ok")
-    spacy = params.entities.spacy_model
-    there = importlib.util.find_spec(spacy) is not None
-    yield Finding("entities.spacy_model", *(("ok", spacy) if there else ("problem", f"{spacy} is not installed")))
+    fits = list(configurations(params))
+    yield from fits
+    parser, nouns = spacy_model(params.entities.spacy_model)
+    yield parser
+    yield from inputs(params, reachable.state == "ok", nouns)
+    if all(one.state != "problem" for one in (*there, *fits)):
+        yield from needed(params, data)
 
 
 def versions(project: str) -> Iterator[Finding]:
@@ -133,6 +125,16 @@ def device(name: str, precision: str) -> Iterator[Finding]:
         yield Finding("device", "warning" if bad else "ok", found, "it has no bf16; set precision to fp16" * bad)
 
 
+def launched() -> Iterator[Finding]:
+    """How many processes a stage runs in, by accelerate's configuration."""
+    try:
+        asked = asked_processes()
+    except UserError as error:
+        yield Finding("accelerate", "problem", str(error), "docs/scale.md")
+        return
+    yield Finding("accelerate", "ok", asked)
+
+
 def disk(name: str, folder: Path) -> Finding:
     """Free space where `folder` is or will be."""
     there = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
@@ -174,13 +176,3 @@ def weights(model: ModelName, reachable: bool) -> Finding:
         return Finding(model.key, "warning" if wanted else "problem", model.name, why)
     size = sum((folder / name).stat().st_size for name in files_of(folder, model))
     return Finding(model.key, "ok", f"{model.name}, {decimal(size)}" + (f", commit {commit[:8]}" if commit else ""))
-
-
-def report(findings: list[Finding], console: Console) -> None:
-    """Print the findings as a table."""
-    table = Table(box=None, pad_edge=False)
-    for title in ("", "state", "found", "what to do"):
-        table.add_column(title, overflow="fold")
-    for one in findings:
-        table.add_row(one.name, Text(one.state, COLOURS[one.state]), Text(one.found), Text(one.remedy))
-    console.print(table, highlight=False)

@@ -9,9 +9,6 @@ from comat.estimate.calls import Calls
 from comat.estimate.cost import Cost
 from comat.params import Params
 
-ADAM = 16
-"""Bytes of a trained number in float32: weight, gradient and AdamW's two moments."""
-
 
 @dataclass(frozen=True)
 class Counts:
@@ -47,22 +44,6 @@ def guard(p: Params, c: Calls) -> float:
     return looks * own.prompts * image
 
 
-def memory(p: Params, c: Calls) -> dict[str, float]:
-    """Bytes on the device while `train` runs, by part; activations are those of the phase that keeps the most."""
-    chunk = min(p.train.device_batch, max(p.global_batch, p.image_batch))
-    replayed = c.replay_maps if p.attribute_concentration else c.replay
-    phases = (replayed.kept, c.image.kept + c.adversary.kept, 2 * c.discriminate.kept)
-    trained = {f"{name}: weights, gradients, AdamW": ADAM * count for name, count in c.trained.items()}
-    copies = {"copies of merged weights": c.merged}
-    return c.weights | trained | copies | {f"activations of {chunk} samples": chunk * max(phases)}
-
-
-def warmup_memory(p: Params, c: Calls) -> float:
-    """Bytes on the device while `warmup` runs, in float32 whatever the precision of the parameters."""
-    kept = c.warmup.kept * (1 if p.precision == "fp32" else 2)
-    return (ADAM * c.unet + p.warmup.batch_size * kept) * bool(p.warmup.steps)
-
-
 def work(p: Params, c: Calls, n: Counts) -> dict[str, float | None]:
     """Operations of every stage that computes; None where the data's size is not known yet."""
     samples = _times(_samples(p, n), c.denoise.flops * p.sampling_steps + c.decode.flops)
@@ -91,6 +72,22 @@ def disk(p: Params, c: Calls, n: Counts) -> dict[str, float | None]:
         "train": 4 * sum(c.trained.values()),
         "samples": samples,
     }
+
+
+def scratch(p: Params, c: Calls, n: Counts) -> dict[str, float | None]:
+    """Bytes in every stage's working folder, at most: its outputs before they are put in place, and saved states.
+
+    A state is written whole before the one before it goes.
+    """
+    found = disk(p, c, n)
+    states = {"warmup": 2 * warmup_state(p, c), "train": 2 * 12 * sum(c.trained.values())}
+    return {stage: None if size is None else size + states.get(stage, 0) for stage, size in found.items()}
+
+
+def warmup_state(p: Params, c: Calls) -> int:
+    """Bytes of the warm-up's saved state: the denoiser, and both moments of what learns, in float32."""
+    learns = c.warmup_lora if p.warmup.lora_rank else c.unet
+    return (4 * (c.unet + c.warmup_lora) + 8 * learns) * bool(p.warmup.steps)
 
 
 def _warmup_images(p: Params, n: Counts) -> int:

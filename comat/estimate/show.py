@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
+from rich.text import Text
 
 from comat.corpora.pictures.read import choose
-from comat.estimate.calls import measure
+from comat.errors import clean
+from comat.estimate.calls import Calls, measure
+from comat.estimate.card import Card, card_of, parse_rate, parse_size
 from comat.estimate.cost import matmul_rate
-from comat.estimate.plan import Counts, disk, guard, iteration, memory, warmup_memory, work
+from comat.estimate.memory import Need, host, memory, needs
+from comat.estimate.plan import Counts, disk, guard, iteration, scratch, work
+from comat.estimate.published import described
 from comat.models.names import judges
+from comat.models.record import check_configurations
 from comat.params import Params
 from comat.running.device import DTYPES, choose_device
 from comat.storage.tables import PROMPTS, read_table
@@ -22,6 +29,7 @@ from comat.storage.tables import PROMPTS, read_table
 SHARE = 0.5
 """Of the rate of a matrix product that a run reaches: 0.46 with the shapes preset on two idle CPU cores (3.3 s an
 iteration). Other models, batches and devices differ, by a factor of two or more."""
+STATED = "a card as given"
 
 
 def counts(params: Params, data: Path) -> Counts:
@@ -35,47 +43,107 @@ def counts(params: Params, data: Path) -> Counts:
     return Counts(splits.count("train"), splits.count("test"), images)
 
 
-def show_estimate(params: Params, data: Path, console: Console) -> None:
-    """Measure the models' calls, calibrate by a matrix product, print memory, time and disk."""
-    calls, known = measure(params), counts(params, data)
+def planned_card(params: Params, size: str | None, rate: str | None) -> Card:
+    """The card that `--device-memory` and `--rate` describe; what they leave open is this machine's.
+
+    Raises:
+        UserError: if one of them is no such quantity, or this machine has not the device of the parameters.
+    """
+    given = {"memory": parse_size(size) if size else None, "rate": parse_rate(rate) if rate else None}
+    if given["memory"] is not None and given["rate"] is not None:
+        return Card(STATED, int(given["memory"]), given["rate"])
     device = choose_device(params.device)
-    rate = SHARE * matmul_rate(device, DTYPES[params.precision])
-    console.print(
+    card = card_of(device)
+    own = replace(card, rate=given["rate"] or matmul_rate(device, DTYPES[params.precision]))
+    return own if given["memory"] is None else replace(own, name=STATED, memory=int(given["memory"]))
+
+
+def show_estimate(params: Params, data: Path, card: Card, console: Console) -> None:
+    """Measure the models' calls, print memory, time and disk, and whether it fits the card.
+
+    Raises:
+        UserError: if a model's configuration cannot be had, or is one that the stage `models` would refuse.
+    """
+    with described(params) as (own, stated):
+        check_configurations(own)
+        calls, known = measure(own), counts(params, data)
+    assert card.rate is not None
+    rate = SHARE * card.rate
+    lines = [
         f"An estimate, by formula: operations counted without running the models, at {SHARE:.0%} of the rate of a "
-        f"matrix product on this device ({device}, {params.precision}: {rate / SHARE / 1e9:,.0f} GFLOP/s when idle).\n",
-        highlight=False,
-    )
+        f"matrix product on {card.name} ({params.precision}: {card.rate / 1e9:,.0f} GFLOP/s when idle)."
+    ]
+    if stated:
+        lines.append(f"By published configurations that stand in the project: {', '.join(stated)}.")
+    console.print(Text("\n".join(map(clean, lines)) + "\n"))
     held = memory(params, calls)
     used = [(part, decimal(int(size))) for part, size in held.items() if size]
     console.print(_table("memory of train", [*used, ("total", decimal(int(sum(held.values()))))]))
+    console.print(_memory_by_stage(needs(params, calls), card))
     parts = {part: cost.flops for part, cost in iteration(params, calls).items()}
     parts["total"] = sum(parts.values())
     looks = guard(params, calls)
     parts |= {"the guard, in the whole run": looks} if looks else {}
     costs = [(part, f"{flops / 1e9:,.0f} GFLOP", _time(flops / rate)) for part, flops in parts.items()]
     console.print(_table("one iteration of train", costs))
-    left, done = disk(params, calls, known), work(params, calls, known)
-    times = {stage: "unknown" if flops is None else _time(flops / rate) for stage, flops in done.items()}
-    sizes = {stage: "unknown" if size is None else decimal(int(size)) for stage, size in left.items()}
-    rows = [(stage, time, sizes[stage]) for stage, time in times.items()]
-    console.print(_table("time and disk of every stage", rows))
+    console.print(_stages(work(params, calls, known), disk(params, calls, known), scratch(params, calls, known), rate))
     judging = list(dict.fromkeys(model.name for model in judges(params.evaluate)))
-    limits = _limits(calls.uncounted, judging, warmup_memory(params, calls), None in left.values())
-    console.print(limits, highlight=False)
+    unknown = None in disk(params, calls, known).values()
+    console.print(Text(_limits(calls, judging, host(params, calls), unknown)))
+    console.print(Text(verdict(needs(params, calls), card)))
 
 
-def _limits(uncounted: list[str], judging: list[str], warmup: float, unknown: bool) -> str:
+def verdict(own: Sequence[Need], card: Card) -> str:
+    """Whether every stage fits the card, in one line; where not, what to change."""
+    over = [need for need in own if need.total > card.memory]
+    if not over:
+        most = max(own, key=lambda need: need.total)
+        return (
+            f"It fits {decimal(card.memory)}: the most is {decimal(int(most.total))}, in {most.stage}. "
+            "The program, its libraries and the allocator's reserve come on top, some 1 to 2 GB on a GPU."
+        )
+    lines = [f"{need.stage} needs {decimal(int(need.total))}: lower {need.change}" for need in over]
+    return f"It does not fit {decimal(card.memory)}: {'; '.join(lines)}."
+
+
+def _memory_by_stage(own: Sequence[Need], card: Card) -> Table:
+    rows = [
+        (need.stage, decimal(int(need.total)), "fits" if need.total <= card.memory else "does not fit") for need in own
+    ]
+    return _table(f"memory of every stage, of {decimal(card.memory)}", rows)
+
+
+def _stages(
+    done: Mapping[str, float | None], left: Mapping[str, float | None], passing: Mapping[str, float | None], rate: float
+) -> Table:
+    rows = [
+        (
+            stage,
+            "unknown" if flops is None else _time(flops / rate),
+            *("unknown" if size is None else decimal(int(size)) for size in (left[stage], passing[stage])),
+        )
+        for stage, flops in done.items()
+    ]
+    return _table("time and disk of every stage: left in data/, and in its working folder", rows)
+
+
+def _limits(calls: Calls, judging: Sequence[str], saved: float, unknown: bool) -> str:
     lines = [
-        f"The stage warmup trains in float32 and needs {decimal(int(warmup))}." if warmup else "",
+        "DVC's cache holds what is left once more, where the file system cannot share blocks (reflinks).",
+        f"The stage warmup trains in float32; saving its state takes {decimal(int(saved))} of the host's memory."
+        if saved
+        else "",
         "Not in it: the program and its libraries (0.5 to 1 GB on a CPU), the allocator's reserve, loading, reading "
-        "and writing, the stages prompts, entities and evaluate, downloads, and what DVC's cache holds besides.",
-        f"Not counted: weights, operations and activations of {' and '.join(uncounted)}." if uncounted else "",
+        "and writing, the stages prompts, entities and evaluate, and downloads.",
+        f"Not counted: weights, operations and activations of {' and '.join(calls.uncounted)}."
+        if calls.uncounted
+        else "",
         f"Nor are the models that judge, in the stage evaluate: {', '.join(judging)}." if judging else "",
         "Unknown: how many prompts or images there are; `dvc repro prompts` tells, or the stage's count."
         if unknown
         else "",
     ]
-    return "\n".join(line for line in lines if line)
+    return "\n".join(clean(line) for line in lines if line)
 
 
 def _table(title: str, rows: Sequence[tuple[str, ...]]) -> Table:

@@ -20,6 +20,8 @@ from comat.judges.renders import clean_renders
 from comat.params import CocoPrompts, FidParams, FrechetParams
 from comat.storage.images import read_rgb, read_square, to_bytes
 
+DISTANCES = ("frechet", "fid")
+"""Lower is better, and no image has one of its own."""
 Found = tuple[dict[str, float], dict[str, str]]
 """Model → distance, and role → evaluator."""
 

@@ -118,11 +118,20 @@ def judges(own: EvaluateParams) -> Iterator[ModelName]:
 
 def with_revisions(params: Params, revisions: Mapping[str, str | None]) -> Params:
     """The same parameters with the revisions of some models replaced, by the keys of `named_models`."""
+    return _with(params, {f"{key.removesuffix('_model')}_revision": value for key, value in revisions.items()})
+
+
+def with_names(params: Params, names: Mapping[str, str]) -> Params:
+    """The same parameters with other models in the places of some, by the keys of `named_models`."""
+    return _with(params, names)
+
+
+def _with(params: Params, changes: Mapping[str, str | None]) -> Params:
     values = params.model_dump()
-    for key, revision in revisions.items():
+    for key, value in changes.items():
         *sections, name = key.split(".")
         place = values
         for section in sections:
             place = place[section]
-        place[f"{name.removesuffix('_model')}_revision"] = revision
+        place[name] = value
     return Params.model_validate(values)

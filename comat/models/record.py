@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
 
+from comat.errors import UserError
 from comat.models.download import find_configurations, find_model
 from comat.models.files import files_of
 from comat.models.fit import check_base, check_kind
@@ -47,18 +49,44 @@ def check_models(params: Params, offline: bool = False) -> None:
     """Look at the models' configurations before any weights are downloaded.
 
     Raises:
-        UserError: if a model is not of the kind that its parameter asks for, or the base would be drawn as what it is
-            not.
+        UserError: if a model cannot be had, is not of the kind that its parameter asks for, or would be drawn as what
+            it is not.
     """
-    folders = {model: find_configurations(model, offline) for model in named_models(params) if not model.files}
+    check_configurations(
+        params, {model: find_configurations(model, offline) for model in named_models(params) if not model.files}
+    )
+
+
+def check_configurations(params: Params, folders: Mapping[ModelName, Path] | None = None) -> None:
+    """What `check_models` looks at, of the models in `folders`; by default of those that are folders or in the cache.
+
+    Raises:
+        UserError: as `check_models`, but for models that are not at hand.
+    """
+    folders = at_hand(params) if folders is None else folders
     vae = next((folder for model, folder in folders.items() if model.key == "vae"), None)
     for model, folder in folders.items():
-        if model.key == "base_model":
-            check_base(folder, model, vae)
-        elif model.key == "discriminator_model" and params.discriminator == "denoiser":
-            check_base(folder, model)
-        else:
-            check_kind(folder, model)
+        check_configuration(model, folder, vae, params.discriminator)
+
+
+def at_hand(params: Params) -> dict[ModelName, Path]:
+    """The models whose configurations can be read without a download, and where."""
+    found = {}
+    for model in named_models(params):
+        if not model.files:
+            with contextlib.suppress(UserError):
+                found[model] = find_configurations(model, offline=True)
+    return found
+
+
+def check_configuration(model: ModelName, folder: Path, vae: Path | None, discriminator: str) -> None:
+    """What `check_models` looks at, of one model; `vae` is the autoencoder that takes the place of the base's own."""
+    if model.key == "base_model":
+        check_base(folder, model, vae)
+    elif model.key == "discriminator_model" and discriminator == "denoiser":
+        check_base(folder, model)
+    else:
+        check_kind(folder, model)
 
 
 def identity(model: ModelName) -> str:

@@ -36,10 +36,10 @@ def comparison_grid(prompts: Sequence[str], images: Mapping[str, Sequence[np.nda
     return sheet
 
 
-def pair_grid(pairs: Sequence[Pair], scale: tuple[float, float], columns: int = 4) -> Image.Image:
+def pair_grid(pairs: Sequence[Pair], scale: tuple[float, float] | None, columns: int = 4) -> Image.Image:
     """The images of each pair side by side, base on the left, the prompt below.
 
-    Frames are green at the upper end of `scale`, red at the lower one, and mixed between.
+    Frames are green at the upper end of `scale`, red at the lower one, and mixed between; none without a scale.
     """
     size = read_rgb(pairs[0].base.path).shape[0]
     shown = max(size, 128 // size * size, size)
@@ -47,14 +47,16 @@ def pair_grid(pairs: Sequence[Pair], scale: tuple[float, float], columns: int = 
     rows = -(-len(pairs) // columns)
     sheet = Image.new("RGB", (columns * (width + 2 * GAP), rows * (height + GAP) + TEXT // 2), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    draw.text((GAP, 6), "left: base, right: tuned, same noise; frame: from red to green the score", INK, font)
+    legend = "left: base, right: tuned, same noise" + "; frame: from red to green the score" * (scale is not None)
+    draw.text((GAP, 6), legend, INK, font)
     for number, pair in enumerate(pairs):
         x, y = (number % columns) * (width + 2 * GAP) + GAP, (number // columns) * (height + GAP) + TEXT // 2
         for offset, shot in zip((0, shown + GAP), (pair.base, pair.tuned), strict=True):
             picture = Image.fromarray(read_rgb(shot.path))
             sheet.paste(picture.resize((shown, shown), Image.Resampling.NEAREST), (x + offset, y))
             frame = [x + offset - 2, y - 2, x + offset + shown + 1, y + shown + 1]
-            draw.rectangle(frame, outline=_frame(shot.score, *scale), width=2)
+            if scale is not None:
+                draw.rectangle(frame, outline=_frame(shot.score, *scale), width=2)
         lines = textwrap.wrap(pair.text, max(10, width // 6))[:3]
         draw.text((x, y + shown + 4), "\n".join(lines), INK, font, spacing=1)
     return sheet

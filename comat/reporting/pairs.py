@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from comat.evaluation.scores import SCORES
 from comat.evaluation.summary import by_benchmark, paired
+from comat.judges.benchmark import Drawn
 from comat.storage.tables import read_table
 
 
@@ -44,9 +45,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Shown:
-    """All pairs of a benchmark, those of them that are shown, and how many either model wins."""
+    """All pairs of a benchmark, those of them that are shown, and how many either model wins.
 
-    benchmark: str
+    Without a benchmark nobody wins: every score is 0 and means nothing, and some pairs stand among the gains.
+    """
+
+    benchmark: str | None
     every: Sequence[Pair]
     gains: Sequence[Pair]
     losses: Sequence[Pair]
@@ -68,6 +72,16 @@ def read_shown(table: Path, count: int) -> Shown:
     pairs = [_pair(base, tuned) for base, tuned in paired(rows)]
     won, lost = (in_turns(p for p in pairs if sign * p.gain > 0) for sign in (1, -1))
     return Shown(benchmark, pairs, won[:count], lost[:count], len(won), len(lost))
+
+
+def unjudged(images: Sequence[Drawn], count: int) -> Shown:
+    """Pairs that no benchmark judges, and `count` of them, as far apart as they come, to be shown.
+
+    Raises:
+        UserError: if an image lacks its twin.
+    """
+    pairs = [_pair(*rows) for rows in paired([{**asdict(image), "value": 0.0, "details": "{}"} for image in images])]
+    return Shown(None, pairs, pairs[:: max(1, len(pairs) // count)][:count], [], 0, 0)
 
 
 def _pair(*rows: dict) -> Pair:

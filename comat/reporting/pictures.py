@@ -20,9 +20,10 @@ def draw_pictures(shown: Shown, count: int, base: Path, tuned: Path, out: Path) 
     pictures.mkdir(parents=True, exist_ok=True)
     scores = [shot.score for pair in shown.every for shot in pair.shots.values()]
     some = shown.every[:: max(1, len(shown.every) // count)][:count]
-    for name, pairs in {"grid": some, "gains": shown.gains, "losses": shown.losses}.items():
+    judged = {"gains": shown.gains, "losses": shown.losses} if shown.benchmark else {}
+    for name, pairs in {"grid": some, **judged}.items():
         if pairs:
-            pair_grid(pairs, (min(scores), max(scores))).save(pictures / f"{name}.png")
+            pair_grid(pairs, (min(scores), max(scores)) if judged else None).save(pictures / f"{name}.png")
     _draw_attention(base, tuned, pictures)
 
 

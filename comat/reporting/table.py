@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from comat.evaluation.distances import DISTANCES
+
 TITLES = {
     "oracle": "everything right",
     "t2i_compbench": "T2I-CompBench",
@@ -15,8 +17,6 @@ TITLES = {
     "frechet": "Fréchet distance",
     "fid": "FID",
 }
-DISTANCES = ("frechet", "fid")
-"""Lower is better, and no image has one of its own."""
 SCALES = {"clip_score": 1, "captioner": 1}
 """Of what is shown; the other scores are shares, shown in per cent."""
 NAMES = {
@@ -27,6 +27,7 @@ NAMES = {
     "total": "total",
 }
 """Categories of the embedded world in words; others are shown as they are."""
+UNJUDGED = "nothing is judged: no benchmark is on in section evaluate"
 PEER = 14  # characters of a peer's column
 
 
@@ -36,7 +37,7 @@ def result_table(metrics: dict, peers: Mapping[str, dict] | None = None) -> str:
     `peers` are the metrics of other models by their names, as `comat evaluate` writes them: a column each.
     """
     peers = peers or {}
-    lines: list[str] = []
+    lines: list[str] = [] if metrics else [UNJUDGED]
     for name in (name for name in metrics if name not in DISTANCES):
         lines += ["", *_benchmark(name, metrics[name], {peer: found.get(name, {}) for peer, found in peers.items()})]
     for name in (name for name in DISTANCES if name in metrics):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -41,6 +42,22 @@ def launch_where_asked(module: str) -> None:
         _once(str(config), module)
         _accelerate(config, count, arguments)
         raise SystemExit(0)
+
+
+def asked_processes() -> str:
+    """How a stage would be started, in words.
+
+    Raises:
+        UserError: as `launch_where_asked`; or if COMAT_LAUNCHER names no program.
+    """
+    command, config = os.environ.get(LAUNCHER), _config_file()
+    if command:
+        words = shlex.split(command)
+        if not words or shutil.which(words[0]) is None:
+            raise UserError(f"{LAUNCHER} is {command!r}: no such program; correct it (docs/scale.md), or unset it")
+        return f"by {LAUNCHER}: {command}"
+    count = _processes(config) if config else 1
+    return f"one process for each stage{f' ({config})' if config else ''}" if count == 1 else f"{count} by {config}"
 
 
 def _once(launcher: str, module: str) -> None:

@@ -1,0 +1,109 @@
+"""How many bytes each stage holds at once, part by part: on the device, and in the host's memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from comat.errors import HELPS
+from comat.estimate.calls import Calls
+from comat.estimate.plan import warmup_state
+from comat.params import Params
+
+ADAM = 16
+"""Bytes of a trained number in float32: weight, gradient and AdamW's two moments."""
+COPIES = 2
+"""Of the warm-up's state in the host's memory while it is saved: the tensors, and the bytes of the file."""
+CHUNK = 4
+"""Images that the segmenters take at once, at most."""
+BASE = ("autoencoder and text encoders",)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one stage holds at once on the device, by part, and what may be changed where that is too much."""
+
+    stage: str
+    parts: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        return sum(self.parts.values())
+
+    @property
+    def change(self) -> str:
+        """The parameters that this stage's memory depends on."""
+        return HELPS.get(f"stages.{self.stage}", "")
+
+
+def needs(p: Params, c: Calls) -> list[Need]:
+    """Every stage that loads a model but `evaluate`, whose judges are not measured, in the pipeline's order."""
+    base = {name: float(size) for name, size in c.weights.items() if name in (*denoisers(c), *BASE)}
+    drawn = max(c.denoise_native.peak, c.decode_native.peak, c.encode.peak)
+    shown = max(c.denoise.peak, c.decode.peak)
+    own = {
+        "warmup_images": base | _activations(p.warmup_images.batch_size, drawn) if p.warmup.steps else {},
+        "warmup": warmup(p, c),
+        "reference_latents": base | _activations(p.reference_latents.batch_size, c.denoise.peak),
+        "image_latents": base | _activations(p.image_latents.batch_size, c.encode.peak)
+        if p.image_latents.images is not None
+        else {},
+        "base_samples": base | _activations(p.samples.batch_size, shown),
+        "train": memory(p, c),
+        "samples": base | {"LoRA": 4.0 * c.trained["LoRA"]} | _activations(p.samples.batch_size, shown),
+    }
+    return [Need(stage, parts) for stage, parts in own.items() if parts]
+
+
+def denoisers(c: Calls) -> tuple[str, ...]:
+    """The name of the denoiser among the weights, which stands first."""
+    return tuple(c.weights)[:1]
+
+
+def memory(p: Params, c: Calls) -> dict[str, float]:
+    """Bytes on the device while `train` runs, by part; activations are those of the phase that holds the most."""
+    chunk = min(p.train.device_batch, max(p.global_batch, p.image_batch))
+    trained = {f"{name}: weights, gradients, AdamW": float(ADAM * count) for name, count in c.trained.items()}
+    phase, most = max(phases(p, c, chunk).items(), key=lambda one: one[1])
+    copies = {"copies of merged weights": float(c.merged)}
+    return c.weights | trained | copies | {f"activations of {chunk} samples: {phase}": most}
+
+
+def phases(p: Params, c: Calls, chunk: int) -> dict[str, float]:
+    """Bytes of activations of `chunk` samples in every phase of an iteration (Algorithm 1).
+
+    The segmenter looks at the images while their graphs wait for the backward pass.
+    """
+    replayed = c.replay_maps if p.attribute_concentration else c.replay
+    held = c.image.kept + c.adversary.kept
+    runs = max(c.image.peak - c.image.kept, c.adversary.peak - c.adversary.kept)
+    return {
+        "rollout": chunk * c.denoise.peak,
+        "images": chunk * held + max(chunk * runs, min(chunk, CHUNK) * c.segment.peak),
+        "replay": chunk * replayed.peak,
+        "discriminator": 2 * chunk * c.discriminate.peak,
+        "guard": chunk * max(c.decode.peak, c.guard.peak) * bool(p.train.guard.every),
+    }
+
+
+def warmup(p: Params, c: Calls) -> dict[str, float]:
+    """Bytes on the device while `warmup` runs, by part, in float32 whatever the precision of the parameters."""
+    if not p.warmup.steps:
+        return {}
+    twice = 1 if p.precision == "fp32" else 2  # `warmup` is measured in the precision of the parameters
+    learns = {"LoRA: weights, gradients, AdamW": float(ADAM * c.warmup_lora)} if p.warmup.lora_rank else {}
+    each = 4 if p.warmup.lora_rank else ADAM
+    return {
+        "denoiser" if p.warmup.lora_rank else "denoiser: weights, gradients, AdamW": float(each * c.unet),
+        "autoencoder and text encoders": 4.0 * c.others,
+        **learns,
+        **_activations(p.warmup.batch_size, twice * c.warmup.peak),
+    }
+
+
+def host(p: Params, c: Calls) -> float:
+    """Bytes of the host's memory while `warmup` saves its state, the most that a stage needs there besides a GPU's."""
+    return float(COPIES * warmup_state(p, c))
+
+
+def _activations(batch: int, each: float) -> dict[str, float]:
+    return {f"activations of {batch} samples": batch * each}

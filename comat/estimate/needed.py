@@ -1,0 +1,96 @@
+"""What a run needs against what this machine has: every stage's memory, the disk; and models that do not fit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.filesize import decimal
+
+from comat.errors import UserError
+from comat.estimate.calls import measure
+from comat.estimate.card import Card, card_of
+from comat.estimate.findings import Finding
+from comat.estimate.memory import Need, host, needs
+from comat.estimate.plan import disk, scratch
+from comat.estimate.published import described
+from comat.estimate.show import counts
+from comat.models.fit import check_steps
+from comat.models.record import at_hand, check_configuration
+from comat.params import Params
+from comat.running.device import choose_device
+from comat.storage.json_files import read_json
+
+TIGHT = 0.9
+"""Of the memory: what an estimate above it may well exceed."""
+
+
+def configurations(params: Params) -> Iterator[Finding]:
+    """The base model's class, parts and schedule, and the kinds of the others, as the stage `models` looks at them.
+
+    Nothing is downloaded: of published models the project has the configurations, of others it says nothing.
+    """
+    with described(params) as (own, _):
+        there = at_hand(own)
+        vae = next((folder for model, folder in there.items() if model.key == "vae"), None)
+        for model, folder in there.items():
+            try:
+                check_configuration(model, folder, vae, own.discriminator)
+                if model.key == "base_model":
+                    _check_schedule(folder / "scheduler/scheduler_config.json", own.sampling_steps)
+            except (UserError, OSError) as error:
+                yield Finding(model.key, "problem", str(error))
+
+
+def _check_schedule(path: Path, steps: int) -> None:
+    schedule = read_json(path, dict[str, Any], "a schedule", "download the model again")
+    if not str(schedule.get("_class_name", "")).startswith("FlowMatch"):  # whose timesteps always begin at the noise
+        check_steps(schedule, steps)
+
+
+def needed(params: Params, data: Path) -> Iterator[Finding]:
+    """Memory of every stage against the device's, the host's where the warm-up saves its state, and the disk."""
+    try:
+        with described(params) as (own, _):
+            calls, known = measure(own), counts(params, data)
+    except (UserError, OSError) as error:
+        yield Finding("estimate", "warning", str(error), "what a run needs is not known")
+        return
+    card = card_of(choose_device(params.device))
+    for need in needs(params, calls):
+        yield fitting(need, card)
+    saved = host(params, calls) if choose_device(params.device).type == "cuda" else host(params, calls) / 2
+    there = psutil.virtual_memory().total
+    if saved > there:
+        found = f"saving the state of the warm-up takes {decimal(int(saved))} of {decimal(there)} of the host's memory"
+        yield Finding("host memory of warmup", "problem", found, "set warmup.lora_rank above 0, or warmup.steps to 0")
+    left, passing = disk(params, calls, known), scratch(params, calls, known)
+    yield room(
+        2 * sum(size or 0 for size in left.values()) + max(size or 0 for size in passing.values()),
+        shutil.disk_usage(Path()).free,
+        None in left.values(),
+    )
+
+
+def fitting(need: Need, card: Card) -> Finding:
+    """What one stage needs on the device, against what is there."""
+    part, most = max(need.parts.items(), key=lambda one: one[1])
+    found = (
+        f"needs {decimal(int(need.total))} of {decimal(card.memory)} on {card.name}; {decimal(int(most))} for {part}"
+    )
+    if need.total > card.memory:
+        return Finding(f"memory of {need.stage}", "problem", found, f"lower {need.change}")
+    tight = need.total > TIGHT * card.memory
+    return Finding(f"memory of {need.stage}", "warning" if tight else "ok", found, f"lower {need.change}" * tight)
+
+
+def room(wanted: float, free: int, unknown: bool) -> Finding:
+    """What the stages leave, the same in DVC's cache and the largest working folder, against the free disk."""
+    found = f"{decimal(int(wanted))} for the stages, DVC's cache and a working folder, of {decimal(free)} free"
+    found += "; not all of it is known before the stage prompts" * unknown
+    if wanted > free:
+        return Finding("disk needed", "problem", found, "free some, or set COMAT_WORK_DIR to another disk")
+    return Finding("disk needed", "ok", found)
