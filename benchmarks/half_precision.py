@@ -83,7 +83,8 @@ def directions(folder: str) -> list[Tensor]:
     backbone = Backbone.load(folder)
     lora.add_lora(backbone.unet, RANK, generator(0, "lora"))
     (predict(backbone, 0) * torch.randn(backbone.latent_shape(64), generator=generator(0, "aim"))).sum().backward()
-    return [weight.grad for layer, _ in lora.adapted(backbone.unet) for weight in layer.lora_B.parameters()]
+    ups = [weight.grad for layer, _ in lora.adapted(backbone.unet) for weight in layer.lora_B.parameters()]
+    return [up for up in ups if up is not None]
 
 
 @torch.no_grad()
@@ -114,9 +115,9 @@ def setting(params: Params, precision: str, changes: dict[str, object]) -> tuple
     p = params.model_copy(update={**fixed, "precision": precision, **changes})
     models = small_models(p, torch.device("cpu"), DTYPES[precision])
     weights = lora.add_lora(models.backbone.unet, RANK, generator(0, "lora"))
-    shapes = [layer.lora_B["default"].weight.shape for layer, _ in lora.adapted(models.backbone.unet)]
     rng = generator(1, "B")
-    shrink(models.backbone.unet, [torch.randn(shape, generator=rng) for shape in shapes], 0.05)
+    ups = [w for layer, _ in lora.adapted(models.backbone.unet) for w in layer.lora_B.parameters()]
+    shrink(models.backbone.unet, [torch.randn(up.shape, generator=rng) for up in ups], 0.05)
     prompts = ["a red cube and a blue star", "two green rings", "a pink ball", "a yellow star left of a black ring"]
     rows, entities = generator(2, "latents"), [[Entity("cube", (2, 3)), Entity("star", (6, 7))], *[[]] * 3]
     latents = torch.randn(6, *models.backbone.latent_shape(p.resolution), generator=rows)

@@ -13,7 +13,7 @@ def use_deterministic_algorithms(on: bool) -> None:
     """Of torch's algorithms those that give equal bytes twice on one device, where there are any, or the fastest."""
     torch.use_deterministic_algorithms(on, warn_only=True)
     # Otherwise it also fills all memory that it is about to write to, against code that reads what it did not write.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def choose_device(name: str) -> torch.device:

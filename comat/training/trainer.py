@@ -34,6 +34,8 @@ from comat.training.guard import load_guard
 
 COLUMNS = ["iteration", "loss", "i2t", "attribute", "adversarial", "discriminator", "grad_norm", "skipped"]
 STATE = "state.safetensors"
+LOSS_SCALE = 1024.0
+"""Of fp16 at first. torch's own 65,536 overflows, each time at the price of an iteration: see docs/speed.md."""
 
 
 class Trainer:
@@ -84,7 +86,7 @@ class Trainer:
             weight_decay=params.weight_decay,
         )
         # In fp16 the gradients inside the frozen models would vanish; LoRA and its optimizer are float32 always.
-        self.scaler = GradScaler(device.type, enabled=params.precision == "fp16")
+        self.scaler = GradScaler(device.type, LOSS_SCALE, enabled=params.precision == "fp16")
         self.guard = None
         if processes.main:
             section, size = params.train.guard, params.train.device_batch
