@@ -30,6 +30,8 @@ def main() -> None:
 
 def _warm_up(params: Params, images: Path, work: Path) -> None:
     """Write `out/unet`; go on from the state in `work`."""
+    import shutil
+
     import torch
     from safetensors import SafetensorError
 
@@ -48,6 +50,7 @@ def _warm_up(params: Params, images: Path, work: Path) -> None:
     store = TensorStore(images)
     latents = torch.stack([store[id]["latents"] for id in store.ids])
     warm_up(backbone, params.warmup, params.seed, latents, [store.caption(id) for id in store.ids], work)
+    shutil.rmtree(work / "out", ignore_errors=True)  # what a run that was killed while it wrote has left
     try:
         backbone.unet.save_pretrained(work / "out" / "unet")
     except SafetensorError as error:  # what safetensors makes of a full disk
