@@ -1,6 +1,6 @@
 """What half precision does to a LoRA's effect and to the gradients, against float32, with the shapes world's models.
 
-    python -m benchmarks.half_precision [effect] [gradients] [scale] [cost]   # all four by default
+    python -m benchmarks.half_precision [--only effect gradients scale cost]
 
 `effect`: a LoRA whose part of every layer is 5e-4 of its weights, and which leads somewhere; the share of its float32
 effect on predictions that is there, along that effect. `gradients`: each term's gradient in the LoRA weights, of an
@@ -173,7 +173,7 @@ class ByPrecision(Operations):
         return result
 
 
-def replay_cost() -> None:
+def replay_cost(_: Params) -> None:
     print("one replayed sample of SDXL at 512 px, guidance and backward pass, LoRA of rank 128, bf16")
     for name in ("beside", "once"):
         before = torch.get_default_dtype()
@@ -198,13 +198,15 @@ def replay_cost() -> None:
         print(f"  {name:<8}{sum(counter.found.values()) / 1e12:.2f} TFLOP ({parts}), {found.kept / 1e9:.2f} GB kept")
 
 
+MEASURES = {"effect": effect, "gradients": gradients, "scale": scale, "cost": replay_cost}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=("effect", "gradients", "scale", "cost"))
-    parts = parser.parse_args().parts or ["effect", "gradients", "scale", "cost"]
+    parser.add_argument("--only", nargs="+", choices=tuple(MEASURES), default=tuple(MEASURES))
     params = load("presets/shapes.yaml")
-    for part in parts:
-        {"effect": effect, "gradients": gradients, "scale": scale, "cost": lambda _: replay_cost()}[part](params)
+    for part in parser.parse_args().only:
+        MEASURES[part](params)
 
 
 if __name__ == "__main__":

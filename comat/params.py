@@ -277,6 +277,7 @@ class GroundedSamParams(Section):
     box_threshold: Probability  # of a box's most probable token
     text_threshold: Probability  # of the mean over the tokens of the box's noun
     nms_threshold: Probability  # intersection over union from which the less probable of two boxes goes
+    boxes_per_noun: Count  # of an image at most, the most probable ones
     files: GroundedSamFiles | None  # for segmenter grounded_sam
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from comat.errors import main_guard
-from comat.models.lock import pinned
+from comat.models.lock import TOKENIZERS, pinned
 from comat.params import load
 from comat.running.stage import options
 
@@ -13,7 +13,7 @@ from comat.running.stage import options
 @main_guard
 def main() -> None:
     args = options(__doc__, ["models", "prompts"], "entities")
-    params = pinned(load(args.params), args.models, "base_model")
+    params = pinned(load(args.params), args.models, "base_model", within=TOKENIZERS)
 
     from comat.entities.build import entity_rows
     from comat.entities.filter import filtered_nouns

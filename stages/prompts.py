@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from comat.errors import main_guard
-from comat.models.lock import pinned
+from comat.models.lock import TOKENIZERS, pinned
 from comat.params import load
 from comat.running.stage import options
 
@@ -11,7 +11,7 @@ from comat.running.stage import options
 @main_guard
 def main() -> None:
     args = options(__doc__, ["models"], "prompts")
-    params = pinned(load(args.params), args.models, "base_model")
+    params = pinned(load(args.params), args.models, "base_model", within=TOKENIZERS)
 
     from comat.corpora.build import build_corpus, check_held_out
     from comat.storage.tables import DROPPED_PROMPTS, PROMPTS, write_json, write_table

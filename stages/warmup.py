@@ -30,6 +30,8 @@ def main() -> None:
 
 def _warm_up(params: Params, images: Path, work: Path) -> None:
     """Write `out/unet` or `out/transformer`; go on from the state in `work`."""
+    import shutil
+
     import torch
     from safetensors import SafetensorError
 
@@ -49,6 +51,7 @@ def _warm_up(params: Params, images: Path, work: Path) -> None:
     latents = torch.stack([store[id]["latents"] for id in store.ids])
     warm_up(backbone, params.warmup, params.seed, latents, [store.caption(id) for id in store.ids], work)
     folder = work / "out" / backbone.family.denoiser
+    shutil.rmtree(work / "out", ignore_errors=True)  # what a run that was killed while it wrote has left
     try:
         backbone.denoiser.save_pretrained(folder)
     except SafetensorError as error:  # what safetensors makes of a full disk

@@ -24,7 +24,7 @@ from comat.params import Params
 from comat.segmenters import sam
 from comat.segmenters.grounded_sam import GroundedSam
 from comat.segmenters.grounded_sam_hf import GroundingDinoHF, SegmentAnythingHF
-from comat.segmenters.grounding import Thresholds, boxes_of_nouns, caption_of, noun_weights
+from comat.segmenters.grounding import Boxes, Thresholds, boxes_of_nouns, caption_of, noun_weights, surest
 from comat.segmenters.grounding_dino import MEAN, STD, GroundingDino, TextEncoder
 from comat.segmenters.load import load_segmenter
 from comat.segmenters.sam import SegmentAnything
@@ -195,6 +195,37 @@ def test_a_batch_is_its_images_one_by_one(both: dict[str, GroundedSam], kind: st
     for row, group in enumerate(nouns):
         (alone,) = both[kind].masks(images[row : row + 1], [group])
         assert (alone == together[row]).float().mean() > 0.999 or not group
+
+
+@pytest.mark.parametrize("kind", ["grounded_sam", "grounded_sam_hf"])
+def test_many_boxes_are_filled_a_few_at_once(both: dict[str, GroundedSam], kind: str) -> None:
+    """40 boxes in chunks of 16 have the masks that each has by itself."""
+    masker, images = both[kind].masker, blurred(1)
+    corners = torch.rand(40, 2, generator=torch.Generator().manual_seed(1)) * 30
+    boxes = torch.cat([corners, corners + 15], 1)
+    sizes: list[int] = []
+    decoder = masker.model.mask_decoder
+    hook = decoder.register_forward_pre_hook(
+        lambda _, args, kwargs: sizes.append(kwargs["sparse_prompt_embeddings"].shape[-3]), with_kwargs=True
+    )
+    with torch.no_grad():
+        (together,) = masker(images, [boxes])
+        assert sizes == [16, 16, 8]
+        alone = torch.cat([masker(images, [box[None]])[0] for box in boxes])
+    hook.remove()
+    assert together.shape == (40, 48, 60) and (together == alone).float().mean() > 0.999
+
+
+def test_a_noun_has_its_surest_boxes_and_the_others_are_counted(both: dict[str, GroundedSam]) -> None:
+    corners, nouns = torch.arange(24.0).view(6, 4), torch.tensor([1, 0, 1, 1, 0, 1])
+    left = surest(Boxes(corners, nouns, torch.linspace(0.9, 0.4, 6)), 2)
+    assert left.corners[:, 0].tolist() == [0, 4, 8, 16] and left.nouns.tolist() == [1, 0, 1, 0]
+    found = both["grounded_sam"]
+    loose = Thresholds(box=0.0, text=0.0, nms=1.0)
+    whole, bounded = (GroundedSam(found.detector, found.masker, loose, most) for most in (900, 1))
+    (all_masks,), (masks,) = (s.masks(blurred(1), [["cat", "fire"]]) for s in (whole, bounded))
+    assert whole.left_out == 0 and bounded.left_out > 0
+    assert (all_masks & masks).sum() == masks.sum() < all_masks.sum()
 
 
 @KINDS

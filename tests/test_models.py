@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +14,13 @@ import pytest
 from huggingface_hub import constants
 
 from comat.errors import UserError
+from comat.models import sums
 from comat.models.download import find_model
 from comat.models.files import used_files
-from comat.models.lock import pinned
+from comat.models.lock import TOKENIZERS, pinned
 from comat.models.names import ModelName
 from comat.models.record import write_lock
+from comat.models.sums import PIECE, sum_of_file
 from comat.params import Params
 from tests.tiny_hub import COMMIT, Hub, serving
 
@@ -186,6 +190,51 @@ def test_a_changed_folder_is_not_what_was_recorded(params: Params, tiny: Path, t
     with pytest.raises(UserError, match=r"model\.safetensors: not the file that .* recorded; if it should be, run"):
         pinned(here, tmp_path, "captioner_model")
     assert pinned(here, tmp_path, "base_model") == here
+
+
+def test_what_reads_tokenizers_alone_looks_at_nothing_else(params: Params, tiny: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny / "sdxl", tmp_path / "base")
+    here = params.model_copy(update={"base_model": str(folder)})
+    write_lock(here, tmp_path)
+    weights, vocabulary = folder / "unet/diffusion_pytorch_model.safetensors", folder / "tokenizer/tokenizer.json"
+    weights.write_bytes(weights.read_bytes()[::-1])
+    assert pinned(here, tmp_path, "base_model", within=TOKENIZERS) == here
+    with pytest.raises(UserError, match="diffusion_pytorch_model"):
+        pinned(here, tmp_path, "base_model")
+    vocabulary.write_text(vocabulary.read_text() + " ")
+    with pytest.raises(UserError, match=r"tokenizer\.json"):
+        pinned(here, tmp_path, "base_model", within=TOKENIZERS)
+
+
+def test_a_large_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until its size or its times change; a memory that is damaged costs a reading, no more."""
+    monkeypatch.setenv("COMAT_WORK_DIR", str(tmp_path / "work"))
+    path = tmp_path / "weights"
+    reads: list[int] = []
+
+    def summed(expected: bytes, pieces: int) -> None:
+        reads.clear()
+        assert sum_of_file(path, reads.append) == hashlib.sha256(expected).hexdigest()
+        assert len(reads) == pieces and sum(reads) == len(expected)
+
+    data = bytes(PIECE) + b"a"
+    path.write_bytes(data)
+    summed(data, 2)
+    summed(data, 2)  # written just now: it may change within the same tick of the clock
+    monkeypatch.setattr(sums, "SETTLED", 0.05)
+    time.sleep(0.1)
+    summed(data, 2)
+    summed(data, 1)
+    (memory,) = (tmp_path / "work/sums").iterdir()
+    memory.write_text("{")
+    summed(data, 2)
+    summed(data, 1)
+    changed, times = data[:-1] + b"b", path.stat()
+    path.write_bytes(changed)
+    os.utime(path, (times.st_atime, times.st_mtime))  # of the same size and, as it says, time
+    time.sleep(0.1)
+    summed(changed, 2)
+    summed(changed, 1)
 
 
 def test_a_lock_of_other_models_and_a_missing_lock_are_errors(params: Params, tiny: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_half_precision_trains_float32_weights(project: Path, tmp_path: Path, pr
     assert ours.backbone.denoiser.conv_in.weight.dtype == ours.backbone.dtype != torch.float32
     assert {w.dtype for w in (*ours.lora, *ours.critic)} == {torch.float32}
     assert {m.dtype for s in ours.optimizer.state.values() for m in s.values()} == {torch.float32}
-    assert sum(row["skipped"] for row in ours.rows) < 3
+    assert not any(row["skipped"] for row in ours.rows)  # by a loss scale that is too high at first
     assert any(not torch.equal(a, b) for a, b in zip(before, ours.lora, strict=True))
 
 

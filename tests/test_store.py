@@ -73,6 +73,43 @@ def test_an_interrupted_store_goes_on_to_the_same_bytes(tmp_path) -> None:
         assert (tmp_path / "resumed" / file.name).read_bytes() == file.read_bytes(), file.name
 
 
+def drawn(folder, ids, save_every: float) -> None:
+    """What a writer that is killed after `ids` leaves: shards of four rows."""
+    writer = TensorStoreWriter(folder, 4, save_every)
+    for id in ids:
+        if id not in writer:
+            writer.add(id, {"latents": torch.full((2,), float(ord(id)))}, f"caption {id}")
+
+
+def test_a_slow_shard_is_not_lost(tmp_path) -> None:
+    """Killed after six of seven rows, two of them in the second shard, and once more after the seventh."""
+    for name, stops, every in (("whole", ["abcdefg"], 60.0), ("killed", ["abcdef", "abcdefg", "abcdefg"], 0.0)):
+        for ids in stops:
+            drawn(tmp_path / name, ids, every)
+        assert all(id in TensorStoreWriter(tmp_path / name, 4) for id in ("abcd" if name == "whole" else ids))
+        writer = TensorStoreWriter(tmp_path / name, 4)
+        for id in "efg":
+            if id not in writer:
+                writer.add(id, {"latents": torch.full((2,), float(ord(id)))}, f"caption {id}")
+        writer.close()
+    files = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "killed").iterdir()} == files
+
+
+@pytest.mark.parametrize("damage", ["bit", "truncated", "earlier shard"])
+def test_damaged_progress_is_drawn_again(tmp_path, damage: str) -> None:
+    """Of an earlier shard that is missing too: the rows keep their order."""
+    drawn(tmp_path, "abcdef", 0.0)
+    path = tmp_path / "unfinished.safetensors"
+    data = path.read_bytes()
+    if damage == "earlier shard":
+        (tmp_path / "00000.safetensors").unlink()
+    else:
+        path.write_bytes(data[:-1] + (bytes([data[-1] ^ 1]) if damage == "bit" else b""))
+    again = TensorStoreWriter(tmp_path, 4)
+    assert [id for id in "abcdef" if id in again] == ([] if damage == "earlier shard" else list("abcd"))
+
+
 def test_a_closed_store_is_whole_and_stays_so(tmp_path) -> None:
     """A run killed after `close` but before its folder is published draws nothing again."""
     fill(tmp_path, "abcde")

@@ -170,6 +170,7 @@ def grounded_sam_params(root: Path, kind: str) -> dict:
             "box_threshold": 0.35,
             "text_threshold": 0.25,
             "nms_threshold": 0.8,
+            "boxes_per_noun": 32,
             "files": files,
         },
     }

@@ -12,8 +12,9 @@ from comat.errors import UserError
 from comat.models.download import find_configurations, find_model
 from comat.models.files import files_of
 from comat.models.fit import check_base, check_kind
-from comat.models.lock import FILE, LockedFile, LockEntry, sum_of_file, sum_of_model
+from comat.models.lock import FILE, LockedFile, LockEntry, sum_of_model
 from comat.models.names import KEYS, ModelName, named_models, role_of
+from comat.models.sums import sum_of_file
 from comat.params import Params
 from comat.storage.tables import write_json
 

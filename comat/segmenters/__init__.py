@@ -9,5 +9,8 @@ from torch import Tensor
 
 
 class Segmenter(Protocol):
+    left_out: int
+    """Instances that have been found but left out of the masks so far, since their noun had too many."""
+
     def masks(self, images: Tensor, nouns: Sequence[Sequence[str]]) -> list[Tensor]:
         """For each of the (B, 3, H, W) images in [0, 1] the masks of its nouns: (nouns, H, W) bool."""

@@ -29,6 +29,8 @@ def decode(
 class ClipSeg:
     """A mask is where the probability exceeds `threshold`."""
 
+    left_out = 0  # it knows no instances
+
     def __init__(
         self, model: str, revision: str | None, threshold: float, device: torch.device, dtype: torch.dtype
     ) -> None:

@@ -8,7 +8,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from comat.segmenters.grounding import Detector, Thresholds, find_boxes
+from comat.segmenters.grounding import Detector, Thresholds, find_boxes, surest
+
+BOXES = 16
+"""Boxes that a masker fills at once: Segment Anything takes 0.1 GB for each."""
+QUERIES = 900
+"""Boxes that Grounding DINO looks for in an image."""
 
 
 class Masker(Protocol):
@@ -17,10 +22,11 @@ class Masker(Protocol):
 
 
 class GroundedSam:
-    """The mask of a noun is the union of its instances' masks; empty where none is found."""
+    """The mask of a noun is the union of its instances' masks, of at most `most`; empty where none is found."""
 
-    def __init__(self, detector: Detector, masker: Masker, limits: Thresholds) -> None:
-        self.detector, self.masker, self.limits = detector, masker, limits
+    def __init__(self, detector: Detector, masker: Masker, limits: Thresholds, most: int = QUERIES) -> None:
+        self.detector, self.masker, self.limits, self.most = detector, masker, limits, most
+        self.left_out = 0
 
     @torch.no_grad()
     def masks(self, images: Tensor, nouns: Sequence[Sequence[str]]) -> list[Tensor]:
@@ -31,7 +37,8 @@ class GroundedSam:
         if not asked:
             return masks
         boxes = find_boxes(self.detector, images[asked], [nouns[i] for i in asked], self.limits)
-        found = dict(zip(asked, boxes, strict=True))
+        found = {i: surest(own, self.most) for i, own in zip(asked, boxes, strict=True)}
+        self.left_out += sum(len(own.nouns) for own in boxes) - sum(len(own.nouns) for own in found.values())
         seen = [i for i in asked if len(found[i].nouns)]
         for i, instances in zip(seen, self.masker(images[seen], [found[i].corners for i in seen]), strict=True):
             for noun, instance in zip(found[i].nouns.tolist(), instances, strict=True):

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, GroundingDinoForObjectDetection, SamMode
 
 from comat.models.loading import load_model, loaded
 from comat.models.preprocess import image_processor
+from comat.segmenters.grounded_sam import BOXES
 
 CHUNK = 4  # images encoded at once, as in comat.segmenters.sam
 
@@ -56,11 +57,14 @@ class SegmentAnythingHF:
             for row, own in enumerate(boxes[start : start + CHUNK]):
                 original, resized = (pixels[key][row].tolist() for key in ("original_sizes", "reshaped_input_sizes"))
                 scale = own.new_tensor([resized[1] / original[1], resized[0] / original[0]] * 2)
-                out = self.model(
-                    image_embeddings=seen[row : row + 1], input_boxes=(own * scale)[None], multimask_output=False
-                )
                 # Of SamImageProcessor, as every image processor of a SamModel is.
                 post_process = self.processor.post_process_masks  # type: ignore[attr-defined]
-                (logits,) = post_process(out.pred_masks, [original], [resized], binarize=False)
-                masks.append(logits[:, 0] > self.threshold)
+                parts = []
+                for part in (own * scale).split(BOXES):
+                    out = self.model(
+                        image_embeddings=seen[row : row + 1], input_boxes=part[None], multimask_output=False
+                    )
+                    (logits,) = post_process(out.pred_masks, [original], [resized], binarize=False)
+                    parts.append(logits[:, 0] > self.threshold)
+                masks.append(torch.cat(parts))
         return masks

@@ -54,6 +54,13 @@ class Boxes:
     fit: Tensor
 
 
+def surest(boxes: Boxes, most: int) -> Boxes:
+    """Of each noun the `most` most probable boxes."""
+    rank = (boxes.nouns[:, None] == boxes.nouns).tril(-1).sum(-1)
+    keep = rank < most
+    return Boxes(boxes.corners[keep], boxes.nouns[keep], boxes.fit[keep])
+
+
 def caption_of(nouns: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
     """The caption "dog . ball ." and where each noun stands in it: characters [start, end).
 

@@ -33,9 +33,9 @@ def load_segmenter(params: SegmenterParams, device: torch.device, dtype: torch.d
     assert section is not None  # `SegmenterParams` asks for it, and for its files where they are needed
     limits = Thresholds(section.box_threshold, section.text_threshold, section.nms_threshold)
     if params.segmenter == "grounded_sam_hf":
-        return GroundedSam(*_transformers(params, section, device, dtype), limits)
+        return GroundedSam(*_transformers(params, section, device, dtype), limits, section.boxes_per_noun)
     assert section.files is not None
-    return GroundedSam(*_packages(params, section, section.files, device, dtype), limits)
+    return GroundedSam(*_packages(params, section, section.files, device, dtype), limits, section.boxes_per_noun)
 
 
 def _packages(

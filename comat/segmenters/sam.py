@@ -12,6 +12,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
 from comat.errors import UserError
+from comat.segmenters.grounded_sam import BOXES
 from comat.segmenters.weights import load_weights, read_weights
 
 CHUNK = 4  # images encoded at once: ViT-H's global attention takes 1 GB of float32 for each
@@ -67,9 +68,21 @@ class SegmentAnything:
         masks: list[Tensor] = []
         for start in range(0, len(images), CHUNK):
             pixels, corners = self.preprocess(images[start : start + CHUNK]), boxes[start : start + CHUNK]
-            asked = [
-                {"image": image, "original_size": size, "boxes": self.transform.apply_boxes_torch(own, size)}
-                for image, own in zip(pixels, corners, strict=True)
-            ]
-            masks += [seen["masks"][:, 0] for seen in self.model(asked, multimask_output=False)]
+            seen = self.model.image_encoder(self.model.preprocess(pixels))
+            for row, own in enumerate(corners):
+                asked = self.transform.apply_boxes_torch(own, size).split(BOXES)
+                parts = [self._filled(seen[row : row + 1], part, tuple(pixels.shape[-2:]), size) for part in asked]
+                masks.append(torch.cat(parts))
         return masks
+
+    def _filled(self, seen: Tensor, boxes: Tensor, resized: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
+        """(n, H, W) bool of boxes (n, 4) in px of the resized image, which was `seen` as (1, C, h, w)."""
+        points, dense = self.model.prompt_encoder(points=None, boxes=boxes, masks=None)
+        logits, _ = self.model.mask_decoder(
+            image_embeddings=seen,
+            image_pe=self.model.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=points,
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+        )
+        return self.model.postprocess_masks(logits, resized, size)[:, 0] > self.model.mask_threshold

@@ -1,8 +1,9 @@
-"""Latents by id: sharded, checksummed safetensors. An interrupted store goes on after its last whole shard."""
+"""Latents by id: sharded, checksummed safetensors. An interrupted store goes on a minute before it was killed."""
 
 from __future__ import annotations
 
 import bisect
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 from safetensors import safe_open
 from torch import Tensor
 from typing_extensions import TypedDict
 
 from comat.errors import UserError
 from comat.storage.json_files import read_json
+from comat.storage.shard_progress import Row, read_progress, remove_progress, stacked, write_progress
 from comat.storage.tables import atomic_path, read_row_groups, sha256, write_json, write_safetensors
 
 CAPTION = pa.schema({"caption": pa.string()})
@@ -42,18 +43,20 @@ class TensorStoreWriter:
 
     A finished shard is followed by its note (sha256, ids, captions), so a writer on the same folder skips what is
     there; from the first shard on that is missing or damaged all are written again, so that rows keep their order.
-    What a writer adds leaves its memory with its shard.
+    What a writer adds leaves its memory with its shard. A shard that fills slowly is saved as it is every
+    `save_every` seconds, and taken up.
     """
 
-    def __init__(self, folder: Path, shard_size: int) -> None:
-        self.folder, self.shard_size = folder, shard_size
+    def __init__(self, folder: Path, shard_size: int, save_every: float = 60.0) -> None:
+        self.folder, self.shard_size, self._save_every = folder, shard_size, save_every
         folder.mkdir(parents=True, exist_ok=True)
         self._count = 0
         while self._intact(_shard_name(self._count)):
             self._count += 1
-        ids = [id for note in self._notes() for id in note["ids"]]
+        self._rows: list[Row] = read_progress(folder, self._count)
+        ids = [*(id for note in self._notes() for id in note["ids"]), *(row[0] for row in self._rows)]
         self._done, self.last = set(ids), ids[-1] if ids else None
-        self._rows: list[tuple[str, dict[str, Tensor], str]] = []
+        self._saved = time.monotonic()
 
     def _intact(self, shard: str) -> bool:
         path = self.folder / shard
@@ -66,25 +69,29 @@ class TensorStoreWriter:
         return id in self._done
 
     def add(self, id: str, tensors: Mapping[str, Tensor], caption: str) -> None:
-        """Add a row; it is on disk once its shard is full or the writer closed."""
+        """Add a row; it is on disk once its shard is full, the writer is closed, or `save_every` has passed."""
         self._rows.append((id, {name: tensor.detach().cpu() for name, tensor in tensors.items()}, caption))
         if len(self._rows) == self.shard_size:
             self._flush()
+        elif time.monotonic() - self._saved >= self._save_every:
+            write_progress(self.folder, self._count, self._rows)
+            self._saved = time.monotonic()
 
     def _flush(self) -> None:
         if not self._rows:
             return
         name = _shard_name(self._count)
-        stacked = {key: torch.stack([row[1][key] for row in self._rows]) for key in self._rows[0][1]}
-        write_safetensors(self.folder / name, stacked)
+        write_safetensors(self.folder / name, stacked(self._rows))
         ids, captions = [row[0] for row in self._rows], [row[2] for row in self._rows]
         note = {"sha256": sha256(self.folder / name), "ids": ids, "captions": captions}
         write_json(_note_path(self.folder / name), note)
-        self._count, self._rows = self._count + 1, []
+        remove_progress(self.folder)
+        self._count, self._rows, self._saved = self._count + 1, [], time.monotonic()
 
     def close(self) -> None:
         """Write the last shard and the index."""
         self._flush()
+        remove_progress(self.folder)  # of a shard that was full when its writer was killed
         path = self.folder / "index.parquet"
         with atomic_path(path) as part, pq.ParquetWriter(part, LATENT_INDEX, write_page_checksum=True) as index:
             for number, note in enumerate(self._notes()):

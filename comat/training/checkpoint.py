@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,37 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from comat.errors import UserError, first_line
-from comat.storage.tables import write_safetensors
+from comat.storage.tables import atomic_path
+
+KINDS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
+"""Types of the tensors of a state, as safetensors calls them."""
 
 
 def write_state(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, object]) -> None:
-    """Write tensors and JSON-able notes, whole or not at all."""
+    """Write tensors and JSON-able notes, whole or not at all; the host holds one tensor at a time beside them."""
     texts = {name: json.dumps(value) for name, value in notes.items()}
-    write_safetensors(path, tensors, {**texts, "sha256": _checksum(tensors, texts)})
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # each aligned to its own size
+    header = _header(names, tensors, {**texts, "sha256": _checksum(tensors, texts)})
+    with atomic_path(path) as part, part.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for name in names:
+            file.write(_bytes(tensors[name]))
+
+
+def _header(names: Iterable[str], tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> bytes:
+    """What a safetensors file begins with. Its library would copy all tensors to the host first, then to one piece."""
+    entries: dict[str, object] = {"__metadata__": dict(texts)}
+    at = 0
+    for name in names:
+        value = tensors[name]
+        entries[name] = {"dtype": KINDS[value.dtype], "shape": [*value.shape], "data_offsets": [at, at + value.nbytes]}
+        at += value.nbytes
+    text = json.dumps(entries).encode()
+    return text + b" " * (-len(text) % 8)
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -49,7 +73,7 @@ def _damaged(path: Path, reason: str) -> UserError:
 def _checksum(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
     digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
+        tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(_bytes(tensor))
     return digest.hexdigest()

@@ -24,6 +24,7 @@ from comat.method.step import Step
 from comat.params import Params
 from comat.randomness import generator
 from comat.running.distributed import ALONE, Processes
+from comat.segmenters import Segmenter
 from comat.segmenters.load import load_segmenter
 from comat.storage.tables import write_bytes, write_json, write_safetensors
 from comat.training.checkpoint import read_state, write_state
@@ -33,7 +34,11 @@ from comat.training.guard import COLUMNS as LOOKS
 from comat.training.guard import load_guard
 
 COLUMNS = ["iteration", "loss", "i2t", "attribute", "adversarial", "discriminator", "grad_norm", "skipped"]
+LEFT_OUT = "boxes_left_out"
+"""Instances that the segmenter has found but left out: in the metrics where there are any, not in the curves."""
 STATE = "state.safetensors"
+LOSS_SCALE = 1024.0
+"""Of fp16 at first. torch's own 65,536 overflows, each time at the price of an iteration: see docs/speed.md."""
 
 
 class Trainer:
@@ -59,7 +64,8 @@ class Trainer:
                 precision=params.precision,
                 checkpointed=params.train.gradient_checkpointing == "all",
             )
-        captioner = segmenter = None
+        captioner = None
+        self.segmenter: Segmenter | None = None
         if params.concept_activation:
             captioner = load_captioner(
                 params.captioner,
@@ -70,8 +76,8 @@ class Trainer:
                 dtype,
             )
         if params.attribute_concentration:
-            segmenter = load_segmenter(params, device, dtype)
-        self.step = Step(params, params.train, backbone, captioner, segmenter, self.discriminator)
+            self.segmenter = load_segmenter(params, device, dtype)
+        self.step = Step(params, params.train, backbone, captioner, self.segmenter, self.discriminator)
         self.optimizer = AdamW(
             self.lora, params.learning_rate, (params.adam_beta1, params.adam_beta2), weight_decay=params.weight_decay
         )
@@ -84,7 +90,7 @@ class Trainer:
             weight_decay=params.weight_decay,
         )
         # In fp16 the gradients inside the frozen models would vanish; LoRA and its optimizer are float32 always.
-        self.scaler = GradScaler(device.type, enabled=params.precision == "fp16")
+        self.scaler = GradScaler(device.type, LOSS_SCALE, enabled=params.precision == "fp16")
         self.guard = None
         if processes.main:
             section, size = params.train.guard, params.train.device_batch
@@ -136,7 +142,10 @@ class Trainer:
         self.critic_optimizer.zero_grad(set_to_none=True)
         self.step.loss_scale = float(self.scaler.scale(torch.ones((), device=self.backbone.device)))
         batch = self.data.batch(iteration).share(self.processes.rank, self.processes.count)
-        return self.processes.sum_gradients([*self.lora, *self.critic], self.step(batch))
+        before = self.segmenter.left_out if self.segmenter else 0
+        values = self.step(batch)
+        values[LEFT_OUT] = float(self.segmenter.left_out - before if self.segmenter else 0)
+        return self.processes.sum_gradients([*self.lora, *self.critic], values)
 
     def _update(self, values: dict[str, float]) -> dict[str, float]:
         self.scaler.unscale_(self.optimizer)
@@ -202,7 +211,7 @@ class Trainer:
 
     def export(self, out: Path) -> None:
         """Write the LoRA, the discriminator's trained weights, `curves.csv`, `guard.csv` and `metrics.json`."""
-        kept = {"guard": self.guard.choose()} if self.guard else {}
+        kept: dict[str, object] = {"guard": self.guard.choose()} if self.guard else {}
         export_lora(self.backbone, out / "lora")
         state = self.discriminator.trainable_state() if self.discriminator else {}
         write_safetensors(out / "discriminator" / "discriminator.safetensors", state)
@@ -211,12 +220,14 @@ class Trainer:
         tail = [row for row in self.rows if not row["skipped"]][-20:]
         means = {name: sum(row[name] for row in tail) / len(tail) for name in COLUMNS[1:-1]} if tail else {}
         skipped = sum(row["skipped"] for row in self.rows)
+        if left_out := sum(row[LEFT_OUT] for row in self.rows):
+            kept[LEFT_OUT] = int(left_out)
         write_json(out / "metrics.json", {"train": {**means, "iterations": len(self.rows), "skipped": skipped, **kept}})
 
 
 def _csv(columns: list[str], rows: Iterable[dict[str, float]]) -> bytes:
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
