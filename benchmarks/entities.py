@@ -99,7 +99,8 @@ def gold_sets(corpora: Path | None) -> dict[str, list[GoldPrompt]]:
     """All sets by name; the templated ones only where there are corpora."""
     sets = dict(zip(DEVELOPMENT, (natural_prompts(False), natural_prompts(True)), strict=True))
     sets |= {f"held out, {kind}": held_out_prompts(kind) for kind in KINDS}
-    sets["held out, all"] = [prompt for kind in KINDS for prompt in held_out_prompts(kind)]
+    for title, name in (("held out, all", "held_out"), ("second held out, all", "held_out_2")):
+        sets[title] = [prompt for kind in KINDS for prompt in held_out_prompts(kind, name)]
     if corpora:
         sets["HRS-Bench, colour"] = hrs_colours(corpora / "hrs")
         sets |= {f"T2I-CompBench, {c}": t2i_compbench(corpora / "t2i-compbench", c) for c in TEMPLATED_ATTRIBUTES}

@@ -195,7 +195,9 @@ def _is_adjective_after_all(words: list[Word], place: int) -> bool:
     following = words[place + 1 : place + 3]
     is_listed = len(following) == 2 and following[0].token.text == "," and following[1].kind is Kind.ADJECTIVE
     opens = place > 0 and words[place - 1].lower in DETERMINERS
-    return is_listed and opens and word.lower in word.dictionary.adjectives
+    head = word.token.head
+    is_bound = head.i > words[place + 1].token.i and head.pos_ in ("NOUN", "PROPN") if following else False
+    return is_listed and opens and is_bound and word.lower in word.dictionary.adjectives
 
 
 def _follows_article(words: list[Word], place: int) -> bool:
@@ -291,17 +293,27 @@ def _stands_alone(words: list[Word], place: int) -> bool:
         return _follows_preposition(words, place)
     following = words[place + 1] if place + 1 < len(words) else None
     is_other = word.dictionary.is_other(word.lower)
+    if following is not None and following.token.lemma_ == "be" and _starts_fragment(words, place):
+        return True  # "…; rose is left to dog"
     if is_other and following is not None and following.token.pos_ in ("DET", "PRON", "PART", "AUX", "VERB"):
         return False  # "draw a cat"
     if place == 0:
         return word.lower not in SIZES
-    if word.token.pos_ in ("ADV", "ADP", "AUX") or _is_adjective(word):
+    if word.token.pos_ in ("ADV", "ADP", "AUX"):
         return False
-    if not word.dictionary.is_known(word.lower) and word.lower.endswith(_ADJECTIVAL):
-        return False  # "hyperdetailed"
-    if words[place - 1].lower == "and" and word.token.tag_ == "VB":  # "white toilet and sink in a room"
-        return not any(other.token.pos_ in ("VERB", "AUX") for other in words[:place])
+    if _is_second_noun(words, place):
+        return True
+    if _is_adjective(word) or (not word.dictionary.is_known(word.lower) and word.lower.endswith(_ADJECTIVAL)):
+        return False  # "…, hyperdetailed"
     return not (is_other and word.token.tag_.startswith("VB"))
+
+
+def _is_second_noun(words: list[Word], place: int) -> bool:
+    """ "white toilet and sink in a room", "dog and remote": after a noun and "and", where no verb stands before."""
+    if place < 2 or words[place - 1].lower != "and" or words[place - 2].token.pos_ not in ("NOUN", "PROPN"):
+        return False
+    has_verb = any(other.token.pos_ in ("VERB", "AUX") for other in words[:place])
+    return not has_verb and words[place].lower in words[place].dictionary.nouns and words[place].lower not in SIZES
 
 
 def _starts_fragment(words: list[Word], place: int) -> bool:
@@ -312,7 +324,7 @@ def _opens_compound(words: list[Word], place: int) -> bool:
     """ "stop sign", "paint brush": a verb in its base form that opens a fragment, without an article after it."""
     if place < 0 or place + 1 >= len(words):
         return False
-    if not _starts_fragment(words, place) and words[place - 1].lower not in ("and", "of", "with"):
+    if not _starts_fragment(words, place) and not _takes_bare_nouns(words, place - 1):
         return False
     word, following = words[place], words[place + 1]
     nouns = word.dictionary.nouns
@@ -320,6 +332,12 @@ def _opens_compound(words: list[Word], place: int) -> bool:
         word.lower in nouns and not word.dictionary.is_other(word.lower)
     )
     return is_base and word.lower in nouns and following.lower in nouns and not following.closes
+
+
+def _takes_bare_nouns(words: list[Word], place: int) -> bool:
+    """ "dog and stop sign", "a photo of stop sign", "left to stop sign"."""
+    word = words[place].lower
+    return word in ("and", "of", "with") or (word == "to" and place > 0 and words[place - 1].lower in SIDES)
 
 
 def _opens_fragment(words: list[Word], place: int) -> bool:

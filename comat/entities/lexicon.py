@@ -7,6 +7,8 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+HYPHENS = "-‐‑"
+
 COLOURS = _words("""
 red orange yellow green blue purple pink black white brown gray grey gold golden silver beige turquoise cyan magenta
 violet maroon navy teal tan crimson
@@ -25,7 +27,7 @@ ATTRIBUTES = COLOURS | SHAPES | MATERIALS
 
 QUANTIFIERS = _words("""
 some any many much more most several few fewer little less other others another each every all both such same own
-various numerous different certain enough whole first second third last next
+various numerous multiple different certain enough whole first second third last next
 """)
 """What is tagged as an adjective but says how many or which, not what it looks like."""
 

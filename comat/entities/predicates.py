@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from spacy.tokens import Token
 
 from comat.entities.dictionary import dictionary_of
-from comat.entities.lexicon import BUILT, QUANTIFIERS
+from comat.entities.lexicon import BUILT, HYPHENS, QUANTIFIERS
 
 
 def predicated(noun: Token) -> Iterator[Token]:
@@ -19,6 +19,8 @@ def predicated(noun: Token) -> Iterator[Token]:
             yield from _with_conjuncts(child)
     if noun.dep_ in ("nsubj", "nsubjpass") and noun.head.pos_ != "ADJ":
         yield from _of_verb(noun.head)
+        if noun.head.tag_ == "VBN" and noun.head.i and noun.head.nbor(-1).text in HYPHENS:
+            yield noun.head  # "the room is well-organized"
     elif noun.dep_ in ("nsubj", "nsubjpass") and not _is_apart(noun, noun.head):
         yield from _with_conjuncts(noun.head)
 

@@ -13,9 +13,18 @@ from functools import cached_property
 from spacy.tokens import Doc, Span, Token
 
 from comat.entities.dictionary import Dictionary, dictionary_of
-from comat.entities.lexicon import COLOURS, DETERMINERS, INTENSIFIERS, PREPOSITIONS, QUANTIFIERS, SIDES, SUFFIXES, UNITS
+from comat.entities.lexicon import (
+    COLOURS,
+    DETERMINERS,
+    HYPHENS,
+    INTENSIFIERS,
+    PREPOSITIONS,
+    QUANTIFIERS,
+    SIDES,
+    SUFFIXES,
+    UNITS,
+)
 
-_HYPHENS = "-‐‑"
 _ENDS = {"ADP", "AUX", "CCONJ", "PUNCT", "SCONJ", "PART", "DET", "PRON"}
 _COUNTED = re.compile(r"\d+(?=[^\W\d_]{3})")
 
@@ -93,7 +102,7 @@ def _goes_on(doc: Doc, i: int) -> bool:
         return False
     if doc[i].is_digit and doc[i + 1].lower_ in UNITS:
         return True
-    return doc[i + 1].text in _HYPHENS or (doc[i].text in _HYPHENS and i > 0 and not doc[i - 1].whitespace_)
+    return doc[i + 1].text in HYPHENS or (doc[i].text in HYPHENS and i > 0 and not doc[i - 1].whitespace_)
 
 
 def _is_relation(words: list[Word], place: int) -> bool:
