@@ -49,9 +49,11 @@ engraving etching evening filling flooring fringing frosting hanging herring ici
 lightning lining molding morning opening painting paneling plating pudding railing ring seedling serving sibling
 siding sling spring casing trimming stuffing wrapping packaging padding paving planking scaffolding netting tiling
 cladding fencing roofing marking fitting offering binding stitching shelving housing coating rigging
-backing edging stocking string swing thing topping tubing wedding wing wiring writing
+backing edging shading stocking string swing thing topping tubing wedding wing wiring writing
 """)
 """Nouns in -ing that are no participles, also without an article."""
+
+WORKS_IN_ING = _words("painting drawing rendering engraving etching carving")
 
 PERCEIVED = _words("watch see hear let make help feel spot observe have")
 """Verbs that another in its base form follows: "watching a bird soar"."""
@@ -91,7 +93,8 @@ INTENSIFIERS = _words("hyper ultra super extremely highly very extra mega uber i
 
 SHAPED = _words("""
 shaped colored coloured sized themed styled patterned flavored flavoured scented covered filled coated lined framed
-inspired powered painted crafted made carved haired eyed
+inspired powered painted crafted made carved haired eyed mounted walled tiled topped lidded legged tipped studded trimmed
+rimmed clad faced bodied sleeved tailed winged horned hooded handled wrapped
 """)
 """Participles that a noun before them completes: "a heart shaped balloon", "a snow covered roof"."""
 

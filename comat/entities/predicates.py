@@ -32,13 +32,14 @@ def _is_apart(noun: Token, adjective: Token) -> bool:
         return False
     if adjective.lower_ == "ready" or any(t.pos_ in ("NOUN", "PROPN") for t in between):
         return True
-    stands_alone = adjective.i + 1 == len(noun.doc) or adjective.nbor().is_punct
-    return stands_alone and not any(t.pos_ == "AUX" or t.tag_ in ("VBZ", "VBP", "VBD") for t in noun.doc)
+    stands_alone = adjective.i + 1 == len(noun.doc) or adjective.nbor().is_punct or adjective.nbor().lower_ == "by"
+    return stands_alone and not any(t.pos_ == "AUX" or t.tag_ in ("VBZ", "VBP", "VBD") for t in noun.doc[noun.i :])
 
 
 def _of_verb(verb: Token) -> Iterator[Token]:
     for child in verb.children:
-        if child.dep_ in ("acomp", "attr", "oprd") and child.pos_ == "ADJ":
+        is_apart = child.dep_ != "attr" and any(token.is_punct for token in verb.doc[verb.i + 1 : child.i])  # "…, ready to go"
+        if child.dep_ in ("acomp", "attr", "oprd") and child.pos_ == "ADJ" and not is_apart:
             yield from _with_conjuncts(child)
         elif verb.lemma_ in BUILT and child.dep_ == "prep":
             yield from (thing for thing in _materials(child) if not _is_thing(thing))
@@ -71,5 +72,14 @@ def _with_conjuncts(adjective: Token) -> Iterator[Token]:
     for token in adjective.subtree:
         is_conjunct = token in adjective.conjuncts or (token.tag_ == adjective.tag_ == "JJR" and token.dep_ == "conj")
         has_own_subject = any(child.dep_ == "nsubj" for child in token.children)
-        if is_conjunct and token.pos_ == "ADJ" and not has_own_subject:
+        is_attribute = token.pos_ == "ADJ" or (token.tag_ == "VBN" and not _has_agent(token))
+        if is_conjunct and is_attribute and not has_own_subject:
             yield token
+
+
+def _has_agent(participle: Token) -> bool:
+    """ "small and filled with water": not what it looks like, but what happened to it."""
+    return any(
+        child.dep_ in ("agent", "dobj", "xcomp", "auxpass") or child.lower_ in ("with", "by", "in", "on")
+        for child in participle.children
+    )

@@ -26,6 +26,8 @@ from comat.entities.lexicon import (
 )
 
 _ENDS = {"ADP", "AUX", "CCONJ", "PUNCT", "SCONJ", "PART", "DET", "PRON"}
+MEASURE = re.compile(r"\d+(?:k|fps|p|dpi)")
+"""A size of the picture that stands by itself ("render 8k"), and completes no noun before it."""
 _COUNTED = re.compile(r"\d+(?=[^\W\d_]{3})")
 
 
@@ -85,6 +87,8 @@ def words_of(doc: Doc) -> list[Word]:
     for place, word in enumerate(words):
         if word.lower in PREPOSITIONS:
             word.closes = True
+        elif word.lower == "little" and _is_size(words, place):
+            word.kind = Kind.ADJECTIVE
         elif _is_relation(words, place):
             word.kind, word.closes = Kind.OTHER, True
     return words
@@ -110,6 +114,14 @@ def _is_relation(words: list[Word], place: int) -> bool:
     seconds = SIDES.get(words[place].lower, ())
     follows = place + 1 < len(words) and words[place + 1].lower in seconds
     return follows and ("of" not in seconds or place == 0 or words[place - 1].lower not in DETERMINERS)
+
+
+def _is_size(words: list[Word], place: int) -> bool:
+    """ "a little dog", "of little details", not "a little water", "little water"."""
+    following = words[place + 1] if place + 1 < len(words) else None
+    if following is None or following.kind not in (Kind.NOUN, Kind.ADJECTIVE):
+        return False
+    return following.token.tag_ == "NNS" or (place > 0 and words[place - 1].lower in DETERMINERS)
 
 
 def _kind(tokens: Span) -> Kind:
