@@ -50,7 +50,7 @@ def _corrected(words: list[Word], place: int) -> Kind:
     before = words[place - 1] if place else None
     if word.kind in (Kind.OTHER, Kind.LINK) and word.closes and word.token.pos_ != "AUX":
         return word.kind
-    if word.kind is Kind.NOUN and not word.dictionary.is_noun(word.lower):
+    if word.kind is Kind.NOUN and word.token.pos_ != "PROPN" and not word.dictionary.is_noun(word.lower):
         word.kind = _without_noun(words, place) or Kind.NOUN
         if word.kind is not Kind.NOUN:
             return word.kind
@@ -107,8 +107,8 @@ def _ends_phrase(words: list[Word], place: int) -> bool:
     if place + 1 == len(words):
         return True
     following = words[place + 1]
-    is_verb = following.kind is Kind.OTHER and following.token.tag_ in ("NNS", "VBZ", "VBP", "VBD", "VBN", "MD")
-    is_misread = words[place].token.tag_ == "JJ" or words[place].lower in COLOURS_THAT_ARE_THINGS  # "a net stretches"
+    is_verb = following.kind is Kind.OTHER and following.token.tag_ in ("NN", "NNS", "VBZ", "VBP", "VBD", "VBN", "MD")
+    is_misread = words[place].token.pos_ not in ("NOUN", "PROPN") or words[place].lower in COLOURS_THAT_ARE_THINGS
     return (following.closes and following.kind is not Kind.NOUN) or (is_verb and is_misread)
 
 
@@ -145,8 +145,12 @@ def _is_opened(words: list[Word], start: int) -> bool:
 def _is_surname(words: list[Word], place: int) -> bool:
     """ "by alex grey"."""
     before = words[place - 1] if place else None
-    return before is not None and before.kind is Kind.NOUN and place > 1 and words[place - 2].lower in ("by", "and", ",") and (
-        any(word.lower == "by" for word in words[:place]) and before.token.pos_ == "PROPN"
+    return (
+        before is not None
+        and before.kind is Kind.NOUN
+        and place > 1
+        and words[place - 2].lower in ("by", "and", ",")
+        and (any(word.lower == "by" for word in words[:place]) and before.token.pos_ == "PROPN")
     )
 
 
@@ -201,6 +205,8 @@ def _may_be_participle(words: list[Word], place: int) -> bool:
 
 def _may_be_listed(word: Word, following: Word, is_last: bool) -> bool:
     """A material, if it is not the thing itself ("a glass filled"), or another participle before a link."""
+    if word.kind is Kind.NOUN and word.lower in word.dictionary.adjectives and not word.dictionary.is_noun(word.lower):
+        return True  # "iridescent"
     if word.lower in ATTRIBUTES:
         return not (is_last and word.lower in MATERIALS and word.kind is Kind.NOUN)
     return following.kind is Kind.LINK and word.token.tag_ in ("VBG", "VBN") and word.lower not in ING_THINGS
@@ -316,7 +322,7 @@ def _is_surely_verb(words: list[Word], place: int) -> bool:
     """ "the mine showcases the rock", "a bright orange sits": by what follows, or because it is no noun."""
     word, before, following = words[place], words[max(0, place - 1)], words[place + 1 : place + 2]
     takes_object = following != [] and following[0].lower in DETERMINERS - {"no", "every", "each", "another"}
-    if not word.dictionary.is_verb(word.lower):
+    if word.token.tag_ == "VBP" and not word.dictionary.is_verb(word.lower):
         return False
     is_after_thing = before.kind is Kind.NOUN or before.lower in COLOURS_THAT_ARE_THINGS
     return is_after_thing and (takes_object or not word.dictionary.is_noun(word.lower))
@@ -385,10 +391,11 @@ def _stands_alone(words: list[Word], place: int) -> bool:
 
 def _is_second_noun(words: list[Word], place: int) -> bool:
     """ "white toilet and sink in a room", "dog and remote": after a noun and "and", where no verb stands before."""
-    if place < 2 or words[place - 1].lower != "and" or words[place - 2].token.pos_ not in ("NOUN", "PROPN"):
+    before = place - 2 if place < 3 or words[place - 2].token.text != "," else place - 3
+    if before < 0 or words[place - 1].lower != "and" or words[before].token.pos_ not in ("NOUN", "PROPN"):
         return False
     tags = ("VB", "VBP") if words[place].token.tag_ in ("VB", "VBP") else ()
-    follows_article = _is_opened(words, _start_of_modifiers(words, place - 2))
+    follows_article = _is_opened(words, _start_of_modifiers(words, before))
     has_verb = any(
         other.token.pos_ in ("VERB", "AUX") if not (tags and follows_article) else other.token.tag_ in tags
         for other in words[:place]

@@ -16,16 +16,27 @@ def is_missing_verb(words: list[Word], place: int) -> bool:
 
     A clause after "as" has one; so has the clause before it, or before ", and" with another clause.
     """
-    word, before = words[place], words[place - 1] if place else None
-    if before is None or before.kind is not Kind.NOUN or not word.dictionary.is_verb(word.lower):
+    if not _may_be_verb(words, 0, place):
         return False
     start, end = place, place + 1
     while start and words[start - 1].lower not in _BOUNDARIES:
         start -= 1
     while end < len(words) and words[end].lower not in _BOUNDARIES:
         end += 1
-    opens = words[start].lower in DETERMINERS and start < place
-    return opens and _agrees(words, start, place) and not _has_verb(words[start:end]) and _needs_verb(words, start, end)
+    if words[start].lower not in DETERMINERS or not _may_be_verb(words, start, place):
+        return False
+    is_first = not any(_may_be_verb(words, start, at) and _ends(words, at) for at in range(start + 1, place))
+    return is_first and not _has_verb(words[start:end]) and _needs_verb(words, start, end)
+
+
+def _may_be_verb(words: list[Word], start: int, place: int) -> bool:
+    word, before = words[place], words[place - 1] if place > start else None
+    may = word.kind is Kind.NOUN and before is not None and before.kind is Kind.NOUN
+    return may and word.dictionary.is_verb(word.lower) and _agrees(words, start, place)
+
+
+def _ends(words: list[Word], place: int) -> bool:
+    return place + 1 < len(words) and (words[place + 1].closes or words[place + 1].kind is Kind.ADVERB)
 
 
 def _agrees(words: list[Word], start: int, place: int) -> bool:
@@ -47,7 +58,9 @@ def _needs_verb(words: list[Word], start: int, end: int) -> bool:
 def _has_verb(words: list[Word]) -> bool:
     """Also one that was read as a noun, and is mended already."""
     return any(
-        word.token.tag_ in _FINITE or word.token.pos_ == "AUX" or (word.kind is Kind.OTHER and word.token.tag_ in _NOUNS)
+        word.token.tag_ in _FINITE
+        or word.token.pos_ == "AUX"
+        or (word.kind is Kind.OTHER and word.token.tag_ in _NOUNS)
         for word in words
         if word.kind is not Kind.NOUN
     )

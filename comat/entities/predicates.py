@@ -38,7 +38,9 @@ def _is_apart(noun: Token, adjective: Token) -> bool:
 
 def _of_verb(verb: Token) -> Iterator[Token]:
     for child in verb.children:
-        is_apart = child.dep_ != "attr" and any(token.is_punct for token in verb.doc[verb.i + 1 : child.i])  # "…, ready to go"
+        is_apart = child.dep_ != "attr" and any(
+            token.is_punct for token in verb.doc[verb.i + 1 : child.i]
+        )  # "…, ready to go"
         if child.dep_ in ("acomp", "attr", "oprd") and child.pos_ == "ADJ" and not is_apart:
             yield from _with_conjuncts(child)
         elif verb.lemma_ in BUILT and child.dep_ == "prep":
@@ -66,7 +68,7 @@ def _is_thing(material: Token) -> bool:
 
 def _with_conjuncts(adjective: Token) -> Iterator[Token]:
     """ "slimy and disgusting"; "larger than a cat and bigger", where parsers lose the second."""
-    if adjective.lower_ in QUANTIFIERS or adjective.lower_ in ("free", "devoid"):  # "free of clutter"
+    if adjective.lower_ in QUANTIFIERS or adjective.lower_ in ("free", "devoid", "able", "unable"):
         return
     yield adjective
     for token in adjective.subtree:

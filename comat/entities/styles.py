@@ -69,15 +69,18 @@ def _names(words: list[Word], start: int) -> Iterator[int]:
     while at < len(words) and words[at].lower in ("and", ",", "&"):
         at += 1
     phrase = list(_phrase(words, at)) if at < len(words) else []
-    if phrase and words[phrase[0]].lower not in DETERMINERS and (
-        _is_unknown(words, phrase) or _is_name_among_names(words, phrase)
+    if (
+        phrase
+        and words[phrase[0]].lower not in DETERMINERS
+        and (_is_unknown(words, phrase) or _is_name_among_names(words, phrase))
     ):
         yield from _names(words, at)
 
 
 def _is_name_among_names(words: list[Word], phrase: list[int]) -> bool:
-    """ "…, winslow homer, …": nouns and no things, as another name follows in the same list."""
-    if any(words[at].kind is not Kind.NOUN or words[at].token.tag_ == "NNS" for at in phrase):
+    """ "…, john singer sargent, …": names of several words that the dictionary knows, before another name."""
+    is_adjective = any(words[at].lower in words[at].dictionary.adjectives for at in phrase)
+    if len(phrase) < 2 or is_adjective or not any(words[at].token.pos_ == "PROPN" for at in phrase):
         return False
     at = phrase[-1] + 1
     while at < len(words) and words[at].lower in ("and", ",", "&"):

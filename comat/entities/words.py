@@ -89,6 +89,10 @@ def words_of(doc: Doc) -> list[Word]:
             word.closes = True
         elif word.lower == "little" and _is_size(words, place):
             word.kind = Kind.ADJECTIVE
+        elif word.text in HYPHENS and [
+            after.lower for after in words[place + 1 : place + 2] if after.lower in SUFFIXES
+        ]:
+            word.kind, word.closes = Kind.LINK, False  # "a long - haired girl"
         elif _is_relation(words, place):
             word.kind, word.closes = Kind.OTHER, True
     return words
@@ -140,6 +144,8 @@ def _kind(tokens: Span) -> Kind:
         return Kind.OTHER
     if lower in INTENSIFIERS:
         return Kind.ADVERB
+    if lower == "yet":
+        return Kind.LINK
     if len(tokens) > 1 and (lower in SUFFIXES or token.tag_ in ("VBN", "VBD")):
         return Kind.ADJECTIVE  # heart-shaped
     if lower in COLOURS or token.pos_ == "ADJ" or _stands_before_noun(token):
