@@ -90,7 +90,7 @@ def _is_work(words: list[Word], place: int) -> bool:
 
 
 def _without_noun(words: list[Word], place: int) -> Kind | None:
-    """What a noun of the tagger's is that the dictionary knows, but not as a noun: "crispy", "entwine"; None: unsure."""
+    """What a noun of the tagger's is that is none to the dictionary: "crispy", "entwine"; None: unsure."""
     word, start, ends = words[place], _start_of_modifiers(words, place), _ends_phrase(words, place)
     if word.lower in word.dictionary.adverbs - word.dictionary.adjectives:
         return Kind.ADVERB  # "the floor creaks underfoot"
@@ -144,14 +144,9 @@ def _is_opened(words: list[Word], start: int) -> bool:
 
 def _is_surname(words: list[Word], place: int) -> bool:
     """ "by alex grey"."""
-    before = words[place - 1] if place else None
-    return (
-        before is not None
-        and before.kind is Kind.NOUN
-        and place > 1
-        and words[place - 2].lower in ("by", "and", ",")
-        and (any(word.lower == "by" for word in words[:place]) and before.token.pos_ == "PROPN")
-    )
+    before = words[place - 2 : place]
+    is_name = len(before) == 2 and before[0].lower in ("by", "and", ",") and before[1].token.pos_ == "PROPN"
+    return is_name and before[1].kind is Kind.NOUN and any(word.lower == "by" for word in words[:place])
 
 
 def _is_before_link(words: list[Word], place: int) -> bool:
@@ -264,9 +259,15 @@ def _is_adjective_after_all(words: list[Word], place: int) -> bool:
     following = words[place + 1 : place + 3]
     is_listed = len(following) == 2 and following[0].token.text == "," and following[1].kind is Kind.ADJECTIVE
     opens = place > 0 and words[place - 1].lower in DETERMINERS
-    head = word.token.head
-    is_bound = head.i > words[place + 1].token.i and head.pos_ in ("NOUN", "PROPN") if following else False
-    return is_listed and opens and is_bound and word.lower in word.dictionary.adjectives
+    return is_listed and opens and _is_bound(words, place) and word.lower in word.dictionary.adjectives
+
+
+def _is_bound(words: list[Word], place: int) -> bool:
+    """Whether the noun of what follows the comma is the word's own, or stands beside it without an article."""
+    token = words[place].token
+    if token.head.i > words[place + 1].token.i and token.head.pos_ in ("NOUN", "PROPN"):
+        return True
+    return any(child.dep_ == "appos" and child.i == token.doc[-1].i for child in token.rights)
 
 
 def _follows_article(words: list[Word], place: int) -> bool:

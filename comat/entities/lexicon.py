@@ -93,8 +93,8 @@ INTENSIFIERS = _words("hyper ultra super extremely highly very extra mega uber i
 
 SHAPED = _words("""
 shaped colored coloured sized themed styled patterned flavored flavoured scented covered filled coated lined framed
-inspired powered painted crafted made carved haired eyed mounted walled tiled topped lidded legged tipped studded trimmed
-rimmed clad faced bodied sleeved tailed winged horned hooded handled wrapped
+inspired powered painted crafted made carved haired eyed mounted walled tiled topped lidded legged tipped studded
+trimmed rimmed clad faced bodied sleeved tailed winged horned hooded handled wrapped
 """)
 """Participles that a noun before them completes: "a heart shaped balloon", "a snow covered roof"."""
 

@@ -56,11 +56,11 @@ def _needs_verb(words: list[Word], start: int, end: int) -> bool:
 
 
 def _has_verb(words: list[Word]) -> bool:
+    return any(map(_is_finite, words))
+
+
+def _is_finite(word: Word) -> bool:
     """Also one that was read as a noun, and is mended already."""
-    return any(
-        word.token.tag_ in _FINITE
-        or word.token.pos_ == "AUX"
-        or (word.kind is Kind.OTHER and word.token.tag_ in _NOUNS)
-        for word in words
-        if word.kind is not Kind.NOUN
-    )
+    is_mended = word.kind is Kind.OTHER and word.token.tag_ in _NOUNS
+    is_verb = word.token.tag_ in _FINITE or word.token.pos_ == "AUX"
+    return is_mended or (is_verb and word.kind is not Kind.NOUN)

@@ -1,4 +1,4 @@
-"""Attributes that stand after their noun, set off from the clause: "its crust golden", "a trunk, grey and wrinkled, …"."""
+"""Attributes after their noun that are set off from the clause: "its crust golden", "a trunk, grey and wrinkled"."""
 
 from __future__ import annotations
 
