@@ -220,7 +220,7 @@ def test_lengths_by_nearest_rank() -> None:
         ("un chat noir sur la table dans le jardin", "French"),
         ("un perro y un gato en la mesa", "Spanish"),
         ("собака на столе", "Cyrillic script"),
-        ("一只狗", "Cjk script"),
+        ("一只狗", "Chinese script"),
         ("🐶 a dog", "English"),
     ],
 )
