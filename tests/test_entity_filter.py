@@ -164,7 +164,7 @@ def test_show_of_a_list_in_several_languages() -> None:
     assert lines[0] == "prompts: 3"
     assert "languages: English 1, Cyrillic script 1, German 1" in lines
     assert lines[-3:] == ["prompts without entities: 2", "  красный шар", "  ein roter Ball auf einem Tisch"]
-    assert any(line.split() == ["ball", "1", "шар", "1", "not", "English"] for line in lines), lines
+    assert any(line.split() == ["ball", "1", "tisch", "1", "not", "English"] for line in lines), lines
 
 
 @pytest.mark.parametrize(

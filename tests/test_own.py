@@ -13,13 +13,14 @@ from typer.testing import CliRunner
 
 from comat.cli import app
 from comat.corpora.build import build_corpus, check_held_out
-from comat.corpora.overview import language, spread
+from comat.corpora.overview import spread
 from comat.corpora.own.init import _changed
 from comat.errors import UserError
 from comat.evaluation.captioner import CaptionerScore
 from comat.judges.benchmark import Drawn
 from comat.params import PromptsParams, load
 from comat.shapes.recipe.tokenizers import clip_tokenizer
+from comat.storage.prompt_language import language
 from comat.storage.tables import PROMPTS, read_table
 from tests.conftest import ROOT, run
 
