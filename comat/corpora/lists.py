@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from comat.corpora.parquet import parquet_rows, parquet_schema
 from comat.errors import UserError
 from comat.params import PromptList
+from comat.storage.parquet_files import parquet_rows, parquet_schema
 from comat.storage.prompt_text import DELIMITERS, Prompt, csv_rows, files_in, lines_of, text_of, whole
 
 USUAL = ("prompt", "prompts", "caption", "captions", "text")
