@@ -9,6 +9,7 @@ from __future__ import annotations
 from spacy.tokens import Doc
 
 from comat.entities.lexicon import (
+    ACTIONS,
     AFTER_THE_NOUN,
     ATTRIBUTES,
     COLOURS,
@@ -34,6 +35,7 @@ _ARTICLES = {"a", "an"}
 _FRAGMENT_ENDS = {",", ";", ":", ".", "—", "–", "-", "|", "/", "!", "?", "(", "\n"}
 _ADJECTIVAL = ("ic", "ed", "ian", "ish", "ive", "al", "ous", "ful", "able", "less", "esque", "core")
 _NO_THINGS = NEVER_THINGS | QUANTIFIERS | AFTER_THE_NOUN
+_WHERE = {"in", "on", "under", "beside", "near", "behind", "among", "between", "above", "below", "beneath"}
 _LISTED = (Kind.ADJECTIVE, Kind.ADVERB, Kind.LINK)
 
 
@@ -58,6 +60,8 @@ def _corrected(words: list[Word], place: int) -> Kind:
         return Kind.NOUN
     if not ends and _is_attribute(words, place):
         return Kind.ADJECTIVE
+    if not ends and word.kind is Kind.NOUN and word.lower in ACTIONS and before and before.kind is Kind.NOUN:
+        return Kind.OTHER  # "a girl in a dress fighting monsters"
     if not ends:  # "a mane moves gracefully"
         return Kind.OTHER if words[place + 1].kind is Kind.ADVERB and _is_verb(words, place) else word.kind
     if word.lower in COLOURS:
@@ -86,7 +90,8 @@ def _is_work(words: list[Word], place: int) -> bool:
     """ "a matte painting by": a picture, not what somebody does."""
     word, following, before = words[place], words[place + 1 : place + 2], words[max(0, place - 1)]
     by = following != [] and following[0].lower in ("by", "of")
-    return place > 0 and by and word.lower in WORKS_IN_ING and before.kind in (Kind.NOUN, Kind.ADJECTIVE)
+    opens = before.kind in (Kind.NOUN, Kind.ADJECTIVE) or before.token.text in _FRAGMENT_ENDS
+    return place > 0 and by and word.lower in WORKS_IN_ING and opens
 
 
 def _without_noun(words: list[Word], place: int) -> Kind | None:
@@ -178,6 +183,8 @@ def _is_listed_participle(words: list[Word], place: int) -> bool:
     ):
         start -= 1
     opener, listed = words[start - 1] if start else None, words[start:place]
+    if not listed and opener is not None and opener.lower in _WHERE:  # "in rotting slats", not "by holding cups"
+        return not _ends_phrase(words, place) and words[place].lower not in TRANSITIVE
     if not listed:
         return opener is not None and (
             opener.lower in DETERMINERS - {"each", "her", "no"} or opener.kind is Kind.NUMERAL
@@ -229,7 +236,7 @@ def _is_verb(words: list[Word], place: int) -> bool:
     Nor does an article follow a noun ("the mine showcases the rock"), or an adverb ("the food gleams slightly").
     """
     word, before = words[place], words[place - 1] if place else None
-    if before is None or before.lower in ATTRIBUTES or word.token.tag_ not in ("NNS", "NN"):
+    if before is None or before.lower in ATTRIBUTES | ACTIONS or word.token.tag_ not in ("NNS", "NN"):
         return False
     follows_noun = before.kind is Kind.NOUN or before.lower in before.dictionary.nouns
     following = words[place + 1] if place + 1 < len(words) else None
@@ -257,9 +264,12 @@ def _is_adjective_after_all(words: list[Word], place: int) -> bool:
         before = words[place - 1] if place else None
         return before is None or before.kind is Kind.ADVERB or before.token.text in _FRAGMENT_ENDS
     following = words[place + 1 : place + 3]
-    is_listed = len(following) == 2 and following[0].token.text == "," and following[1].kind is Kind.ADJECTIVE
-    opens = place > 0 and words[place - 1].lower in DETERMINERS
-    return is_listed and opens and _is_bound(words, place) and word.lower in word.dictionary.adjectives
+    is_hyphenated = word.first.i != word.token.i  # "an eye-level and vertical shot"
+    links = (",", "and") if is_hyphenated else (",",)
+    is_listed = len(following) == 2 and following[0].lower in links and following[1].kind is Kind.ADJECTIVE
+    if not is_listed or not _is_opened(words, start) or any(m.kind is not Kind.ADJECTIVE for m in words[start:place]):
+        return False
+    return is_hyphenated or (_is_bound(words, place) and word.lower in word.dictionary.adjectives)
 
 
 def _is_bound(words: list[Word], place: int) -> bool:

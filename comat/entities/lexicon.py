@@ -37,6 +37,9 @@ bright good bad cute pretty beautiful first second last cold hot warm wet dry so
 """)
 """Adjectives that stand for no thing, though dictionaries know them as nouns."""
 
+WITH_A_COMPLEMENT = _words("able unable ready free devoid likely due worth about")
+"""Adjectives that say nothing of how a thing looks without what follows: "ready to go", "free of clutter"."""
+
 AFTER_THE_NOUN = _words("""
 full empty open closed ready alone asleep awake alive aloft afloat high wide deep long tall old close near far free able
 available worth next due blank upright upside apart aside ablaze
@@ -49,7 +52,7 @@ engraving etching evening filling flooring fringing frosting hanging herring ici
 lightning lining molding morning opening painting paneling plating pudding railing ring seedling serving sibling
 siding sling spring casing trimming stuffing wrapping packaging padding paving planking scaffolding netting tiling
 cladding fencing roofing marking fitting offering binding stitching shelving housing coating rigging
-backing edging shading stocking string swing thing topping tubing wedding wing wiring writing
+backing edging setting shading stocking string swing thing topping tubing wedding wing wiring writing
 """)
 """Nouns in -ing that are no participles, also without an article."""
 
@@ -66,6 +69,12 @@ leading exploring overlooking showcasing creating casting reflecting smoking giv
 washing brushing touching grabbing licking biting chewing picking planting harvesting opening closing
 """)
 """Participles that take an object also where they open a fragment: "wearing blue jeans", not "glowing red eyes"."""
+
+ACTIONS = TRANSITIVE - _words("""
+painting writing drawing reading cutting driving cooking building crossing climbing fishing cleaning washing smoking
+opening closing picking planting using feeding licking racing
+""")
+"""Those that make no compounds as "a cutting board" and "a crossing sign" are."""
 
 BUILT = _words(
     "make build craft carve construct weave knit mold sculpt fashion forge cast compose consist form create cut build"

@@ -1,8 +1,11 @@
-"""Attributes after their noun that are set off from the clause: "its crust golden", "a trunk, grey and wrinkled"."""
+"""Attributes after their noun, by the words alone: "is off-white", "its crust golden", "a trunk, grey and wrinkled"."""
 
 from __future__ import annotations
 
+from comat.entities.lexicon import DETERMINERS, PREPOSITIONS, WITH_A_COMPLEMENT
 from comat.entities.words import Kind, Word
+
+_IN_PHRASE = (Kind.NOUN, Kind.ADJECTIVE, Kind.ADVERB, Kind.NUMERAL)
 
 _POSSESSIVES = {"its", "their", "his", "her"}
 _ENDS = {",", ".", ";", "and"}
@@ -10,7 +13,26 @@ _ENDS = {",", ".", ";", "and"}
 
 def postposed(words: list[Word], place: int) -> list[Word]:
     """The attributes behind the noun at `place`."""
-    return _absolute(words, place) or _set_off(words, place)
+    return _predicated(words, place) or _absolute(words, place) or _set_off(words, place)
+
+
+def _predicated(words: list[Word], place: int) -> list[Word]:
+    """ "the bugs are dark-blue-grey, almost black": adjectives after "be", where no noun follows them."""
+    start = place
+    while start and (words[start - 1].kind in _IN_PHRASE or words[start - 1].lower in DETERMINERS):
+        start -= 1
+    at = place + 2
+    if words[place + 1 : place + 2] == [] or words[place + 1].token.lemma_ != "be":
+        return []
+    if start and words[start - 1].lower in PREPOSITIONS:
+        return []  # "the color of the house is …"
+    found = []
+    while at < len(words) and words[at].kind in (Kind.ADJECTIVE, Kind.ADVERB, Kind.LINK):
+        if words[at].kind is Kind.ADJECTIVE and words[at].token.tag_ not in ("VBN", "VBG"):
+            found.append(words[at])
+        at += 1
+    is_phrase = at < len(words) and words[at].kind is Kind.NOUN
+    return [] if is_phrase or any(word.lower in WITH_A_COMPLEMENT for word in found) else found
 
 
 def _absolute(words: list[Word], place: int) -> list[Word]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from spacy.tokens import Token
 
 from comat.entities.dictionary import dictionary_of
-from comat.entities.lexicon import BUILT, HYPHENS, QUANTIFIERS
+from comat.entities.lexicon import BUILT, HYPHENS, QUANTIFIERS, WITH_A_COMPLEMENT
 
 
 def predicated(noun: Token) -> Iterator[Token]:
@@ -68,7 +68,7 @@ def _is_thing(material: Token) -> bool:
 
 def _with_conjuncts(adjective: Token) -> Iterator[Token]:
     """ "slimy and disgusting"; "larger than a cat and bigger", where parsers lose the second."""
-    if adjective.lower_ in QUANTIFIERS or adjective.lower_ in ("free", "devoid", "able", "unable"):
+    if adjective.lower_ in QUANTIFIERS | (WITH_A_COMPLEMENT - {"ready"}):
         return
     yield adjective
     for token in adjective.subtree:

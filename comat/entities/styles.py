@@ -25,7 +25,7 @@ def in_styles(words: list[Word]) -> set[int]:
         if word == "by" and _opens_names(words, place):
             places |= set(_names(words, place + 1)) | ({place - 1} if before in _WORKS else set())
         elif word == "of" and before in _MANNERS:
-            places |= set(_phrase(words, place + 1))
+            places |= set(_names(words, place + 1)) | set(_phrase(words, place + 1))
         elif (before, word) in _SITES:
             phrase = set(_phrase(words, place + 1))
             # "shot on a beach", "ink on a table" are places; a medium or a tool has no article.
