@@ -63,7 +63,8 @@ def _corrected(words: list[Word], place: int) -> Kind:
     if not ends and word.kind is Kind.NOUN and word.lower in ACTIONS and before and before.kind is Kind.NOUN:
         return Kind.OTHER  # "a girl in a dress fighting monsters"
     if not ends:  # "a mane moves gracefully"
-        return Kind.OTHER if words[place + 1].kind is Kind.ADVERB and _is_verb(words, place) else word.kind
+        is_verb = words[place + 1].kind is Kind.ADVERB and (_is_verb(words, place) or is_missing_verb(words, place))
+        return Kind.OTHER if is_verb else word.kind
     if word.lower in COLOURS:
         if _is_colour_itself(words, place) or _is_surname(words, place):
             return Kind.NOUN

@@ -42,7 +42,10 @@ def _absolute(words: list[Word], place: int) -> list[Word]:
         start -= 1
     opens = start > 1 and words[start - 1].lower in _POSSESSIVES and words[start - 2].lower in (",", "with")
     at = _past_adverbs(words, place + 1)
-    return [words[at]] if opens and at < len(words) and _is_attribute(words[at]) and _ends(words, at + 1) else []
+    if not opens or at >= len(words) or not _ends(words, at + 1):
+        return []
+    is_participle = words[start - 2].lower == "with" and words[at].token.tag_ == "VBD"  # no verb follows "with"
+    return [words[at]] if is_participle or _is_attribute(words[at]) else []
 
 
 def _set_off(words: list[Word], place: int) -> list[Word]:
