@@ -98,8 +98,9 @@ def _pairs(entities: Sequence[ParsedEntity | GoldEntity], words: str) -> Counter
 def gold_sets(corpora: Path | None) -> dict[str, list[GoldPrompt]]:
     """All sets by name; the templated ones only where there are corpora."""
     sets = dict(zip(DEVELOPMENT, (natural_prompts(False), natural_prompts(True)), strict=True))
-    sets |= {f"held out, {kind}": held_out_prompts(kind) for kind in KINDS}
-    sets["held out, all"] = [prompt for kind in KINDS for prompt in held_out_prompts(kind)]
+    for title, name in (("second", "held_out"), ("third", "held_out_2"), ("fourth", "held_out_3")):
+        kinds = {f"{title} held out, {kind}": held_out_prompts(kind, name) for kind in KINDS}
+        sets |= kinds | {f"{title} held out, all": [prompt for prompts in kinds.values() for prompt in prompts]}
     if corpora:
         sets["HRS-Bench, colour"] = hrs_colours(corpora / "hrs")
         sets |= {f"T2I-CompBench, {c}": t2i_compbench(corpora / "t2i-compbench", c) for c in TEMPLATED_ATTRIBUTES}
@@ -114,13 +115,13 @@ def main() -> None:
     options = parser.parse_args()
     nlp = load_parser(options.spacy_model)
     columns = ("pair P", "pair R", "pair F1", "noun P", "noun R", "number F1", "kept P", "kept R")
-    print(f"{'set':<24}{'prompts':>8}" + "".join(f"{column:>10}" for column in columns))
+    print(f"{'set':<28}{'prompts':>8}" + "".join(f"{column:>10}" for column in columns))
     for name, gold in gold_sets(options.corpora).items():
         s = measure(gold, list(parse_all(nlp, [prompt.text for prompt in gold], 256)))
         figures = [s.pairs.precision, s.pairs.recall, s.pairs.f1, s.nouns.precision, s.nouns.recall]
         if not name.startswith(("HRS", "T2I")):  # the templated gold says nothing of the rest
             figures += [s.numerals.f1, s.kept.precision, s.kept.recall]
-        print(f"{name:<24}{len(gold):>8}" + "".join(f"{figure:>10.3f}" for figure in figures), flush=True)
+        print(f"{name:<28}{len(gold):>8}" + "".join(f"{figure:>10.3f}" for figure in figures), flush=True)
         if options.errors and name == DEVELOPMENT[0]:
             print("\n".join(s.errors))
 

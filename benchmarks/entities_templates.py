@@ -9,6 +9,7 @@ that the template does not give it. The names are COCO's 80 and 120 others, of w
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,8 @@ TEMPLATES = (
     "{a}",
     "{bare}",
     "a photo of {a}",
+    "a photo of {bare} and dog",
+    "a photo of dog and {bare}; {bare} is left to dog",
     "{a} right of a dog",
     "{a} left of a dog",
     "a dog to the right of {a}",
@@ -104,7 +107,7 @@ def case(template: str, name: str) -> Case:
     modifiers, expected = frozenset(name.split()[:-1]), []
     found: list[str] = []
     heads = {name.split()[-1], many.split()[-1]}
-    for word in prompt.replace(",", " ").split():
+    for word in re.split(r"[\s,;]+", prompt):
         if word in _ATTRIBUTES:
             found.append(word)
         elif word in heads or word in _OWN:
@@ -132,7 +135,7 @@ def is_lost(expected: Case, entities: Sequence[ParsedEntity], filtered: dict[str
 def cases(listed: str = COCO + "," + OTHERS) -> Iterator[tuple[str, list[Case]]]:
     """Each template with its cases; a name that the template holds already is left out."""
     for template in TEMPLATES:
-        own = [word for word in template.replace(",", " ").split() if word in _OWN]
+        own = [word for word in re.split(r"[\s,;]+", template) if word in _OWN]
         yield template, [case(template, name) for name in names(listed) if name.split()[-1] not in map(_OWN.get, own)]
 
 

@@ -217,12 +217,12 @@ def entities(prompt: str, params: Path = PARAMS) -> None:
 
     Of a file of prompts: how many, the most frequent nouns kept and dropped, and the prompts without entities.
     """
-    from comat.corpora.texts import texts_in
+    from comat.corpora.texts import is_file_name, texts_in
     from comat.entities.show import show_all_entities, show_entities
     from comat.params import load
 
     own = load(params)
-    if len(prompt) < 1000 and Path(prompt).is_file():
+    if is_file_name(prompt):
         show_all_entities(own.entities, own, texts_in(Path(prompt)))
     else:
         show_entities(own.entities, own, prompt)

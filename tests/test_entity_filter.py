@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from comat.corpora.texts import is_file_name
 from comat.entities.build import entity_rows
 from comat.entities.filter import filtered_nouns, reasons
 from comat.entities.parse import ParsedEntity
-from comat.entities.show import show_entities
+from comat.entities.show import show_all_entities, show_entities
 from comat.errors import UserError
 from comat.params import load
 from comat.shapes.recipe.tokenizers import clip_tokenizer
@@ -148,3 +149,35 @@ def test_show_prints_the_parse_with_tokens_and_reasons() -> None:
         ["beach", "background"],
     ]
     assert "\x1b[1;32mballs" in shown and "\x1b[36mred" in shown and "\x1b[33mtwo" in shown
+
+
+def shown_of(prompts: list[str]) -> list[str]:
+    params = load(ROOT / "params.yaml").model_copy(update={"base_model": str(ROOT / "data/shapes/models/base")})
+    console = Console(file=io.StringIO(), width=100)
+    show_all_entities(params.entities, params, prompts, console)
+    return console.file.getvalue().splitlines()
+
+
+def test_show_of_a_list_in_several_languages() -> None:
+    """What a person checks of a list before training, also where no prompt of it can be read."""
+    lines = shown_of(["a red ball", "красный шар", "ein roter Ball auf einem Tisch"])
+    assert lines[0] == "prompts: 3"
+    assert "languages: English 1, Cyrillic script 1, German 1" in lines
+    assert lines[-3:] == ["prompts without entities: 2", "  красный шар", "  ein roter Ball auf einem Tisch"]
+    assert any(line.split() == ["ball", "1", "tisch", "1", "not", "English"] for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("missing.txt", True),
+        ("lists/missing.jsonl", True),
+        ("a red ball", False),
+        ("ball", False),
+        ("a page named notes.txt", False),
+        ("a" * 2000 + ".txt", False),
+        ("a\0.txt", False),
+    ],
+)
+def test_a_file_that_is_not_there_is_no_prompt(text: str, expected: bool) -> None:
+    assert is_file_name(text) == expected

@@ -78,6 +78,31 @@ def test_an_object_that_holds_an_array(tmp_path: Path) -> None:
         assert texts("json", tmp_path) == ["a", "b"]
 
 
+def test_an_object_of_prompts_by_id(tmp_path: Path) -> None:
+    """In the order of the file; an object that is itself a prompt is one."""
+    for text in ('{"7": "a", "3": {"prompt": "b"}}', '{"version": 1, "prompt": {"7": "a", "3": "b"}}'):
+        (tmp_path / "a.json").write_text(text)
+        assert texts("json", tmp_path) == ["a", "b"]
+    (tmp_path / "a.json").write_text('{"prompt": "a", "seed": "3"}')
+    assert texts("json", tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"7": "a", "7": "b"}', "key '7' stands twice"),
+        ('{"7": {"text": "a"}}', "key '7': no key 'prompt', there are"),
+        ('{"7": 3}', "expected an array of prompts, an object of them by id"),
+        ("{}", "expected an array of prompts, an object of them by id"),
+        ("3", "or one that holds either: got int"),
+    ],
+)
+def test_an_object_that_holds_no_prompts(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(UserError, match=message):
+        texts("json", tmp_path)
+
+
 def test_categorical_parquet(tmp_path: Path) -> None:
     """As pandas writes a column of few different values."""
     column = pa.array(["a cup", None, "a jar", "a cup"]).dictionary_encode()

@@ -13,13 +13,14 @@ from typer.testing import CliRunner
 
 from comat.cli import app
 from comat.corpora.build import build_corpus, check_held_out
-from comat.corpora.overview import language, spread
+from comat.corpora.overview import spread
 from comat.corpora.own.init import _changed
 from comat.errors import UserError
 from comat.evaluation.captioner import CaptionerScore
 from comat.judges.benchmark import Drawn
 from comat.params import PromptsParams, load
 from comat.shapes.recipe.tokenizers import clip_tokenizer
+from comat.storage.prompt_language import language
 from comat.storage.tables import PROMPTS, read_table
 from tests.conftest import ROOT, run
 
@@ -220,7 +221,7 @@ def test_lengths_by_nearest_rank() -> None:
         ("un chat noir sur la table dans le jardin", "French"),
         ("un perro y un gato en la mesa", "Spanish"),
         ("собака на столе", "Cyrillic script"),
-        ("一只狗", "Cjk script"),
+        ("一只狗", "Chinese script"),
         ("🐶 a dog", "English"),
     ],
 )

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image, ImageCms
@@ -49,6 +51,16 @@ def imagefolder(folder: Path) -> tuple[Path, None]:
     ]
     (folder / "train/metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder / "train", None
+
+
+def parquet(folder: Path) -> tuple[Path, None]:
+    """As the imagefolder, with columns that are no captions."""
+    images, _ = imagefolder(folder)
+    rows = map(json.loads, (images / "metadata.jsonl").read_text().splitlines())
+    texts = [{**row, "text": ["".join(row["text"] or "")], "more": 1} for row in rows]  # a column has one type
+    pq.write_table(pa.Table.from_pylist(texts), images / "metadata.parquet")
+    (images / "metadata.jsonl").unlink()
+    return images, None
 
 
 def table(folder: Path) -> tuple[Path, Path]:
@@ -105,6 +117,7 @@ def webdataset(folder: Path) -> tuple[Path, None]:
 LAYOUTS: list[tuple[Callable[[Path], tuple[Path, Path | None]], str, str]] = [
     (side, "text files beside the images", ""),
     (imagefolder, "imagefolder", ""),
+    (parquet, "imagefolder", ""),
     (table, "a table", ""),
     (karpathy, "Karpathy's JSON", ""),
     (coco, "COCO's JSON", ""),
@@ -222,6 +235,7 @@ def test_what_stands_twice_is_refused(tmp_path: Path, make: Callable, message: s
         ("metadata.jsonl", b'{"file_name": "a.png", "text": 3}', "line 1: expected a caption, or a list"),
         ("metadata.jsonl", b'{"image": "a.png", "text": "a"}', "line 1: expected a file_name.*image"),
         ("metadata.jsonl", b"a cup\n", "line 1: not JSON"),
+        ("metadata.parquet", b"PAR1", "not a whole Parquet file"),
         ("metadata.csv", b"file_name,text,text\na.png,a,b\n", "line 1: column 'text' stands twice"),
         ("a.txt", b"a cup\n\xff\xfe", "line 2: byte 0xff is not UTF-8"),
         ("a.tar", b"\x1f\x8b\x08 compressed", "not a whole tar file"),

@@ -73,7 +73,7 @@ def test_the_text_encoder_gets_what_the_user_chose(syntax: str, text: str) -> No
         ("ein roter Ball auf einem Tisch", "German"),
         ("un chat noir et un chien blanc", "French"),
         ("красный шар и синий куб", "Cyrillic script"),
-        ("红色的球", "Cjk script"),
+        ("红色的球", "Chinese script"),
     ],
 )
 def test_language(prompt: str, expected: str) -> None:

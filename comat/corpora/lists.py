@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from comat.errors import UserError, first_line
+from comat.errors import UserError
 from comat.params import PromptList
+from comat.storage.parquet_files import parquet_rows, parquet_schema
 from comat.storage.prompt_text import DELIMITERS, Prompt, csv_rows, files_in, lines_of, text_of, whole
 
 USUAL = ("prompt", "prompts", "caption", "captions", "text")
@@ -71,20 +71,36 @@ def read_csv(source: PromptList) -> Iterator[Prompt]:
 
 
 def read_json(source: PromptList) -> Iterator[Prompt]:
-    """An array of strings, or of objects with the key that the parameters name; or an object that holds such an array.
+    """An array of prompts, an object of prompts by their ids, or an object that holds either.
 
-    That is `{"prompts": […]}`: the only array of the object, or the one under the key that the parameters name.
+    A prompt is a string, or an object with the key that the parameters name. What is held is under that key, or is the
+    object's only array.
     """
     for file in _files(source):
-        items = _parsed(text_of(file), f"{file}")
-        if isinstance(items, dict):
-            arrays = {key: value for key, value in items.items() if isinstance(value, list)}
-            items = arrays.get(source.column, next(iter(arrays.values())) if len(arrays) == 1 else items)
-        if not isinstance(items, list):
+        items = _held(_parsed(text_of(file), f"{file}"), source.column)
+        if isinstance(items, dict) and isinstance(items.get(source.column), str):
+            items = [items]  # one prompt with what belongs to it
+        if isinstance(items, list):
+            named = [(f"item {number}", item) for number, item in enumerate(items, 1)]
+        elif isinstance(items, dict) and items and all(isinstance(item, str | dict) for item in items.values()):
+            named = [(f"key {id[:60]!r}", item) for id, item in items.items()]
+        else:
             keys = f"an object of {cut(list(items))}" if isinstance(items, dict) else type(items).__name__
-            raise UserError(f"{file}: expected an array of prompts, or an object that holds one: got {keys}")
-        for number, item in enumerate(items, 1):
-            yield Prompt(_text(item, source.column, f"{file}, item {number}"), file.stem)
+            raise UserError(
+                f"{file}: expected an array of prompts, an object of them by id, or one that holds either: got {keys}"
+            )
+        for where, item in named:
+            yield Prompt(_text(item, source.column, f"{file}, {where}"), file.stem)
+
+
+def _held(items: object, column: str) -> object:
+    """What an object holds under the key `column`, or as its only array; else what came."""
+    if not isinstance(items, dict):
+        return items
+    if isinstance(items.get(column), list | dict):
+        return items[column]
+    arrays = [value for value in items.values() if isinstance(value, list)]
+    return arrays[0] if len(arrays) == 1 else items
 
 
 def read_jsonl(source: PromptList) -> Iterator[Prompt]:
@@ -108,24 +124,14 @@ def parquet_texts(file: Path, column: str) -> Iterator[str]:
     Raises:
         UserError: if the file is not whole, or has no such column of strings.
     """
-    try:
-        table = pq.ParquetFile(file)
-        names = table.schema_arrow.names
-        column = _named(column, names, f"{file}", "column")
-        if names.count(column) > 1:
-            raise UserError(f"{file}: column {column!r} stands twice; remove or rename one")
-        kind = table.schema_arrow.field(column).type
-        plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_string_view(plain)):
-            raise UserError(f"{file}: column {column!r} is {kind}: expected strings")
-        for batch in table.iter_batches(columns=[column]):
-            batch.validate(full=True)  # text that is no UTF-8 would raise only where it is read
-            yield from (text or "" for text in batch.column(0).to_pylist())
-    except (pa.ArrowException, OSError) as error:
-        if getattr(error, "errno", None) is not None:
-            raise
-        # Arrow reports what it cannot decode as an OSError as well, but without a number.
-        raise UserError(f"{file}: not a whole Parquet file ({first_line(error)})") from None
+    schema = parquet_schema(file)
+    column = _named(column, schema.names, f"{file}", "column")
+    kind = schema.field(schema.names.index(column)).type
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_string_view(plain)):
+        raise UserError(f"{file}: column {column!r} is {kind}: expected strings")
+    for row in parquet_rows(file, [column]):
+        yield row[column] or ""
 
 
 def _named(wanted: str, names: Sequence[str], where: str, what: str) -> str:

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from comat.storage.prompt_language import language
+
 CHUNK = 1000
 """Prompts tokenized at once: what the tokenizers keep of each is far larger than its tokens."""
 EXAMPLES = 3
-WORDS = {
-    "English": "a an the of and in on with is are at by for to its his her from as two next under behind",
-    "Dutch": "de het een en van met op naast twee achter voor bij",
-    "French": "le la les un une des du et dans sur avec est qui au aux sous deux",
-    "German": "der die das und ein eine einen einem einer mit auf im ist dem den zwei unter neben vor",
-    "Italian": "il lo la gli un una di che sul sulla nel nella due della del con accanto",
-    "Portuguese": "o os um uma com em na da das dos ao dois duas sobre",
-    "Spanish": "el la los las un una y en con sobre del de que por dos junto",
-}
-"""Small words that a sentence of a language can hardly do without."""
-_SETS = {language: frozenset(words.split()) for language, words in WORDS.items()}
 
 
 def token_counts(tokenizers: Sequence[PreTrainedTokenizerBase], texts: Sequence[str]) -> Iterator[list[int]]:
@@ -37,18 +27,6 @@ def spread(lengths: Sequence[int]) -> dict[str, int]:
     ordered = sorted(lengths)
     ranks = {"median": 50, "p95": 95, "max": 100}
     return {name: ordered[-(-rank * len(ordered) // 100) - 1] for name, rank in ranks.items()}
-
-
-def language(text: str) -> str:
-    """The language of a prompt, guessed from its script and its small words; English where nothing says otherwise."""
-    if not text.isascii():
-        scripts = Counter(unicodedata.name(c, "?").split()[0].split("-")[0] for c in text if c.isalpha())
-        if scripts and (script := scripts.most_common(1)[0][0]) != "LATIN":
-            return f"{script.capitalize()} script"
-    words = set(text.lower().replace(",", " ").split())
-    hits = {language: len(words & small) for language, small in _SETS.items()}
-    best = max(hits, key=hits.__getitem__)
-    return best if hits[best] > max(1, hits["English"]) else "English"
 
 
 def languages(texts: Sequence[str]) -> dict[str, int]:

@@ -12,6 +12,14 @@ from comat.params import PromptSource
 COLUMNS = ("prompt", "caption", "text")
 
 
+def is_file_name(text: str) -> bool:
+    """Whether a file is meant, there or not, rather than a prompt."""
+    if len(text) >= 1000 or "\0" in text:
+        return False
+    path = Path(text)
+    return path.is_file() or (path.suffix.lower().removeprefix(".") in READERS and not any(map(str.isspace, path.name)))
+
+
 def texts_in(path: Path) -> list[str]:
     """The normalised prompts of a file, by its suffix; tables by the first of `COLUMNS` that they have.
 

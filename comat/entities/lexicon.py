@@ -7,6 +7,8 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+HYPHENS = "-‐‑"
+
 COLOURS = _words("""
 red orange yellow green blue purple pink black white brown gray grey gold golden silver beige turquoise cyan magenta
 violet maroon navy teal tan crimson
@@ -25,7 +27,7 @@ ATTRIBUTES = COLOURS | SHAPES | MATERIALS
 
 QUANTIFIERS = _words("""
 some any many much more most several few fewer little less other others another each every all both such same own
-various numerous different certain enough whole first second third last next
+various numerous multiple different certain enough whole first second third last next
 """)
 """What is tagged as an adjective but says how many or which, not what it looks like."""
 
@@ -34,6 +36,9 @@ small big large little tiny huge giant tall short long thin thick wide narrow ol
 bright good bad cute pretty beautiful first second last cold hot warm wet dry soft hard male female
 """)
 """Adjectives that stand for no thing, though dictionaries know them as nouns."""
+
+WITH_A_COMPLEMENT = _words("able unable ready free devoid likely due worth about")
+"""Adjectives that say nothing of how a thing looks without what follows: "ready to go", "free of clutter"."""
 
 AFTER_THE_NOUN = _words("""
 full empty open closed ready alone asleep awake alive aloft afloat high wide deep long tall old close near far free able
@@ -47,9 +52,11 @@ engraving etching evening filling flooring fringing frosting hanging herring ici
 lightning lining molding morning opening painting paneling plating pudding railing ring seedling serving sibling
 siding sling spring casing trimming stuffing wrapping packaging padding paving planking scaffolding netting tiling
 cladding fencing roofing marking fitting offering binding stitching shelving housing coating rigging
-backing edging stocking string swing thing topping tubing wedding wing wiring writing
+backing edging setting shading stocking string swing thing topping tubing wedding wing wiring writing
 """)
 """Nouns in -ing that are no participles, also without an article."""
+
+WORKS_IN_ING = _words("painting drawing rendering engraving etching carving")
 
 PERCEIVED = _words("watch see hear let make help feel spot observe have")
 """Verbs that another in its base form follows: "watching a bird soar"."""
@@ -62,6 +69,12 @@ leading exploring overlooking showcasing creating casting reflecting smoking giv
 washing brushing touching grabbing licking biting chewing picking planting harvesting opening closing
 """)
 """Participles that take an object also where they open a fragment: "wearing blue jeans", not "glowing red eyes"."""
+
+ACTIONS = TRANSITIVE - _words("""
+painting writing drawing reading cutting driving cooking building crossing climbing fishing cleaning washing smoking
+opening closing picking planting using feeding licking racing
+""")
+"""Those that make no compounds as "a cutting board" and "a crossing sign" are."""
 
 BUILT = _words(
     "make build craft carve construct weave knit mold sculpt fashion forge cast compose consist form create cut build"
@@ -89,7 +102,8 @@ INTENSIFIERS = _words("hyper ultra super extremely highly very extra mega uber i
 
 SHAPED = _words("""
 shaped colored coloured sized themed styled patterned flavored flavoured scented covered filled coated lined framed
-inspired powered painted crafted made carved haired eyed
+inspired powered painted crafted made carved haired eyed mounted walled tiled topped lidded legged tipped studded
+trimmed rimmed clad faced bodied sleeved tailed winged horned hooded handled wrapped
 """)
 """Participles that a noun before them completes: "a heart shaped balloon", "a snow covered roof"."""
 

@@ -16,6 +16,7 @@ from comat.entities.corrections import corrected_words
 from comat.entities.dictionary import bring_dictionary
 from comat.entities.negation import negated
 from comat.entities.phrases import Phrase, noun_phrases
+from comat.entities.postposed import postposed
 from comat.entities.predicates import predicated
 from comat.entities.quotations import Quotation, without_quotations
 from comat.entities.styles import in_styles
@@ -140,6 +141,10 @@ def entities_of(doc: Doc) -> list[ParsedEntity]:
             if word and token.i not in placed and not word.closes and not _is_noun_after_all(word):
                 phrase.attributes.append(word)
                 used.add(token.i)
+    places = {word.token.i: place for place, word in enumerate(words)}
+    for phrase in phrases:
+        found = postposed(words, places[phrase.noun.token.i])
+        phrase.attributes += [word for word in found if word.token.i not in placed | used]
     denied = {words[place].token.i for place in negated(words)}
     styles = {words[place].token.i for place in in_styles(words)}
     return [

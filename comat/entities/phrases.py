@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from comat.entities.lexicon import DETERMINERS, ING_THINGS, PERCEIVED, PREPOSITIONS
-from comat.entities.words import Kind, Word
+from comat.entities.words import MEASURE, Kind, Word
 
 _NOUN_MODIFIERS = {"amod", "compound", "nmod", "npadvmod"}
 _MAY_PRECEDE = {"DET", "PRON", "ADP", "NUM", "ADV", "VERB", "SCONJ"}
@@ -71,7 +71,7 @@ def _modifies(words: list[Word], at: int, place: int) -> bool:
     with the first ("a teddy bear", "three teddy bears").
     """
     noun, rest = words[at], words[at + 1 : place + 1]
-    if rest[0].kind is Kind.LINK:
+    if rest[0].kind is Kind.LINK or MEASURE.fullmatch(rest[-1].lower):
         return False
     modifies = noun.token.dep_ in _NOUN_MODIFIERS and rest[0].first.i <= noun.token.head.i <= rest[-1].token.i
     if modifies or rest[0].token.head == noun.token or rest[-1].token.pos_ not in ("NOUN", "PROPN"):

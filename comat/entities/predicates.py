@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from spacy.tokens import Token
 
 from comat.entities.dictionary import dictionary_of
-from comat.entities.lexicon import BUILT, QUANTIFIERS
+from comat.entities.lexicon import BUILT, HYPHENS, QUANTIFIERS, WITH_A_COMPLEMENT
 
 
 def predicated(noun: Token) -> Iterator[Token]:
@@ -19,6 +19,8 @@ def predicated(noun: Token) -> Iterator[Token]:
             yield from _with_conjuncts(child)
     if noun.dep_ in ("nsubj", "nsubjpass") and noun.head.pos_ != "ADJ":
         yield from _of_verb(noun.head)
+        if noun.head.tag_ == "VBN" and noun.head.i and noun.head.nbor(-1).text in HYPHENS:
+            yield noun.head  # "the room is well-organized"
     elif noun.dep_ in ("nsubj", "nsubjpass") and not _is_apart(noun, noun.head):
         yield from _with_conjuncts(noun.head)
 
@@ -30,13 +32,16 @@ def _is_apart(noun: Token, adjective: Token) -> bool:
         return False
     if adjective.lower_ == "ready" or any(t.pos_ in ("NOUN", "PROPN") for t in between):
         return True
-    stands_alone = adjective.i + 1 == len(noun.doc) or adjective.nbor().is_punct
-    return stands_alone and not any(t.pos_ == "AUX" or t.tag_ in ("VBZ", "VBP", "VBD") for t in noun.doc)
+    stands_alone = adjective.i + 1 == len(noun.doc) or adjective.nbor().is_punct or adjective.nbor().lower_ == "by"
+    return stands_alone and not any(t.pos_ == "AUX" or t.tag_ in ("VBZ", "VBP", "VBD") for t in noun.doc[noun.i :])
 
 
 def _of_verb(verb: Token) -> Iterator[Token]:
     for child in verb.children:
-        if child.dep_ in ("acomp", "attr", "oprd") and child.pos_ == "ADJ":
+        is_apart = child.dep_ != "attr" and any(
+            token.is_punct for token in verb.doc[verb.i + 1 : child.i]
+        )  # "…, ready to go"
+        if child.dep_ in ("acomp", "attr", "oprd") and child.pos_ == "ADJ" and not is_apart:
             yield from _with_conjuncts(child)
         elif verb.lemma_ in BUILT and child.dep_ == "prep":
             yield from (thing for thing in _materials(child) if not _is_thing(thing))
@@ -63,11 +68,20 @@ def _is_thing(material: Token) -> bool:
 
 def _with_conjuncts(adjective: Token) -> Iterator[Token]:
     """ "slimy and disgusting"; "larger than a cat and bigger", where parsers lose the second."""
-    if adjective.lower_ in QUANTIFIERS or adjective.lower_ in ("free", "devoid"):  # "free of clutter"
+    if adjective.lower_ in QUANTIFIERS | (WITH_A_COMPLEMENT - {"ready"}):
         return
     yield adjective
     for token in adjective.subtree:
         is_conjunct = token in adjective.conjuncts or (token.tag_ == adjective.tag_ == "JJR" and token.dep_ == "conj")
         has_own_subject = any(child.dep_ == "nsubj" for child in token.children)
-        if is_conjunct and token.pos_ == "ADJ" and not has_own_subject:
+        is_attribute = token.pos_ == "ADJ" or (token.tag_ == "VBN" and not _has_agent(token))
+        if is_conjunct and is_attribute and not has_own_subject:
             yield token
+
+
+def _has_agent(participle: Token) -> bool:
+    """ "small and filled with water": not what it looks like, but what happened to it."""
+    return any(
+        child.dep_ in ("agent", "dobj", "xcomp", "auxpass") or child.lower_ in ("with", "by", "in", "on")
+        for child in participle.children
+    )

@@ -23,16 +23,27 @@ def in_styles(words: list[Word]) -> set[int]:
     for place in range(1, len(words)):
         before, word = words[place - 1].lower, words[place].lower
         if word == "by" and _opens_names(words, place):
-            places |= set(_names(words, place + 1))
+            places |= set(_names(words, place + 1)) | ({place - 1} if before in _WORKS else set())
         elif word == "of" and before in _MANNERS:
-            places |= set(_phrase(words, place + 1))
+            places |= set(_names(words, place + 1)) | set(_phrase(words, place + 1))
         elif (before, word) in _SITES:
             phrase = set(_phrase(words, place + 1))
             # "shot on a beach", "ink on a table" are places; a medium or a tool has no article.
             places |= {place - 1, *phrase} if words[min(phrase, default=0)].lower not in DETERMINERS else set()
+    places |= _whole_picture(words)
     if words and words[0].lower == "by" and _opens_names(words, 0):
         places |= set(_names(words, 1))
     return places
+
+
+def _whole_picture(words: list[Word]) -> set[int]:
+    """ "a detailed painting of a castle": what opens a prompt is the picture itself."""
+    for place, word in enumerate(words):
+        if word.lower == "of":
+            return {place - 1} if place and words[place - 1].lower in _WORKS else set()
+        if word.kind not in _IN_NAME and word.kind is not Kind.ADVERB and word.lower not in DETERMINERS:
+            break
+    return set()
 
 
 def _opens_names(words: list[Word], place: int) -> bool:
@@ -58,8 +69,25 @@ def _names(words: list[Word], start: int) -> Iterator[int]:
     while at < len(words) and words[at].lower in ("and", ",", "&"):
         at += 1
     phrase = list(_phrase(words, at)) if at < len(words) else []
-    if phrase and words[phrase[0]].lower not in DETERMINERS and _is_unknown(words, phrase):
+    if (
+        phrase
+        and words[phrase[0]].lower not in DETERMINERS
+        and (_is_unknown(words, phrase) or _is_name_among_names(words, phrase))
+    ):
         yield from _names(words, at)
+
+
+def _is_name_among_names(words: list[Word], phrase: list[int]) -> bool:
+    """ "…, john singer sargent, …": names of several words that the dictionary knows, before another name."""
+    is_adjective = any(words[at].lower in words[at].dictionary.adjectives for at in phrase)
+    if len(phrase) < 2 or is_adjective or not any(words[at].token.pos_ == "PROPN" for at in phrase):
+        return False
+    at = phrase[-1] + 1
+    while at < len(words) and words[at].lower in ("and", ",", "&"):
+        at += 1
+    following = list(_phrase(words, at)) if phrase[-1] + 1 < at < len(words) else []
+    is_name = bool(following) and words[following[0]].lower not in DETERMINERS
+    return is_name and (_is_unknown(words, following) or _is_name_among_names(words, following))
 
 
 def _phrase(words: list[Word], start: int) -> Iterator[int]:

@@ -13,10 +13,21 @@ from functools import cached_property
 from spacy.tokens import Doc, Span, Token
 
 from comat.entities.dictionary import Dictionary, dictionary_of
-from comat.entities.lexicon import COLOURS, DETERMINERS, INTENSIFIERS, PREPOSITIONS, QUANTIFIERS, SIDES, SUFFIXES, UNITS
+from comat.entities.lexicon import (
+    COLOURS,
+    DETERMINERS,
+    HYPHENS,
+    INTENSIFIERS,
+    PREPOSITIONS,
+    QUANTIFIERS,
+    SIDES,
+    SUFFIXES,
+    UNITS,
+)
 
-_HYPHENS = "-‐‑"
 _ENDS = {"ADP", "AUX", "CCONJ", "PUNCT", "SCONJ", "PART", "DET", "PRON"}
+MEASURE = re.compile(r"\d+(?:k|fps|p|dpi)")
+"""A size of the picture that stands by itself ("render 8k"), and completes no noun before it."""
 _COUNTED = re.compile(r"\d+(?=[^\W\d_]{3})")
 
 
@@ -76,6 +87,12 @@ def words_of(doc: Doc) -> list[Word]:
     for place, word in enumerate(words):
         if word.lower in PREPOSITIONS:
             word.closes = True
+        elif word.lower == "little" and _is_size(words, place):
+            word.kind = Kind.ADJECTIVE
+        elif word.text in HYPHENS and [
+            after.lower for after in words[place + 1 : place + 2] if after.lower in SUFFIXES
+        ]:
+            word.kind, word.closes = Kind.LINK, False  # "a long - haired girl"
         elif _is_relation(words, place):
             word.kind, word.closes = Kind.OTHER, True
     return words
@@ -93,7 +110,7 @@ def _goes_on(doc: Doc, i: int) -> bool:
         return False
     if doc[i].is_digit and doc[i + 1].lower_ in UNITS:
         return True
-    return doc[i + 1].text in _HYPHENS or (doc[i].text in _HYPHENS and i > 0 and not doc[i - 1].whitespace_)
+    return doc[i + 1].text in HYPHENS or (doc[i].text in HYPHENS and i > 0 and not doc[i - 1].whitespace_)
 
 
 def _is_relation(words: list[Word], place: int) -> bool:
@@ -101,6 +118,14 @@ def _is_relation(words: list[Word], place: int) -> bool:
     seconds = SIDES.get(words[place].lower, ())
     follows = place + 1 < len(words) and words[place + 1].lower in seconds
     return follows and ("of" not in seconds or place == 0 or words[place - 1].lower not in DETERMINERS)
+
+
+def _is_size(words: list[Word], place: int) -> bool:
+    """ "a little dog", "of little details", not "a little water", "little water"."""
+    following = words[place + 1] if place + 1 < len(words) else None
+    if following is None or following.kind not in (Kind.NOUN, Kind.ADJECTIVE):
+        return False
+    return following.token.tag_ == "NNS" or (place > 0 and words[place - 1].lower in DETERMINERS)
 
 
 def _kind(tokens: Span) -> Kind:
@@ -119,6 +144,8 @@ def _kind(tokens: Span) -> Kind:
         return Kind.OTHER
     if lower in INTENSIFIERS:
         return Kind.ADVERB
+    if lower == "yet":
+        return Kind.LINK
     if len(tokens) > 1 and (lower in SUFFIXES or token.tag_ in ("VBN", "VBD")):
         return Kind.ADJECTIVE  # heart-shaped
     if lower in COLOURS or token.pos_ == "ADJ" or _stands_before_noun(token):

@@ -27,6 +27,8 @@ _SMALL_WORDS = {
 }
 """Words that a sentence of a language can hardly do without."""
 _SETS = {language: frozenset(words.split()) for language, words in _SMALL_WORDS.items()}
+_SCRIPTS = {"CJK": "Chinese"}
+"""Scripts that Unicode names otherwise than people do; Japanese without kana counts as Chinese."""
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -35,7 +37,7 @@ def language(text: str) -> str:
     if not text.isascii():
         scripts = Counter(unicodedata.name(c, "?").split()[0].split("-")[0] for c in text if c.isalpha())
         if scripts and (script := scripts.most_common(1)[0][0]) not in ("LATIN", "FULLWIDTH", "MATHEMATICAL"):
-            return f"{script.capitalize()} script"
+            return f"{_SCRIPTS.get(script, script.capitalize())} script"
     words = set(_WORD.findall(text.lower()))
     hits = {language: len(words & small) for language, small in _SETS.items()}
     best = max(hits, key=hits.__getitem__)

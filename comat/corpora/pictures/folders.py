@@ -8,9 +8,10 @@ from pathlib import Path
 
 from comat.corpora.pictures.listed import CAPTION_KEYS, SUFFIXES, Listed, Place, inside, spoken
 from comat.errors import UserError
+from comat.storage.parquet_files import parquet_rows, parquet_schema
 from comat.storage.prompt_text import LINE_END, csv_rows, decoded, lines_of, whole
 
-METADATA = ("metadata.jsonl", "metadata.csv")
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 TEXTS = (".txt", ".caption")
 
 
@@ -56,7 +57,12 @@ def table_listing(folder: Path, tables: Sequence[Path], beside: bool) -> list[Li
 
 
 def _rows(table: Path) -> Iterator[tuple[str, dict[str, object]]]:
-    """(file and line, row) of a table."""
+    """(file and line, or row, row) of a table."""
+    if table.suffix.lower() == ".parquet":
+        columns = [name for name in ("file_name", *CAPTION_KEYS) if name in parquet_schema(table).names]
+        for number, cells in enumerate(parquet_rows(table, columns), 1):
+            yield f"{table}, row {number}", cells
+        return
     if table.suffix.lower() == ".csv":
         for line, cells in csv_rows(table)[1]:
             yield f"{table}, line {line}", dict(cells)

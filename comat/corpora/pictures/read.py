@@ -20,8 +20,8 @@ from comat.randomness import python_random
 from comat.storage.prompt_text import visible_files
 
 LAYOUTS = (
-    "expected a captions JSON of COCO or Karpathy, a metadata.jsonl or .csv, a text file beside each image, or tar "
-    "files (docs/data.md)"
+    "expected a captions JSON of COCO or Karpathy, a metadata.jsonl, .csv or .parquet, a text file beside each image, "
+    "or tar files (docs/data.md)"
 )
 
 
@@ -85,7 +85,7 @@ def _listed(images: Path, captions: Path | None, split: str | None) -> tuple[str
     if captions is not None:
         if karpathy:
             return "Karpathy's JSON", karpathy_listing(images, captions, split)
-        if captions.suffix.lower() in (".jsonl", ".csv"):
+        if captions.suffix.lower() in (".jsonl", ".csv", ".parquet"):
             return "a table", table_listing(images, [captions], beside=False)
         return "COCO's JSON", coco_listing(images, captions)
     if images.is_file():
