@@ -21,16 +21,17 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 from torch import nn
 
 from benchmarks.replay_memory import Peak
 from comat.diffusion import lora
+from comat.diffusion.backbones import Backbone
 from comat.estimate import architectures
 from comat.models import sums
 from comat.running.stage import publish
 from comat.storage.tables import write_safetensors
+from comat.tokenizers import load_tokenizers
 from comat.training.checkpoint import write_state
 
 
@@ -48,11 +49,12 @@ def peak(call: Callable[[], object]) -> float:
     return found.megabytes / 1e3
 
 
-def sdxl() -> UNet2DConditionModel:
-    with torch.device("meta"):
-        unet = architectures.build_unet("sdxl")
-    unet.to_empty(device="cpu").requires_grad_(False)  # pages that nobody touches take no memory
-    return unet
+def sdxl() -> Backbone:
+    """Its UNet in memory, the rest on the meta device."""
+    (tokenizer, *_) = load_tokenizers("data/shapes/models/base")
+    model = architectures.meta(architectures.build_backbone, "sdxl", tokenizer)
+    model.denoiser.to_empty(device="cpu").requires_grad_(False)  # pages that nobody touches take no memory
+    return model
 
 
 def measure_lora(folder: Path) -> None:
@@ -62,18 +64,19 @@ def measure_lora(folder: Path) -> None:
         weight.data.zero_()
     lora.export_lora(first, folder)
 
-    def drawn(unet: UNet2DConditionModel, rank: int) -> list[tuple[str, nn.Parameter]]:
-        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=lora.TARGETS))
-        found = [(name, weight) for name, weight in unet.named_parameters() if "lora_" in name]
+    def drawn(model: Backbone, rank: int) -> list[tuple[str, nn.Parameter]]:
+        targets = list(model.LORA_TARGETS)
+        model.denoiser.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets))
+        found = [(name, weight) for name, weight in model.denoiser.named_parameters() if "lora_" in name]
         for name, weight in found:
             weight.data = torch.randn(weight.shape) / rank if "lora_A" in name else torch.zeros(weight.shape)
         return found
 
     with mock.patch.object(lora, "_put_lora", drawn):
-        unet = sdxl()
-        before = seconds(lambda: lora.load_lora(unet, folder))
-    unet = sdxl()
-    after = seconds(lambda: lora.load_lora(unet, folder))
+        model = sdxl()
+        before = seconds(lambda: lora.load_lora(model, folder))
+    model = sdxl()
+    after = seconds(lambda: lora.load_lora(model, folder))
     print(f"loading a LoRA onto SDXL's UNet: {before:.1f} s, {after:.1f} s of CPU ({after / before:.2f})")
 
 

@@ -33,7 +33,7 @@ from comat.estimate.cost import AsOnDevice
 from comat.models.families import BY_PIPELINE
 
 P = ParamSpec("P")
-N = TypeVar("N", bound=nn.Module)
+N = TypeVar("N")
 
 UNETS: dict[str, dict] = {
     "sd15": {  # stable-diffusion-v1-5/stable-diffusion-v1-5, unet/config.json

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from spacy.language import Language
@@ -54,6 +55,10 @@ def inputs(params: Params, reachable: bool, parser: Language | None) -> Iterator
     yield from _guarded(params, corpus)
 
 
+def _from(source: str, row: dict) -> bool:
+    return row["source"] == source
+
+
 def judged(section: EvaluateParams, drawn: Sequence[dict], parser: Language | None) -> Iterator[Finding]:
     """Whether every benchmark that is on has a prompt to judge among the rows of `PROMPTS` that are drawn."""
     covers: dict[str, Callable[[dict], bool]] = {
@@ -61,7 +66,7 @@ def judged(section: EvaluateParams, drawn: Sequence[dict], parser: Language | No
         "frechet": lambda row: in_world(row["text"]),
         "t2i_compbench": lambda row: _asks(row, parser),
         "fid": lambda row: row["source"] == "coco",
-        **{name: lambda row, name=name: row["source"] == name for name in ("tifa", "dpg", "geneval")},
+        **{name: partial(_from, name) for name in ("tifa", "dpg", "geneval")},
     }
     on = [name for name in type(section).model_fields if getattr(section, name) and name in covers]
     for name in on:

@@ -21,6 +21,7 @@ from transformers import (
     Dinov2Config,
     GroundingDinoConfig,
     PreTrainedConfig,
+    PreTrainedModel,
     SamConfig,
     ViTConfig,
 )
@@ -89,7 +90,12 @@ def stub_tokenizer() -> CLIPTokenizer:
 
 
 def _captioner(name: str) -> Callable[[Path], None]:
-    return lambda folder: meta(build_captioner, name).config.save_pretrained(folder)
+    def write(folder: Path) -> None:
+        captioner = meta(build_captioner, name)
+        assert isinstance(captioner, PreTrainedModel)
+        captioner.config.save_pretrained(folder)
+
+    return write
 
 
 def _of(build: Callable[[], PreTrainedConfig], processor: dict | None = None) -> Callable[[Path], None]:

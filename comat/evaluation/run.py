@@ -21,7 +21,7 @@ def evaluate(judging: Judging, base: Path, tuned: Path, out: Path) -> dict:
     """
     images = drawn(base) + drawn(tuned)
     metrics = judge(judging, images, comparison, lambda found: {**found, "ratio": found["tuned"] / found["base"]}, out)
-    main = next((rows for name, rows in metrics.items() if name not in DISTANCES), {})
+    main: dict = next((rows for name, rows in metrics.items() if name not in DISTANCES), {})
     # One label a bar: bars of equal labels would be stacked.
     lines = [f"{name} ({model}),{row[model]:.4f}" for name, row in main.items() for model in ("base", "tuned")]
     write_bytes(out / "categories.csv", "\n".join(["category,score", *lines, ""]).encode())
