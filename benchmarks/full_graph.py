@@ -48,8 +48,9 @@ def full_graph_loss(step: Step, batch: Batch) -> Tensor:
         nouns = [[entity.noun for entity in group] for group in batch.entities]
         masks = step.segmenter.masks(images[: len(nouns)].detach(), nouns)
         for recorded in maps:
-            value = attribute_concentration_loss(recorded, batch.entities, masks, p.alpha, p.beta)
-            loss = loss + value / (len(nouns) * len(maps))
+            squared, reduction = p.attribute_loss == "tokencompose", p.attribute_reduction
+            value = attribute_concentration_loss(recorded, batch.entities, masks, p.alpha, p.beta, squared, reduction)
+            loss = loss + value / (len(nouns) * (len(maps) if reduction == "mean" else 1))
     return loss
 
 

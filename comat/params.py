@@ -178,6 +178,7 @@ class TrainParams(Section):
     device_batch: Count  # samples that go through the UNet at once; changes no result
     gradient_checkpointing: Literal["none", "decoder", "all"]  # what runs blocks again, not keeping activations
     checkpoint_every: Count  # iterations
+    gradients_every: CountOrNone  # iterations between two measurements of each term's own gradient; 0: none
     max_skipped: Count  # non-finite steps in a row after which the run stops
     deterministic: bool  # algorithms that give equal bytes twice on one device, where torch has them
     guard: GuardParams
@@ -350,6 +351,7 @@ class StepParams(SamplingParams):
     caption_reduction: Literal["mean", "sum"]  # over the caption's tokens
     crop_jitter: bool
     attribute_loss: Literal["comat", "tokencompose"]
+    attribute_reduction: Literal["sum", "mean"]  # over layers, sizes of maps and attribute steps
     attribute_layers: list[Name] | None  # names of attention layers, * for any part of one; null: the model's own
     alpha: NotNegative  # region level
     beta: NotNegative  # pixel level

@@ -98,7 +98,23 @@ def test_the_loss_averages_over_entities_and_layers_and_sums_over_prompts() -> N
     entity = Entity("ball", (1,))
     entities = [[entity, entity], [entity], []]
     masks = [LEFT.expand(2, -1, -1), LEFT, LEFT[:0]]
-    assert_close(attribute_concentration_loss(maps, entities, masks, alpha=2.0, beta=0.0), torch.tensor(-1.0))
+    of = (maps, entities, masks)
+    assert_close(attribute_concentration_loss(*of, alpha=2.0, beta=0.0, reduction="mean"), torch.tensor(-1.0))
+    # The sum over the two layers is twice their mean, and there is one size of maps.
+    assert_close(attribute_concentration_loss(*of, alpha=2.0, beta=0.0), torch.tensor(-2.0))
+    pixels = [attribute_concentration_loss(*of, alpha=0.0, beta=1.0, reduction=r) for r in ("sum", "mean")]
+    assert_close(pixels[0], pixels[1])
+
+
+def test_tokencompose_squares_the_mean_over_heads_and_averages_over_tokens() -> None:
+    """Two heads with shares inside of 3/4 and 1/4, mean 1/2: (1 - 1/2)^2 = 1/4 for each of the two tokens.
+
+    Squared by head it would be (1/16 + 9/16) / 2 = 5/16, and twice that as a sum over the tokens.
+    """
+    heads = torch.cat([map_of([[0.4, 0.1], [0.2, 0.1]]), map_of([[0.1, 0.4], [0.1, 0.2]])], 1)
+    maps = torch.stack([heads[..., 0] * 0 + 0.1, heads[..., 1], heads[..., 1]], -1)
+    tokens = torch.tensor([[False, True, True]])
+    assert_close(region_loss(maps, tokens, LEFT, squared=True), torch.tensor([0.25]))
 
 
 def test_a_small_object_keeps_a_cell_on_a_coarse_map() -> None:

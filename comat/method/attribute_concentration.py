@@ -32,10 +32,11 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def region_loss(maps: Tensor, tokens: Tensor, masks: Tensor, squared: bool = False) -> Tensor:
-    """The region level of Eq. 4 and 5 without alpha, (N,) for N entities, mean over heads.
+    """The region level of Eq. 4 and 5 without alpha, (N,) for N entities.
 
-    Sum over the entity's tokens of the share of their attention outside its mask minus the share inside; an entity
-    with an empty mask has a constant loss, so no gradient. `squared` is TokenCompose's form: (1 - share inside)^2.
+    Sum over the entity's tokens of the share of their attention outside its mask minus the share inside, mean over
+    heads; an entity with an empty mask has a constant loss, so no gradient. `squared` is TokenCompose's form, as
+    published: mean over the tokens of (1 - the mean over heads of the share inside)^2.
 
     Args:
         maps: (N, heads, h, w, L) attention probabilities of the prompt that each entity belongs to.
@@ -44,9 +45,11 @@ def region_loss(maps: Tensor, tokens: Tensor, masks: Tensor, squared: bool = Fal
     """
     share = maps / maps.sum((2, 3), keepdim=True).clamp(min=EPSILON)
     inside = (share * masks[:, None, :, :, None]).sum((2, 3))
-    present = masks.flatten(1).any(1).float()[:, None, None]
-    per_token = (1 - inside).square() * present if squared else (1 - inside) - inside
-    return (per_token * tokens[:, None]).sum(2).mean(1)
+    if squared:
+        present = masks.flatten(1).any(1).float()[:, None]
+        per_token = (1 - inside.mean(1)).square() * present
+        return (per_token * tokens).sum(1) / tokens.sum(1).clamp(min=1)
+    return (((1 - inside) - inside) * tokens[:, None]).sum(2).mean(1)
 
 
 def pixel_loss(maps: Tensor, tokens: Tensor, masks: Tensor) -> Tensor:
@@ -70,10 +73,12 @@ def attribute_concentration_loss(
     alpha: float,
     beta: float,
     squared: bool = False,
+    reduction: str = "sum",
 ) -> Tensor:
     """L_pos + L_neg of Eq. 4 and 5, summed over the batch: a scalar.
 
-    The region level is averaged over layers, the pixel level over sizes of maps, both over the N entities of a prompt.
+    `reduction`, "sum" or "mean", is of the region level over layers and of the pixel level over sizes of maps; both are
+    averaged over the N entities of a prompt.
 
     Args:
         maps: layer → (B, heads, h, w, L) attention probabilities.
@@ -103,8 +108,14 @@ def attribute_concentration_loss(
         by_size.setdefault(size, []).append(picked.mean(1))
     loss = first.new_zeros(())
     if alpha:
-        loss = loss + alpha * (torch.stack(regions).mean(0) * weight).sum()
+        loss = loss + alpha * (reduced(regions, reduction) * weight).sum()
     if beta:
         pixels = [pixel_loss(torch.stack(group).mean(0), tokens, small[size]) for size, group in by_size.items()]
-        loss = loss + beta * (torch.stack(pixels).mean(0) * weight).sum()
+        loss = loss + beta * (reduced(pixels, reduction) * weight).sum()
     return loss
+
+
+def reduced(terms: Sequence[Tensor], reduction: str) -> Tensor:
+    """The "sum" or "mean" of equally shaped terms."""
+    stacked = torch.stack(list(terms))
+    return stacked.sum(0) if reduction == "sum" else stacked.mean(0)

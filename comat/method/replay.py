@@ -33,7 +33,9 @@ class MapTerm:
 def leaf_gradients(rollout: Rollout, z0_gradient: Tensor) -> dict[int, Tensor]:
     """dL/d(leaf) for every recorded step and the samples recorded there, from dL/dz0 (B, C, h, w)."""
     steps = list(rollout.leaves)
-    gradients = torch.autograd.grad(rollout.z0, [rollout.leaves[i] for i in steps], z0_gradient)
+    # Kept, for another loss may ask again; it is the samplers' own arithmetic, small, and goes with the rollout.
+    leaves = [rollout.leaves[i] for i in steps]
+    gradients = torch.autograd.grad(rollout.z0, leaves, z0_gradient, retain_graph=True)
     return dict(zip(steps, gradients, strict=True))
 
 

@@ -120,6 +120,7 @@ class Step:
         discriminator: Discriminator | None,
     ) -> None:
         self.loss_scale = 1.0
+        self.by_term: dict[str, list[Tensor]] = {}
         self.p, self.backbone, self.chunk = params, backbone, train.device_batch
         self.captioner = captioner if params.concept_activation else None
         self.segmenter = segmenter if params.attribute_concentration else None
@@ -131,8 +132,11 @@ class Step:
         if train.gradient_checkpointing == "all":
             backbone.denoiser.enable_gradient_checkpointing()
 
-    def __call__(self, batch: Batch) -> dict[str, float]:
-        """Accumulate all gradients; returns the values of the losses. Over the shares of a batch both add up."""
+    def __call__(self, batch: Batch, *, apart: bool = False) -> dict[str, float]:
+        """Accumulate all gradients; returns the values of the losses. Over the shares of a batch both add up.
+
+        With `apart` the gradient of each term alone is left in `by_term`; it costs the replay of each once more.
+        """
         steps, map_steps = self.draw_steps(batch.iteration)
         with merged(self.backbone.denoiser):
             generated = self.generate(batch, steps) if batch.prompts else None
@@ -148,6 +152,8 @@ class Step:
         if denoised:
             real = self.image_gradient(denoised.z0, batch.real.captions, None, samples, batch.iteration)
             self.replay(denoised, real)
+        if apart:
+            self.by_term = self._apart(batch, generated, denoised, image.masks, map_steps, samples)
         i2t, adversarial = total(image.i2t) + total(real.i2t), total(image.adversarial)
         return {
             "loss": i2t + total(attribute) + self.p.lambda_adv * adversarial,
@@ -156,6 +162,35 @@ class Step:
             "adversarial": adversarial,
             "discriminator": total(discriminator),
         }
+
+    def _apart(
+        self,
+        batch: Batch,
+        generated: Rollout | None,
+        denoised: Rollout | None,
+        masks: Sequence[Tensor],
+        map_steps: Sequence[int],
+        samples: int,
+    ) -> dict[str, list[Tensor]]:
+        """Each term's own gradient in the LoRA weights, times the loss scale: they add up to the gradient."""
+        weights = [weight for weight in self.backbone.denoiser.parameters() if weight.requires_grad]
+        found: dict[str, list[Tensor]] = {}
+        for term in ("i2t", "i2t_real", "attribute", "adversarial"):
+            before = [weight.grad for weight in weights]
+            for weight in weights:
+                weight.grad = None
+            if term == "i2t_real" and denoised:
+                prompts = batch.real.captions
+                self.replay(denoised, self.image_gradient(denoised.z0, prompts, None, samples, batch.iteration))
+            if term == "attribute" and generated:
+                self.replay(generated, ImageGradient(None), self.map_term(batch, masks, map_steps))
+            if term in ("i2t", "adversarial") and generated:
+                of = generated.z0, batch.prompts, batch, samples, batch.iteration
+                self.replay(generated, self.image_gradient(*of, only=term))
+            found[term] = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+            for weight, gradient in zip(weights, before, strict=True):
+                weight.grad = gradient
+        return found
 
     def generator(self, purpose: str, *index: int) -> torch.Generator:
         return generator(self.p.seed, purpose, *index)
@@ -214,12 +249,23 @@ class Step:
         return rollout(self.backbone, sampler, z, embeddings, scale, own, starts=starts, record=steps, chunk=self.chunk)
 
     def image_gradient(
-        self, z0: Tensor, prompts: Sequence[str], batch: Batch | None, samples: int, iteration: int
+        self,
+        z0: Tensor,
+        prompts: Sequence[str],
+        batch: Batch | None,
+        samples: int,
+        iteration: int,
+        *,
+        only: str | None = None,
     ) -> ImageGradient:
         """dL/dz0 of L_i2t and, for generated images (`batch` given), lambda L_adv; and the masks of the entities.
 
-        `samples` is the number of images that L_i2t is averaged over, generated and real.
+        `samples` is the number of images that L_i2t is averaged over, generated and real. `only` one of the losses,
+        "i2t" or "adversarial", is computed where it is named.
         """
+        captioner = self.captioner if only in (None, "i2t") else None
+        discriminator = self.discriminator if batch and only in (None, "adversarial") else None
+        segmenter = self.segmenter if batch and only is None else None
         gradient = torch.zeros_like(z0)
         i2ts: list[Tensor] = []
         adversarials: list[Tensor] = []
@@ -228,36 +274,36 @@ class Step:
             span = slice(at, at + self.chunk)
             z = z0[span].detach().requires_grad_()
             loss = z.new_zeros(())
-            if self.captioner or (batch and self.segmenter):
+            if captioner or segmenter:
                 images = self.backbone.decode(z)
-            if self.captioner:
+            if captioner:
                 rng = self.generator("crop" if batch else "real crop", iteration)
                 seen = jitter_crop(images, rng) if self.p.crop_jitter else images
-                scores = self.captioner.log_likelihood(seen, prompts[span])
+                scores = captioner.log_likelihood(seen, prompts[span])
                 i2t = concept_activation_loss(*scores, self.p.caption_reduction).sum() / samples
                 loss = loss + i2t
                 i2ts.append(i2t.detach())
-            if batch and self.discriminator:
-                adversarial = generator_loss(self.discriminator(z)).sum() / batch.size
+            if batch and discriminator:
+                adversarial = generator_loss(discriminator(z)).sum() / batch.size
                 loss = loss + self.p.lambda_adv * adversarial
                 adversarials.append(adversarial.detach())
-            if batch and self.segmenter:
+            if batch and segmenter:
                 nouns = [[entity.noun for entity in group] for group in batch.entities[span]]
-                masks += self.segmenter.masks(images.detach(), nouns)
+                masks += segmenter.masks(images.detach(), nouns)
             if loss.requires_grad:
                 gradient[span] = torch.autograd.grad(self.loss_scale * loss, z)[0]
-        read = self.captioner or (batch and self.discriminator)
+        read = captioner or discriminator
         return ImageGradient(gradient if read else None, i2ts, adversarials, masks)
 
     def map_term(self, batch: Batch, masks: Sequence[Tensor], steps: Sequence[int]) -> MapTerm | None:
-        """L_pos + L_neg of the batch, the mean over `steps`; None where there are none."""
+        """L_pos + L_neg of the batch, sum or mean over `steps`; None where there are none."""
 
         def loss(maps: AttentionMaps, span: slice) -> Tensor:
-            squared = self.p.attribute_loss == "tokencompose"
+            squared, reduction = self.p.attribute_loss == "tokencompose", self.p.attribute_reduction
             value = attribute_concentration_loss(
-                maps, batch.entities[span], masks[span], self.p.alpha, self.p.beta, squared
+                maps, batch.entities[span], masks[span], self.p.alpha, self.p.beta, squared, reduction
             )
-            return value / (batch.size * len(steps))
+            return value / (batch.size * (len(steps) if reduction == "mean" else 1))
 
         return MapTerm(steps, self.layers, loss) if steps else None
 

@@ -28,6 +28,14 @@ CURVES = {
     "Fidelity preservation (Eq. 3)": ("adversarial", "discriminator"),
     "Norm of the gradient, before clipping": ("grad_norm",),
 }
+TERM_CURVES = {
+    "Norm of each term's own gradient": ("grad_i2t", "grad_i2t_real", "grad_attribute", "grad_adversarial"),
+    "Cosine of each term's gradient with the captioner's": (
+        "cos_i2t_i2t_real",
+        "cos_i2t_attribute",
+        "cos_i2t_adversarial",
+    ),
+}
 IMAGE, OVERLAY = 320, 1100
 """Longest sides, pixels."""
 
@@ -107,7 +115,13 @@ def training_charts(curves: Path) -> list[LineChart]:
         return []
     x = [row["iteration"] for row in rows]
     series = {title: {name: [row[name] for row in rows] for name in names} for title, names in CURVES.items()}
-    return [line_chart(title, x, own) for title, own in series.items() if any(map(any, own.values()))]
+    charts = [line_chart(title, x, own) for title, own in series.items() if any(map(any, own.values()))]
+    for title, names in TERM_CURVES.items():
+        measured = read_curves(curves, ["iteration", *names], sparse=True)
+        own = {name: [row[name] for row in measured] for name in names}
+        if len(measured) > 1 and any(map(any, own.values())):
+            charts.append(line_chart(title, [row["iteration"] for row in measured], own))
+    return charts
 
 
 def flat(values: Mapping[str, object], section: str = "") -> dict[str, str]:

@@ -91,8 +91,8 @@ def read_prompts_report(folder: Path) -> PromptsReport:
     return read_json(folder / "report.json", PromptsReport, "the report of the stage prompts", REMEDY)
 
 
-def read_curves(path: Path, columns: Sequence[str]) -> list[dict[str, float]]:
-    """The rows of `curves.csv`.
+def read_curves(path: Path, columns: Sequence[str], sparse: bool = False) -> list[dict[str, float]]:
+    """The rows of `curves.csv`; `sparse`, without those that are empty but for the first of `columns`.
 
     Raises:
         UserError: if a column is missing, or a cell is no number; names the line.
@@ -104,6 +104,8 @@ def read_curves(path: Path, columns: Sequence[str]) -> list[dict[str, float]]:
             raise UserError(f"{path}: has no column {missing!r}; {REMEDY}")
         rows = []
         for row in reader:
+            if sparse and not any(row[name] for name in columns[1:]):
+                continue
             try:
                 rows.append({name: float(row[name]) for name in columns})
             except (TypeError, ValueError):

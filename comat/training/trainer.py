@@ -30,6 +30,8 @@ from comat.storage.tables import write_bytes, write_json, write_safetensors
 from comat.training.checkpoint import read_state, write_state
 from comat.training.data import TrainingData
 from comat.training.diagnosis import diagnose
+from comat.training.gradients import COLUMNS as TERM_COLUMNS
+from comat.training.gradients import measured
 from comat.training.guard import COLUMNS as LOOKS
 from comat.training.guard import load_guard
 
@@ -96,6 +98,7 @@ class Trainer:
             section, size = params.train.guard, params.train.device_batch
             self.guard = load_guard(section, params, size, backbone, data.guarded, data.reference, work / "guard")
         self.rows: list[dict[str, float]] = []
+        self.terms: dict[str, float] = {}
         self._restore()
 
     def run(self) -> None:
@@ -120,7 +123,7 @@ class Trainer:
                 break
             values = self._backward(iteration)
             with unbroken():
-                self.rows.append({"iteration": iteration, **self._update(values)})
+                self.rows.append({"iteration": iteration, **self._update(values), **self.terms})
             if (iteration + 1) % self.p.train.checkpoint_every == 0 or iteration + 1 == last:
                 self._save()
             if (skipped := self._skipped_in_a_row()) >= self.p.train.max_skipped:
@@ -143,9 +146,27 @@ class Trainer:
         self.step.loss_scale = float(self.scaler.scale(torch.ones((), device=self.backbone.device)))
         batch = self.data.batch(iteration).share(self.processes.rank, self.processes.count)
         before = self.segmenter.left_out if self.segmenter else 0
-        values = self.step(batch)
+        every = self.p.train.gradients_every
+        apart = bool(every) and iteration % every == 0
+        values = self.step(batch, apart=apart)
         values[LEFT_OUT] = float(self.segmenter.left_out - before if self.segmenter else 0)
-        return self.processes.sum_gradients([*self.lora, *self.critic], values)
+        values = self.processes.sum_gradients([*self.lora, *self.critic], values)
+        self.terms = self._terms() if apart else {}
+        return values
+
+    def _terms(self) -> dict[str, float]:
+        """Norms and cosines of the terms' gradients, over all processes; the weights keep the gradient they have."""
+        before, found = [weight.grad for weight in self.lora], {}
+        for term, gradients in self.step.by_term.items():
+            for weight, gradient in zip(self.lora, gradients, strict=True):
+                weight.grad = gradient
+            self.processes.sum_gradients(self.lora, {})
+            rows = [weight.grad.flatten() for weight in self.lora if weight.grad is not None]
+            found[term] = torch.cat(rows) / self.step.loss_scale
+        for weight, own in zip(self.lora, before, strict=True):
+            weight.grad = own
+        self.step.by_term = {}
+        return measured(found)
 
     def _update(self, values: dict[str, float]) -> dict[str, float]:
         self.scaler.unscale_(self.optimizer)
@@ -215,7 +236,7 @@ class Trainer:
         export_lora(self.backbone, out / "lora")
         state = self.discriminator.trainable_state() if self.discriminator else {}
         write_safetensors(out / "discriminator" / "discriminator.safetensors", state)
-        write_bytes(out / "curves.csv", _csv(COLUMNS, self.rows))
+        write_bytes(out / "curves.csv", _csv([*COLUMNS, *TERM_COLUMNS], self.rows))
         write_bytes(out / "guard.csv", _csv(LOOKS, self.guard.rows if self.guard else []))
         tail = [row for row in self.rows if not row["skipped"]][-20:]
         means = {name: sum(row[name] for row in tail) / len(tail) for name in COLUMNS[1:-1]} if tail else {}
