@@ -42,7 +42,7 @@ def main() -> None:
     metrics = evaluate(judging, args.base_samples, args.samples, args.out)
     count = params.evaluate.grid_pairs
     shown = read_shown(args.out / "scores.parquet", count)
-    draw_pictures(shown, count, args.base_samples, args.samples, args.out)
+    draw_pictures(shown, count, params.seed, args.base_samples, args.samples, args.out)
     write_likelihood(params, params, params.samples.batch_size, shown, args.out)
     values, inputs = params.model_dump(), Inputs(args.prompts, args.train / "curves.csv", args.base_samples)
     write_report(values, params.device, shown, inputs, args.out)

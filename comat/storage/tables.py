@@ -5,7 +5,9 @@ or not at all.
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -63,6 +65,8 @@ IMAGE_INDEX = pa.schema(
     }
 )
 
+FORMULA = ("=", "+", "-", "@")
+"""What a cell begins with that a spreadsheet takes for a formula."""
 MAY_BE_NULL = ("reason", "evaluation", "match", "corrupted", "log_p_corrupted", "sensitivity")
 
 
@@ -111,6 +115,31 @@ def write_json(path: Path, value: object) -> None:
     except ValueError as error:
         raise UserError(f"{path}: a number is not finite ({first_line(error)}); nothing was written") from None
     write_bytes(path, f"{text}\n".encode())
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV; text that a spreadsheet would compute (`=…`, `@…`) gets a quote before it, which makes it text.
+
+    A lone carriage return, which the csv module does not quote, becomes a blank.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_plain(cell) for cell in row] for row in rows)
+    write_bytes(path, text.getvalue().encode())
+
+
+def _plain(cell: object) -> object:
+    if not isinstance(cell, str):
+        return cell
+    text = cell.replace("\r", " ")
+    if not text.lstrip().startswith(FORMULA):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

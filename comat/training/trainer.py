@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable
 from functools import partial
@@ -25,7 +23,7 @@ from comat.params import Params
 from comat.randomness import generator
 from comat.running.distributed import ALONE, Processes
 from comat.segmenters.load import load_segmenter
-from comat.storage.tables import write_bytes, write_json, write_safetensors
+from comat.storage.tables import write_csv, write_json, write_safetensors
 from comat.training.checkpoint import read_state, write_state
 from comat.training.data import TrainingData
 from comat.training.diagnosis import diagnose
@@ -203,20 +201,13 @@ class Trainer:
         export_lora(self.backbone.unet, out / "lora")
         state = self.discriminator.trainable_state() if self.discriminator else {}
         write_safetensors(out / "discriminator" / "discriminator.safetensors", state)
-        write_bytes(out / "curves.csv", _csv(COLUMNS, self.rows))
-        write_bytes(out / "guard.csv", _csv(LOOKS, self.guard.rows if self.guard else []))
+        looks = self.guard.rows if self.guard else []
+        for name, columns, rows in (("curves", COLUMNS, self.rows), ("guard", LOOKS, looks)):
+            write_csv(out / f"{name}.csv", columns, [[row[column] for column in columns] for row in rows])
         tail = [row for row in self.rows if not row["skipped"]][-20:]
         means = {name: sum(row[name] for row in tail) / len(tail) for name in COLUMNS[1:-1]} if tail else {}
         skipped = sum(row["skipped"] for row in self.rows)
         write_json(out / "metrics.json", {"train": {**means, "iterations": len(self.rows), "skipped": skipped, **kept}})
-
-
-def _csv(columns: list[str], rows: Iterable[dict[str, float]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
 
 
 def _moments(name: str, optimizer: AdamW) -> dict[str, Tensor]:
