@@ -30,6 +30,7 @@ FULL = re.compile(r"out of memory|can't allocate memory|not enough memory|ALLOC_
 DEVICE = re.compile(r"CUDA (driver )?error|No CUDA GPUs|NVIDIA driver|Torch not compiled with|not linked with support")
 OTHERS = {
     "httpx": "HTTPError",
+    "httpx2": "HTTPError",
     "safetensors": "SafetensorError",
     "pyarrow": "ArrowException",
     "zipfile": "BadZipFile",

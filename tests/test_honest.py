@@ -243,6 +243,16 @@ def test_the_samplers_carry_the_model_s_schedule(name: str, schedule: dict) -> N
         ({"num_train_timesteps": 500}, "num_train_timesteps"),
         ({"trained_betas": [0.1, 0.2]}, "trained_betas"),
         ({"beta_schedule": "sigmoid"}, "beta_schedule"),
+        ({"beta_start": math.nan}, "beta_start"),
+        ({"beta_start": -0.001}, "beta_start"),
+        ({"beta_start": "0.001"}, "beta_start"),
+        ({"beta_end": 1e30}, "beta_end"),
+        ({"beta_end": 10**400}, "beta_end"),
+        ({"beta_start": 0.012, "beta_end": 0.001}, "beta_end"),
+        ({"trained_betas": [math.nan] * 1000}, "trained_betas"),
+        ({"steps_offset": -5}, "steps_offset"),
+        ({"steps_offset": 10**9}, "steps_offset"),
+        ({"rescale_betas_zero_snr": "no"}, "rescale_betas_zero_snr"),
     ],
 )
 def test_a_schedule_that_is_not_carried_is_refused(make_params, base: Path, schedule: dict, key: str) -> None:
@@ -267,6 +277,8 @@ def test_a_schedule_that_is_not_carried_is_refused(make_params, base: Path, sche
         ("unet/config.json", {"time_cond_proj_dim": 256}, "time_cond_proj_dim is 256: expected none"),
         ("unet/config.json", {"addition_embed_type": "image"}, "addition_embed_type is image"),
         ("vae/config.json", {"latents_mean": [0.0] * 4}, "latents_mean is set"),
+        ("vae/config.json", {"scaling_factor": math.nan}, "scaling_factor is nan"),
+        ("vae/config.json", {"scaling_factor": 0.0}, "scaling_factor is 0.0"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(make_params, base: Path, file: str, changes: dict, message: str) -> None:

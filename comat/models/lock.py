@@ -18,6 +18,7 @@ from comat.models.files import files_of
 from comat.models.names import ModelName, named_models, with_revisions
 from comat.params import Params
 from comat.storage.json_files import read_json
+from comat.storage.places import inside
 
 FILE = "models.lock.json"
 PIECE = 1 << 24  # bytes
@@ -79,6 +80,6 @@ def _check(model: ModelName, entry: LockEntry | None, path: Path) -> None:
     if added:
         raise UserError(f"{Path(model.name) / added[0]}: {path} did not record this file; if it should be, {REMEDY}")
     for name, file in entry["files"].items():
-        own = Path(model.name) / name
+        own = inside(Path(model.name), name, str(path))
         if not own.is_file() or own.stat().st_size != file["bytes"] or sum_of_file(own) != file["sha256"]:
             raise UserError(f"{own}: not the file that {path} recorded; if it should be, {REMEDY}")

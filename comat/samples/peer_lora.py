@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from comat.errors import UserError
 from comat.models.loading import loaded
@@ -25,7 +25,9 @@ class TakesLora(Protocol):
     @property
     def components(self) -> Mapping[str, object]: ...
 
-    def lora_state_dict(self, folder: str, *, use_safetensors: bool) -> object: ...
+    def lora_state_dict(
+        self, folder: str, *, use_safetensors: bool
+    ) -> Mapping[str, Tensor] | tuple[Mapping[str, Tensor], object]: ...
 
     def load_lora_weights(self, folder: str, *, use_safetensors: bool) -> None: ...
 
@@ -39,7 +41,7 @@ def load_peer_lora(pipeline: TakesLora, lora: str) -> None:
     """
     said = loaded(lora, "LoRA", lambda: pipeline.lora_state_dict(lora, use_safetensors=True))
     state = said[0] if isinstance(said, tuple) else said
-    weights = {name: value for name, value in dict(state).items() if not name.endswith(".alpha")}
+    weights = {name: value for name, value in state.items() if not name.endswith(".alpha")}
     broken = [name for name, value in weights.items() if not torch.isfinite(value).all()]
     if broken:
         raise UserError(f"LoRA {lora!r}: {len(broken)} of {len(weights)} weights are not finite, {broken[0]} first")

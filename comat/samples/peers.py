@@ -144,7 +144,7 @@ def load_pipeline(weights: Weights, precision: str) -> TextToImage:
     """The pipeline with its own scheduler and without a safety checker, all weights from safetensors.
 
     Raises:
-        UserError: if a part cannot be had, diffusers has no text-to-image pipeline of its kind, or the LoRA does not fit.
+        UserError: if a part cannot be had, diffusers draws no images from text with its kind, or the LoRA does not fit.
     """
     model, lora, dtype = weights.model, weights.lora, DTYPES[precision]
     where = {"revision": weights.revision}

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ from typing_extensions import TypedDict
 
 from comat.errors import UserError, first_line
 from comat.storage.json_files import read_json
+from comat.storage.places import check_places, inside
 
 PROMPTS = pa.schema(
     {"id": pa.string(), "text": pa.string(), "source": pa.string(), "category": pa.string(), "split": pa.string()}
@@ -166,17 +167,20 @@ def write_table(path: Path, rows: Sequence[Mapping[str, object]], schema: pa.Sch
         pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), part, write_page_checksum=True)
 
 
-def read_table(path: Path, schema: pa.Schema) -> list[dict]:
-    """The rows of a table.
+def read_table(path: Path, schema: pa.Schema, anywhere: Collection[str] = ()) -> list[dict]:
+    """The rows of a table; the paths in the columns `anywhere` may lead where they like.
 
     Raises:
-        UserError: if the file is no Parquet file, its columns are not those of `schema`, or a value is null.
+        UserError: if the file is no Parquet file, its columns are not those of `schema`, a value is null, a path leads
+            out of its folder, or a position is none.
         FileNotFoundError: if there is no such file.
     """
-    return [row for group in read_row_groups(path, schema) for row in group.to_pylist()]
+    return [row for group in read_row_groups(path, schema, anywhere=anywhere) for row in group.to_pylist()]
 
 
-def read_row_groups(path: Path, schema: pa.Schema, groups: Iterable[int] | None = None) -> Iterator[pa.Table]:
+def read_row_groups(
+    path: Path, schema: pa.Schema, groups: Iterable[int] | None = None, anywhere: Collection[str] = ()
+) -> Iterator[pa.Table]:
     """The row groups of a table one by one, all or those asked for; raises what `read_table` does."""
     with _parquet_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         for field in schema:
@@ -188,6 +192,7 @@ def read_row_groups(path: Path, schema: pa.Schema, groups: Iterable[int] | None 
             table = file.read_row_group(group, columns=schema.names).select(schema.names)
             table.validate(full=True)  # text that is no UTF-8 would raise only where it is read
             _refuse_nulls(path, table)
+            check_places(path, table.drop_columns(list(anywhere)))
             yield table
 
 
@@ -231,5 +236,16 @@ class Legend(TypedDict):
 
 
 def read_legend(samples: Path) -> list[Legend]:
-    """The legend of the attention maps in a folder of samples."""
-    return read_json(samples / "attention.json", list[Legend], "a legend of maps", "run its stage again (dvc repro)")
+    """The legend of the attention maps in a folder of samples.
+
+    Raises:
+        UserError: if there is another, or an entity has a token that its prompt has not.
+    """
+    path, remedy = samples / "attention.json", "run its stage again (dvc repro)"
+    legend = read_json(path, list[Legend], "a legend of maps", remedy)
+    for entry in legend:
+        inside(samples, entry["prompt_id"], str(path))
+        tokens = {token for entity in entry["entities"] for token in entity}
+        if wrong := sorted(tokens - {*range(len(entry["tokens"]))}):
+            raise UserError(f"{path}: token {wrong[0]}: expected 0 to {len(entry['tokens']) - 1}; {remedy}")
+    return legend
