@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
@@ -67,7 +68,7 @@ def download(http: requests.Session, url: str, target: Path, size: int, digest: 
         resumed = part.exists() and part.stat().st_size > 0
         try:
             _receive(http, url, part, size, patience)
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             trouble = f"broke off after {part.stat().st_size if part.exists() else 0} of {size} bytes ({_cause(error)})"
             continue
         found = sha256(part)
@@ -86,7 +87,7 @@ def _receive(http: requests.Session, url: str, part: Path, size: int, patience: 
 
     Raises:
         UserError: if there is no answer, or one that is no file.
-        requests.RequestException: if the body breaks off or stalls.
+        requests.RequestException, urllib3.exceptions.HTTPError: if the body breaks off or stalls.
     """
     have = part.stat().st_size if part.exists() else 0
     if have >= size:
@@ -102,7 +103,8 @@ def _receive(http: requests.Session, url: str, part: Path, size: int, patience: 
             raise UserError(f"{url}: the server answers {response.status_code} {response.reason}: {what}; {REMEDY}")
         with part.open("ab" if response.status_code == 206 else "wb") as file:
             pace = Pace(url, patience.pace)
-            for block in response.iter_content(BLOCK):
+            # What there is: `iter_content` would wait for whole blocks, however slowly they fill.
+            while block := response.raw.read1(BLOCK, decode_content=True):
                 pace.tell(len(block))
                 file.write(block)
                 if file.tell() > size:
