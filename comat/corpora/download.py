@@ -31,7 +31,7 @@ class Patience:
     backoff: float = 1.0  # seconds before the second attempt; doubled before each further one
     connect: float = 10.0  # seconds until a connection stands
     stall: float = 30.0  # seconds without a byte
-    busy: float = 60.0  # seconds, at most, that are waited for where a server names a time
+    busy: int = 60  # seconds, at most, that are waited for where a server names a time
     pace: Limits = LIMITS  # of the bytes of a body
 
 

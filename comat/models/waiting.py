@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 from huggingface_hub import constants, get_session, set_client_factory
@@ -27,7 +28,7 @@ class Limits:
 
     connect: float = 10.0  # seconds until a connection stands
     read: float = 30.0  # seconds without a byte
-    attempts: int = 2  # of a host that has never answered
+    attempts: int = 2  # of a hub that has never answered
     busy: float = 300.0  # seconds that a server may ask for by Retry-After
     window: float = 60.0  # seconds, in each of which at least
     least: int = 60_000  # bytes must come
@@ -112,9 +113,10 @@ class _Client(httpx2.Client):
         return response
 
     def _count(self, host: str, error: httpx2.TransportError) -> None:
-        """Give up a host that has never answered: what the hub's client does when it is offline."""
+        """Give up a hub that has never answered: from now on its client does what it does when it is offline."""
         _HOSTS.silent[host] += 1
-        if host in _HOSTS.answered or _HOSTS.silent[host] < self.limits.attempts:
+        known = host in _HOSTS.answered or host != urlsplit(constants.ENDPOINT).netloc
+        if known or _HOSTS.silent[host] < self.limits.attempts:
             return
         if not constants.HF_HUB_OFFLINE:
             print(f"note: {host} does not answer; from now on its cache alone is asked", file=sys.stderr)

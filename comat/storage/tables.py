@@ -21,8 +21,9 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from comat.errors import UserError, first_line
+from comat.storage.columns import check_nulls, check_places
 from comat.storage.json_files import read_json
-from comat.storage.places import check_places, inside
+from comat.storage.places import inside
 
 PROMPTS = pa.schema(
     {"id": pa.string(), "text": pa.string(), "source": pa.string(), "category": pa.string(), "split": pa.string()}
@@ -68,7 +69,6 @@ IMAGE_INDEX = pa.schema(
 
 FORMULA = ("=", "+", "-", "@")
 """What a cell begins with that a spreadsheet takes for a formula."""
-MAY_BE_NULL = ("reason", "evaluation", "match", "corrupted", "log_p_corrupted", "sensitivity")
 
 
 @contextlib.contextmanager
@@ -191,21 +191,9 @@ def read_row_groups(
         for group in range(file.num_row_groups) if groups is None else groups:
             table = file.read_row_group(group, columns=schema.names).select(schema.names)
             table.validate(full=True)  # text that is no UTF-8 would raise only where it is read
-            _refuse_nulls(path, table)
+            check_nulls(path, table)
             check_places(path, table.drop_columns(list(anywhere)))
             yield table
-
-
-def _refuse_nulls(path: Path, table: pa.Table) -> None:
-    """No stage writes a null in another column, but an editor may."""
-    for name in table.column_names:
-        values = table[name]
-        nulls = 0 if name in MAY_BE_NULL else values.null_count
-        while pa.types.is_list(values.type):
-            values = pa.chunked_array([chunk.flatten() for chunk in values.chunks], values.type.value_type)
-            nulls += values.null_count
-        if nulls:
-            raise UserError(f"{path}: column {name!r}: {nulls} nulls, expected none; run its stage again (dvc repro)")
 
 
 @contextlib.contextmanager
