@@ -23,8 +23,9 @@ from comat.models.fit import check_base, check_kind, check_steps, not_carried, s
 from comat.models.lock import pinned
 from comat.models.names import ModelName
 from comat.models.record import check_models, write_lock
-from comat.params import Params
-from comat.storage.tables import write_json
+from comat.params import Params, load
+from comat.storage.tables import ENTITIES, read_table, write_json, write_table
+from comat.training.data import TrainingData
 from comat.training.warmup import denoising_loss, warm_up
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
@@ -347,3 +348,14 @@ def test_every_term_off_is_refused(make_params) -> None:
         make_params(**off)
     make_params(**off | {"lambda_adv": 0.5})
     make_params(**off, train_steps=0)
+
+
+def test_attributes_of_no_entity_are_refused(project: Path, tmp_path: Path) -> None:
+    """Attribute concentration is on, and every entity was filtered."""
+    params = load(project / "params.yaml")
+    rows = [{**row, "kept": False} for row in read_table(project / "data/entities/entities.parquet", ENTITIES)]
+    write_table(tmp_path / "entities.parquet", rows, ENTITIES)
+    folders = [project / "data" / name for name in ("prompts", "reference_latents", "image_latents")]
+    folders.insert(1, tmp_path)
+    with pytest.raises(UserError, match=r"not one of the \d+ training prompts has an entity"):
+        TrainingData(params, params.discriminator_input, params.train.guard, *folders)

@@ -77,9 +77,9 @@ def silent(request: BaseHTTPRequestHandler) -> None:
     time.sleep(5)
 
 
-def busy(request: BaseHTTPRequestHandler, wait: int = 86_400) -> None:
+def busy(request: BaseHTTPRequestHandler, header: str = "Retry-After", value: str = "86400") -> None:
     request.send_response(429)
-    request.send_header("Retry-After", str(wait))
+    request.send_header(header, value)
     request.send_header("Content-Length", "0")
     request.end_headers()
 
@@ -123,8 +123,9 @@ def test_a_hub_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -
         assert time.monotonic() - start < 5
 
 
-def test_a_hub_that_asks_for_a_day_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    with server(busy) as url:
+@pytest.mark.parametrize(("header", "value"), [("Retry-After", "86400"), ("RateLimit", '"api";r=0;t=86400')])
+def test_a_hub_that_asks_for_a_day_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, header: str, value: str) -> None:
+    with server(functools.partial(busy, header=header, value=value)) as url:
         ask(monkeypatch, url)
         with pytest.raises(UserError, match=r"127\.0\.0\.1:\d+ answers 429 and asks to wait 86400 s; run again"):
             Backbone.load("user/sdxl")

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import httpx2
 from huggingface_hub import constants, get_session, set_client_factory
 from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.utils import parse_ratelimit_headers
 
 from comat.errors import UserError
 
@@ -130,8 +131,9 @@ def _check_busy(host: str, response: httpx2.Response, most: float) -> None:
     Raises:
         UserError: saying how long the server asks to be left alone.
     """
-    asked = response.headers.get("Retry-After", "")
-    if response.status_code in (429, 503) and asked.isdecimal() and int(asked) > most:
+    limit, after = parse_ratelimit_headers(response.headers), response.headers.get("Retry-After", "")
+    asked = max(limit.reset_in_seconds if limit else 0, int(after) if after.isdecimal() else 0)
+    if response.status_code in (429, 503) and asked > most:
         response.close()
         raise UserError(f"{host} answers {response.status_code} and asks to wait {asked} s; run again after that time")
 
