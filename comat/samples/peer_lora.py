@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import torch
+from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
 from torch import Tensor, nn
 
 from comat.errors import UserError
@@ -26,7 +27,7 @@ class TakesLora(Protocol):
     def components(self) -> Mapping[str, object]: ...
 
     def lora_state_dict(
-        self, folder: str, *, use_safetensors: bool
+        self, folder: str, **options: object
     ) -> Mapping[str, Tensor] | tuple[Mapping[str, Tensor], object]: ...
 
     def load_lora_weights(self, folder: str, *, use_safetensors: bool) -> None: ...
@@ -39,7 +40,10 @@ def load_peer_lora(pipeline: TakesLora, lora: str) -> None:
         UserError: if it cannot be read, is not finite, or the pipeline takes other weights than it has: diffusers
             leaves out what does not fit and only warns.
     """
-    said = loaded(lora, "LoRA", lambda: pipeline.lora_state_dict(lora, use_safetensors=True))
+    # Of SDXL most files have the names of the original model's blocks, which only its configuration can tell.
+    unet = getattr(pipeline, "unet", None) if _is_xl(pipeline) else None
+    options = {"use_safetensors": True} | ({"unet_config": unet.config} if unet else {})
+    said = loaded(lora, "LoRA", lambda: pipeline.lora_state_dict(lora, **options))
     state = said[0] if isinstance(said, tuple) else said
     weights = {name: value for name, value in state.items() if not name.endswith(".alpha")}
     broken = [name for name, value in weights.items() if not torch.isfinite(value).all()]
@@ -56,6 +60,10 @@ def load_peer_lora(pipeline: TakesLora, lora: str) -> None:
         )
 
 
+def _is_xl(pipeline: object) -> bool:
+    return isinstance(pipeline, StableDiffusionXLLoraLoaderMixin)
+
+
 def _taken(pipeline: TakesLora) -> Iterator[str]:
     """The names of the LoRA weights that the parts of a pipeline hold now."""
     for part, module in pipeline.components.items():
@@ -66,8 +74,8 @@ def _taken(pipeline: TakesLora) -> Iterator[str]:
 def _place(name: str) -> str:
     """Where a weight stands, whoever wrote its name: `unet.….to_q A`."""
     found = _SIDE.search(name)
-    if not found:
-        return name
+    if not found:  # what DoRA and biases add
+        return re.sub(r"\.default_\d+", "", name).replace("_vector.weight", "_vector")
     place = name[: found.start()].replace(".text_model.", ".").replace(".processor.", ".")
     for old, new in _OLD.items():
         if place.endswith(old):
