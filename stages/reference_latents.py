@@ -44,6 +44,7 @@ def main() -> None:
         rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
         rng = python_random(params.seed, "reference prompts")
         rows = stratified(rows, section.count or len(rows), itemgetter("category"), rng)
+        rng.shuffle(rows)
         store = SharedStore(processes, work, section.shard_size, rows, itemgetter("id"), section.batch_size)
         store.fill(compute, "reference latents")
         if processes.main:

@@ -50,6 +50,7 @@ def main() -> None:
         rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
         rng, count = python_random(params.seed, "warmup prompts"), params.warmup_images.count
         rows = stratified(rows, count, itemgetter("category"), rng) if params.warmup.steps else []
+        rng.shuffle(rows)
         store = SharedStore(processes, work, SHARD_SIZE, rows, itemgetter("id"), params.warmup_images.batch_size)
         store.fill(compute, "warm-up images")
         if processes.main:
