@@ -216,6 +216,12 @@ def table(rng: random.Random, folder: Path) -> tuple[str, Callable[[], bool]]:
         "renamed": lambda: whole.rename_columns([f"{n}_" if n == column else n for n in whole.column_names]),
         "another type": lambda: whole.set_column(place, column, pa.array([0.5] * 3)),
     }
+    wrong = {"path": "../x.png", "prompt_id": "/x", "shard": "../x", "row": -1, "entity": -1, "tokens": [[-1]]}
+    wrong |= {"id": "../x"} if schema is PROMPTS else {}
+    if known := sorted(wrong.keys() & set(schema.names)):
+        named = rng.choice(known)
+        field, at = schema.field(named), schema.names.index(named)
+        edits["away"] = lambda: whole.set_column(at, field, pa.array([wrong[named]] * 3, field.type))
     what = rng.choice([*edits, "bytes", "folder"])
     if what == "folder":
         path.mkdir()

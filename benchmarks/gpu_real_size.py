@@ -121,10 +121,17 @@ class MeteredStep(Step):
             return super().denoise_real(batch)
 
     def image_gradient(
-        self, z0: Tensor, prompts: Sequence[str], batch: Batch | None, samples: int, iteration: int
+        self,
+        z0: Tensor,
+        prompts: Sequence[str],
+        batch: Batch | None,
+        samples: int,
+        iteration: int,
+        *,
+        only: str | None = None,
     ) -> ImageGradient:
         with self.meter.phase("losses on the image"):
-            return super().image_gradient(z0, prompts, batch, samples, iteration)
+            return super().image_gradient(z0, prompts, batch, samples, iteration, only=only)
 
     def replay(self, generated: Rollout, image: ImageGradient, maps: MapTerm | None = None) -> list[Tensor]:
         with self.meter.phase("replay"):

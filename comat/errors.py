@@ -30,6 +30,7 @@ FULL = re.compile(r"out of memory|can't allocate memory|not enough memory|ALLOC_
 DEVICE = re.compile(r"CUDA (driver )?error|No CUDA GPUs|NVIDIA driver|Torch not compiled with|not linked with support")
 OTHERS = {
     "httpx": "HTTPError",
+    "httpx2": "HTTPError",
     "safetensors": "SafetensorError",
     "pyarrow": "ArrowException",
     "zipfile": "BadZipFile",
@@ -62,8 +63,12 @@ def say(text: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line that says something of an error of another library, at most 300 characters."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+    """The first line that says something of an error of another library, at most 300 characters.
+
+    Where it only announces the next ("Error(s) in loading state_dict for X:") the next is said as well.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])[:300]
 
 
 def explained(error: Exception, module: str = "") -> str | None:

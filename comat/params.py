@@ -77,7 +77,7 @@ class PromptSource(_Listed):
 
     format: Literal["t2i_compbench", "hrs", "abc6k", "txt", "csv", "tsv", "json", "jsonl", "parquet", "hub"]
     split: Literal["train", "test"] = "train"  # test: held out. T2I-CompBench's files say it themselves
-    sample: CountOrNone = 0  # prompts to draw by seed; 0 takes all
+    sample: CountOrNone = 0  # prompts to draw by seed, of each category its share; 0 takes all
     hold_out: Moment = 0.0  # share of the prompts to hold out, drawn by seed from every category
 
     @model_validator(mode="after")
@@ -117,7 +117,7 @@ class EntitiesParams(Section):
 
 
 class WarmupImagesParams(Section):
-    count: CountOrNone  # images; prompts are drawn by seed
+    count: CountOrNone  # images; prompts are drawn by seed from every category
     batch_size: Count  # images
 
 
@@ -203,11 +203,11 @@ class BenchmarkFiles(Section):
 
 
 class SamplesParams(Section):
-    prompts: CountOrNone  # held-out prompts; 0 takes all
+    prompts: CountOrNone  # held-out prompts to draw by seed from every category; 0 takes all
     benchmarks: BenchmarkFiles
     seeds: Count  # images per prompt
     batch_size: Count  # images
-    attention_prompts: CountOrNone  # prompts whose attention maps are kept
+    attention_prompts: CountOrNone  # prompts, drawn so as well, whose attention maps are kept
 
 
 class VqaParams(Section):

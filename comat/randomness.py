@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def _number(seed: int, purpose: str, *index: int | str) -> int:
@@ -27,6 +30,26 @@ def generator(seed: int, purpose: str, *index: int | str) -> torch.Generator:
 def python_random(seed: int, purpose: str, *index: int | str) -> random.Random:
     """The same for draws from Python's own lists."""
     return random.Random(_number(seed, purpose, *index))
+
+
+def stratified(rows: Sequence[T], count: int, category: Callable[[T], str], rng: random.Random) -> list[T]:
+    """`count` of `rows`, or all if there are no more, in their order: of each category its share, rounded up or down.
+
+    Every row is as likely as any other. Lists come sorted by category, so that their heads are of one.
+    """
+    total = len(rows)
+    if count >= total:
+        return list(rows)
+    groups: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        groups.setdefault(category(row), []).append(place)
+    strata = list(groups.values())
+    rng.shuffle(strata)
+    for stratum in strata:
+        rng.shuffle(stratum)
+    places = [place for stratum in strata for place in stratum]
+    start = rng.randrange(total)  # then steps of total / count, so that a run of n places gets n count / total of them
+    return [rows[place] for place in sorted(places[(number * total + start) // count] for number in range(count))]
 
 
 def noise(shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:

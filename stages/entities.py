@@ -23,12 +23,13 @@ def main() -> None:
 
     section = params.entities
     filtered = filtered_nouns(Path(section.own_filter) if section.own_filter else None)
-    prompts = [(row["id"], row["text"]) for row in read_table(args.prompts / "prompts.parquet", PROMPTS)]
+    prompts = read_table(args.prompts / "prompts.parquet", PROMPTS)
     tokenizers = load_tokenizers(params.base_model, params.base_revision)
     parser = load_parser(section.spacy_model)
-    found = parse_all(parser, [text for _, text in prompts], section.batch_size, section.processes)
-    parsed = ((id, text, entities) for (id, text), entities in zip(prompts, found, strict=True))
-    rows, report = entity_rows(parsed, len(prompts), filtered, tokenizers)
+    found = parse_all(parser, [row["text"] for row in prompts], section.batch_size, section.processes)
+    parsed = ((row["id"], row["text"], entities) for row, entities in zip(prompts, found, strict=True))
+    categories = {row["id"]: row["category"] for row in prompts}
+    rows, report = entity_rows(parsed, len(prompts), filtered, tokenizers, categories, params.seed)
     write_table(args.out / "entities.parquet", rows, ENTITIES)
     write_json(args.out / "report.json", report)
 

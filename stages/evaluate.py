@@ -46,7 +46,7 @@ def main() -> None:
     judged = any(name not in DISTANCES for name in metrics)
     images = drawn(args.base_samples) + drawn(args.samples)
     shown = read_shown(args.out / "scores.parquet", count) if judged else unjudged(images, count)
-    draw_pictures(shown, count, args.base_samples, args.samples, args.out)
+    draw_pictures(shown, count, params.seed, args.base_samples, args.samples, args.out)
     write_likelihood(params, params, params.samples.batch_size, shown, args.out)
     values, inputs = params.model_dump(), Inputs(args.prompts, args.train / "curves.csv", args.base_samples)
     write_report(values, params.device, shown, inputs, args.out)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from ruamel.yaml import YAML
 
 from comat.evaluation.judging import Judging
@@ -30,6 +31,13 @@ def judging_of(params: Params) -> Judging:
     """What the stage `evaluate` judges by."""
     files, parser, device = params.samples.benchmarks, params.entities.spacy_model, choose_device(params.device)
     return Judging(params.evaluate, files, parser, device, params.seed, params.resolution, params, params.precision)
+
+
+@pytest.fixture(autouse=True)
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub is asked, whatever this machine's user has set, and whichever test before found none."""
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
 @pytest.fixture(scope="session")

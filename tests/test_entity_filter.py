@@ -104,7 +104,7 @@ def test_rows_and_report() -> None:
         ("q", " ".join(["red"] * 29) + " star", [entity("star", start=116)]),
         ("r", "red", []),
     ]
-    rows, report = entity_rows(parsed, 3, {}, [clip_tokenizer()] * 2)
+    rows, report = entity_rows(parsed, 3, {}, [clip_tokenizer()] * 2, {}, 0)
     assert rows[0] == {
         "prompt_id": "p",
         "entity": 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from comat.reporting.table import result_table
 from comat.shapes.world.render import render
 from comat.shapes.world.scenes import Object, Scene
 from comat.storage.images import read_rgb
+from comat.storage.tables import write_csv
 
 
 def test_the_mean_of_equal_values_has_no_width() -> None:
@@ -82,6 +84,44 @@ def test_a_comparison_by_hand() -> None:
     assert (total["gain_low"], total["gain_high"]) == pytest.approx((0.0, 0.4))
     assert (total["base_low"], total["base_high"]) == pytest.approx((0.2, 0.4))
     assert total["tuned_missing"] == 0.5
+
+
+@given(st.lists(st.sampled_from(["total", "total (category)", "total (category) (category)", "a", "a (category)"])))
+def test_categories_of_any_name_keep_their_rows_and_the_total_its_own(names: list[str]) -> None:
+    """Prompt n scores n for the base and n + 1 for the tuned model."""
+    prompts = [("first", "a"), *((str(place), name) for place, name in enumerate(names))]
+    scores = [row(m, id, n + t, name) for t, m in enumerate(("base", "tuned")) for n, (id, name) in enumerate(prompts)]
+    found = comparison(scores, 10, 0)
+    assert list(found)[-1] == "total" and found["total"]["n"] == len(prompts)
+    assert found["total"]["base"] == pytest.approx((len(prompts) - 1) / 2)
+    assert len(found) == len({name for _, name in prompts}) + 1
+    assert sum(own["n"] for own in found.values()) == 2 * len(prompts)
+    assert list(found) == list(means([one for one in scores if one["model"] == "base"], 10, 0))
+
+
+def test_details_of_any_name_take_no_place_of_the_numbers() -> None:
+    """Kinds of TIFA's questions are what its file calls them."""
+    details = json.dumps({"low": 0.1, "value": 0.2, "n": 0.3})
+    scores = [row(model, "a", 0.5) | {"details": details} for model in ("base", "tuned")]
+    found = comparison(scores, 10, 0)["total"]
+    assert (found["base_low"], found["base_low (detail)"], found["tuned_value"]) == (0.5, 0.1, 0.2)
+    found = means(scores[:1], 10, 0)["total"]
+    assert (found["value"], found["value (detail)"], found["n"], found["n (detail)"]) == (0.5, 0.2, 1, 0.3)
+
+
+@pytest.mark.parametrize("name", ["a, b", 'say "cube"', "two\nlines", "arts & crafts", "größer"])
+def test_a_csv_gives_back_what_was_written(tmp_path: Path, name: str) -> None:
+    write_csv(tmp_path / "a.csv", ("category", "score"), [(name, "0.5")])
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.DictReader(file)) == [{"category": name, "score": "0.5"}]
+
+
+def test_no_cell_is_a_formula(tmp_path: Path) -> None:
+    cells = ["=1+1", "+x", "-x", "@x", "\t=1", "\r=1", "-0.5", "x=1"]
+    write_csv(tmp_path / "a.csv", ("cell",), [(cell,) for cell in cells] + [(-0.5,)])
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        read = [row["cell"] for row in csv.DictReader(file)]
+    assert read == ["'=1+1", "'+x", "'-x", "'@x", "'\t=1", "' =1", "-0.5", "x=1", "-0.5"]
 
 
 def test_means_of_one_model_by_hand() -> None:

@@ -23,8 +23,9 @@ from comat.models.fit import check_base, check_kind, check_steps, not_carried, s
 from comat.models.lock import pinned
 from comat.models.names import ModelName
 from comat.models.record import check_models, write_lock
-from comat.params import Params
-from comat.storage.tables import write_json
+from comat.params import Params, load
+from comat.storage.tables import ENTITIES, read_table, write_json, write_table
+from comat.training.data import TrainingData
 from comat.training.warmup import denoising_loss, warm_up
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
@@ -243,6 +244,16 @@ def test_the_samplers_carry_the_model_s_schedule(name: str, schedule: dict) -> N
         ({"num_train_timesteps": 500}, "num_train_timesteps"),
         ({"trained_betas": [0.1, 0.2]}, "trained_betas"),
         ({"beta_schedule": "sigmoid"}, "beta_schedule"),
+        ({"beta_start": math.nan}, "beta_start"),
+        ({"beta_start": -0.001}, "beta_start"),
+        ({"beta_start": "0.001"}, "beta_start"),
+        ({"beta_end": 1e30}, "beta_end"),
+        ({"beta_end": 10**400}, "beta_end"),
+        ({"beta_start": 0.012, "beta_end": 0.001}, "beta_end"),
+        ({"trained_betas": [math.nan] * 1000}, "trained_betas"),
+        ({"steps_offset": -5}, "steps_offset"),
+        ({"steps_offset": 10**9}, "steps_offset"),
+        ({"rescale_betas_zero_snr": "no"}, "rescale_betas_zero_snr"),
     ],
 )
 def test_a_schedule_that_is_not_carried_is_refused(make_params, base: Path, schedule: dict, key: str) -> None:
@@ -267,6 +278,8 @@ def test_a_schedule_that_is_not_carried_is_refused(make_params, base: Path, sche
         ("unet/config.json", {"time_cond_proj_dim": 256}, "time_cond_proj_dim is 256: expected none"),
         ("unet/config.json", {"addition_embed_type": "image"}, "addition_embed_type is image"),
         ("vae/config.json", {"latents_mean": [0.0] * 4}, "latents_mean is set"),
+        ("vae/config.json", {"scaling_factor": math.nan}, "scaling_factor is nan"),
+        ("vae/config.json", {"scaling_factor": 0.0}, "scaling_factor is 0.0"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(make_params, base: Path, file: str, changes: dict, message: str) -> None:
@@ -335,3 +348,14 @@ def test_every_term_off_is_refused(make_params) -> None:
         make_params(**off)
     make_params(**off | {"lambda_adv": 0.5})
     make_params(**off, train_steps=0)
+
+
+def test_attributes_of_no_entity_are_refused(project: Path, tmp_path: Path) -> None:
+    """Attribute concentration is on, and every entity was filtered."""
+    params = load(project / "params.yaml")
+    rows = [{**row, "kept": False} for row in read_table(project / "data/entities/entities.parquet", ENTITIES)]
+    write_table(tmp_path / "entities.parquet", rows, ENTITIES)
+    folders = [project / "data" / name for name in ("prompts", "reference_latents", "image_latents")]
+    folders.insert(1, tmp_path)
+    with pytest.raises(UserError, match=r"not one of the \d+ training prompts has an entity"):
+        TrainingData(params, params.discriminator_input, params.train.guard, *folders)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from diffusers import StableDiffusionXLPipeline
 from huggingface_hub import constants
 from ruamel.yaml import YAML
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from comat.cli import app
+from comat.diffusion.backbones import load_base
+from comat.diffusion.lora import FILE, add_lora, exported_names, lora_state
 from comat.errors import UserError
 from comat.evaluation import peers
 from comat.params import Params, load
@@ -105,6 +110,74 @@ def test_the_lora_and_another_unet_change_the_pipeline(project: Path, tiny: Path
     plain = load_pipeline(Weights(str(tiny / "sdxl")), "fp32")
     assert pipeline.get_active_adapters() and not plain.get_active_adapters()
     assert not pipeline.unet.conv_in.weight.equal(plain.unet.conv_in.weight)
+
+
+@pytest.fixture
+def lora(tiny: Path) -> dict[str, torch.Tensor]:
+    """A LoRA of rank 2 for the tiny SDXL, under diffusers' names."""
+    unet = load_base(str(tiny / "sdxl")).denoiser
+    add_lora(unet, 2, torch.Generator().manual_seed(0))
+    return exported_names(lora_state(unet))
+
+
+def of_kohya(lora: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Under the names of most published files, with a text encoder's beside."""
+    found = {}
+    for name, value in lora.items():
+        place, side = re.fullmatch(r"unet\.(.*)\.lora\.(down|up)\.weight", name).groups()
+        found[f"lora_unet_{place.replace('.', '_')}.lora_{side}.weight"] = value.contiguous()
+        found[f"lora_unet_{place.replace('.', '_')}.alpha"] = torch.tensor(2.0)
+    for projection in ("q_proj", "out_proj"):
+        text = f"lora_te1_text_model_encoder_layers_0_self_attn_{projection}"
+        found |= {f"{text}.lora_down.weight": torch.ones(2, 8), f"{text}.lora_up.weight": torch.ones(8, 2)}
+    return found
+
+
+def as_peft(lora: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    sides = {".lora.down.": ".lora_A.", ".lora.up.": ".lora_B."}
+    return {re.sub(r"\.lora\.(down|up)\.", lambda m: sides[m[0]], name): value for name, value in lora.items()}
+
+
+def of_the_original(lora: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of the middle block alone, as the original model of SDXL calls it."""
+    kohya = of_kohya({name: value for name, value in lora.items() if "mid_block" in name})
+    return {name.replace("mid_block_attentions_0", "middle_block_1"): value for name, value in kohya.items()}
+
+
+def with_dora(lora: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    vectors = {
+        n.replace("lora_B.weight", "lora_magnitude_vector"): v for n, v in as_peft(lora).items() if "lora_B" in n
+    }
+    return as_peft(lora) | {name: torch.ones(len(value)) for name, value in vectors.items()}
+
+
+@pytest.mark.parametrize("named", [dict, as_peft, of_kohya, of_the_original, with_dora])
+def test_a_peer_s_lora_is_taken_under_any_of_the_usual_names(tiny: Path, lora, named, tmp_path: Path) -> None:
+    save_file(named(lora), tmp_path / FILE)
+    pipeline = load_pipeline(Weights(str(tiny / "sdxl"), lora=str(tmp_path)), "fp32")
+    expected = len([name for name in named(lora) if "unet" in name and not name.endswith(".alpha")])
+    assert len([name for name, _ in pipeline.unet.named_parameters() if "lora_" in name]) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w, first: w.pop(first), r"111 weights 0 are left over, and 1 are missing \(unet\.down_blocks"),
+        (lambda w, first: w.update({"unet.x.lora.up.weight": torch.ones(2, 2)}), r"113 weights 1 are left over"),
+        (lambda w, first: w.clear(), "of its 0 weights 0 are left over"),
+        (lambda w, first: w.update({f"x{name}": w.pop(name) for name in list(w)}), "112 weights 112 are left over"),
+        (lambda w, first: w.update({first: w[first] * float("nan")}), "1 of 112 weights are not finite"),
+        (lambda w, first: w.update({first: torch.ones(2, 3)}), "cannot load LoRA: .*size mismatch"),
+    ],
+    ids=["missing", "left over", "empty", "renamed", "nan", "shape"],
+)
+def test_a_peer_s_lora_that_does_not_fit_is_refused(tiny: Path, lora, change, message: str, tmp_path: Path) -> None:
+    """diffusers leaves out what does not fit, and only warns."""
+    weights = {name: value.contiguous() for name, value in lora.items()}
+    change(weights, sorted(weights)[0])
+    save_file(weights, tmp_path / FILE)
+    with pytest.raises(UserError, match=message):
+        load_pipeline(Weights(str(tiny / "sdxl"), lora=str(tmp_path)), "fp32")
 
 
 def test_the_commit_of_a_hub_id_is_found_once_and_kept(tiny: Path, tmp_path: Path, monkeypatch) -> None:

@@ -54,7 +54,7 @@ RERUN = {
     "comat/models": EVERY,
     "comat/params.py": EVERY,
     "comat/preference": [],
-    "comat/randomness.py": [name for name in EVERY if name not in ("corpora", "models", "entities")],
+    "comat/randomness.py": [name for name in EVERY if name not in ("corpora", "models")],
     "comat/reporting": ["evaluate"],
     "comat/running": EVERY,
     "comat/samples": ["base_samples", "samples", "evaluate"],

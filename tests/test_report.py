@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import math
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,14 +22,14 @@ from comat.errors import UserError
 from comat.evaluation.likelihood import END, read_words, words_of
 from comat.evaluation.scores import SCORES
 from comat.params import load
-from comat.reporting.card import card_data
+from comat.reporting.card import card_data, table
 from comat.reporting.charts import Axis, line_chart
 from comat.reporting.embed import data_uri
 from comat.reporting.html import difference, figure, score
 from comat.reporting.pairs import Pair, Shot, in_turns, read_shown
 from comat.reporting.plots_page import plots_page
-from comat.reporting.report import flat, training_charts
-from comat.storage.tables import write_table
+from comat.reporting.report import Inputs, flat, training_charts, write_report
+from comat.storage.tables import read_table, write_table
 from tests.conftest import ROOT
 
 
@@ -90,6 +92,44 @@ def test_the_report_shows_what_the_results_say(evaluated: Path) -> None:
     for key in flat(params.model_dump()):
         assert f'<th scope="row">{key}</th>' in text
     assert torch.__version__ in text and "t2i" in text
+
+
+CATEGORIES = ["arts & crafts", 'say "cube"', "</style><b>", "größer", "Größer", "a\\22 b"]
+
+
+def test_the_filter_shows_the_pairs_of_a_category_whatever_it_is_called(evaluated: Path, tmp_path: Path) -> None:
+    """The rule of a category hides the cards that do not have its number."""
+    rows, data = read_table(evaluated / "scores.parquet", SCORES), evaluated.parent
+    ids = sorted({row["prompt_id"] for row in rows})
+    twins = [
+        {**row, "prompt_id": f"{number}", "category": name, "value": float(row["model"] == "tuned")}
+        for number, name in enumerate(CATEGORIES)
+        for row in ({**one, "path": str(data.parent / one["path"])} for one in rows)
+        if row["benchmark"] == "oracle" and row["prompt_id"] == ids[0]
+    ]
+    write_table(tmp_path / "scores.parquet", twins, SCORES)
+    metrics = json.loads((evaluated / "metrics.json").read_text())["oracle"]["total"]
+    (tmp_path / "metrics.json").write_text(json.dumps({"oracle": {name: metrics for name in [*CATEGORIES, "total"]}}))
+    (tmp_path / "evaluators.json").write_text("{}")
+    shutil.copytree(evaluated / "pictures", tmp_path / "pictures")
+    shown = read_shown(tmp_path / "scores.parquet", 20)
+    words = [
+        {"words": [], "log_p": [], "prompt_id": pair.prompt_id, "seed": pair.seed, "model": model}
+        for pair in shown.pairs
+        for model in pair.shots
+    ]
+    (tmp_path / "likelihood.json").write_text(json.dumps({"captioner": "c", "images": words}))
+    inputs = Inputs(data / "prompts", data / "train/curves.csv", data / "base_samples")
+    write_report(load(data.parent / "params.yaml").model_dump(), "cpu", shown, inputs, tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not Page(text).open
+    numbers = re.findall(r"#only-(\d+):checked\) \.gallery \.pair:not\(\[data-category=\"(\d+)\"\]\)", text)
+    assert numbers == [(str(n), str(n)) for n in range(1, len(CATEGORIES) + 1)]
+    labels = dict(re.findall(r'id="only-(\d+)"> (.*?)</label>', text))
+    gallery = text[text.index('<div class="gallery">') :]
+    cards = re.findall(r'data-category="(\d+)".*?<span class="small">([^<]*), seed', gallery, re.DOTALL)
+    assert {labels[number] for number, _ in cards} == {name for _, name in cards}
+    assert {html.unescape(name) for _, name in cards} == set(CATEGORIES)
 
 
 def row(model: str, prompt: str, value: float, category: str = "c", seed: int = 0) -> dict:
@@ -225,6 +265,11 @@ def test_the_code_on_the_card_draws_the_image(evaluated: Path, monkeypatch: pyte
     exec(code[1], found)
     assert found["image"].size == (16, 16)
     assert any("lora" in name for name, _ in found["pipeline"].unet.named_parameters())
+
+
+def test_a_category_is_one_cell_of_the_card() -> None:
+    row = {"base": 0.5, "tuned": 0.5, "gain": 0.0, "gain_low": 0.0, "gain_high": 0.0, "n": 3}
+    assert table("oracle", {"a | <b>\n": row}).splitlines()[2].startswith("| a \\| \\<b\\>\\\\n | 50.0% |")
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from comat.errors import UserError
+from comat.models.files import check_complete
+from comat.models.names import ModelName
 from comat.storage import tables as store
-from comat.storage.tables import PROMPTS, read_table, write_json, write_safetensors, write_table
-from comat.storage.tensor_store import TensorStore, TensorStoreWriter
+from comat.storage.places import inside
+from comat.storage.tables import (
+    ENTITIES,
+    IMAGE_INDEX,
+    PROMPTS,
+    read_legend,
+    read_table,
+    write_json,
+    write_safetensors,
+    write_table,
+)
+from comat.storage.tensor_store import LATENT_INDEX, TensorStore, TensorStoreWriter
 
 ROW = {"id": "a", "text": "a red ball", "source": "s", "category": "c", "split": "train"}
 
@@ -177,3 +195,89 @@ def test_truncated_safetensors_are_refused(tmp_path) -> None:
     path.write_bytes(path.read_bytes()[:-2])
     with pytest.raises(ValueError, match="not a whole safetensors file"):
         store.read_safetensors(path)
+
+
+AWAY = ["../a", "/etc/a", "a/../../b", "C:\\a", "..\\a", "\\a", "", " ", "..", "a\0"]
+"""Out of any folder, as POSIX or Windows would read it."""
+IMAGE = {
+    "model": "base",
+    "prompt_id": "a",
+    "text": "t",
+    "source": "s",
+    "category": "c",
+    "seed": 0,
+    "path": "images/a.png",
+}
+
+
+@pytest.mark.parametrize("name", AWAY)
+@pytest.mark.parametrize(
+    ("schema", "row", "column"), [(IMAGE_INDEX, IMAGE, "path"), (IMAGE_INDEX, IMAGE, "prompt_id"), (PROMPTS, ROW, "id")]
+)
+def test_no_table_leads_out_of_its_folder(tmp_path, schema, row, column: str, name: str) -> None:
+    """`images/../../x-0.png` was written by a prompt whose id was `../../x`."""
+    write_table(tmp_path / "t.parquet", [row, {**row, column: name}], schema)
+    with pytest.raises(UserError, match=rf"t\.parquet: column '{column}': .* leads out of its folder"):
+        read_table(tmp_path / "t.parquet", schema)
+    assert len(read_table(tmp_path / "t.parquet", schema, anywhere=[column])) == 2
+    with pytest.raises(UserError, match="expected a path inside"):
+        inside(tmp_path, name, "here")
+
+
+@given(st.text("ab./\\:", min_size=1, max_size=12).filter(lambda name: not name.isspace()))
+def test_what_is_inside_stays_there(name: str) -> None:
+    """Whatever is not refused leads into the folder, and what leads out of it is refused."""
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    away = posix.is_absolute() or windows.drive or windows.root or ".." in (*posix.parts, *windows.parts)
+    try:
+        path = inside(Path("/folder"), name, "here")
+    except UserError:
+        assert away
+    else:
+        assert not away and Path(os.path.normpath(path)).is_relative_to("/folder")
+
+
+@pytest.mark.parametrize(("column", "value"), [("noun_tokens", [[2], [-1]]), ("tokens", [[-1, 3]]), ("entity", -1)])
+def test_a_negative_position_is_refused(tmp_path, column: str, value: object) -> None:
+    """Token -1 would be the last of the maps."""
+    row = {"prompt_id": "a", "entity": 0, "noun": "ball", "lemma": "ball", "attributes": [], "numerals": []}
+    row |= {"noun_tokens": [[2], [2]], "tokens": [[1, 2], [1, 2]], "kept": True, "reason": None}
+    write_table(tmp_path / "t.parquet", [row, {**row, "noun_tokens": [[]], "tokens": []}], ENTITIES)
+    assert len(read_table(tmp_path / "t.parquet", ENTITIES)) == 2
+    write_table(tmp_path / "t.parquet", [row, {**row, column: value}], ENTITIES)
+    with pytest.raises(UserError, match=rf"column '{column}': -1 is no position"):
+        read_table(tmp_path / "t.parquet", ENTITIES)
+
+
+@pytest.mark.parametrize(("column", "value"), [("row", -1), ("shard", "../00000.safetensors")])
+def test_a_store_reads_its_own_rows_alone(tmp_path, column: str, value: object) -> None:
+    fill(tmp_path, "ab")
+    rows = read_table(tmp_path / "index.parquet", LATENT_INDEX)
+    write_table(tmp_path / "index.parquet", [{**rows[0], column: value}, rows[1]], LATENT_INDEX)
+    with pytest.raises(UserError, match=rf"index\.parquet: column '{column}'"):
+        TensorStore(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompt_id": "../a"}, r"expected a path inside"),
+        ({"entities": [[1], [-1]]}, r"attention\.json: token -1: expected 0 to 2"),
+        ({"entities": [[3]]}, r"token 3: expected 0 to 2"),
+    ],
+)
+def test_a_legend_names_its_own_tokens(tmp_path, change: dict, message: str) -> None:
+    entry = {"prompt_id": "a", "text": "t", "tokens": ["<", "t", ">"], "entities": [[1]]}
+    write_json(tmp_path / "attention.json", [entry])
+    assert read_legend(tmp_path) == [entry]
+    write_json(tmp_path / "attention.json", [entry | change])
+    with pytest.raises(UserError, match=message):
+        read_legend(tmp_path)
+
+
+def test_an_index_of_weights_names_files_beside_it(tiny, tmp_path) -> None:
+    shutil.copytree(tiny / "blip", tmp_path / "blip")
+    (tmp_path / "blip/model.safetensors").rename(tmp_path / "other.safetensors")
+    (tmp_path / "blip/model.safetensors.index.json").write_text('{"weight_map": {"a": "../other.safetensors"}}')
+    with pytest.raises(UserError, match="expected a path inside"):
+        check_complete(tmp_path / "blip", ModelName("captioner_model", str(tmp_path / "blip"), None))

@@ -17,7 +17,7 @@ from comat.corpora.readers import read_abc6k, read_hrs, read_t2i_compbench
 from comat.corpora.text import Spelling, folded, prompt_id
 from comat.errors import UserError
 from comat.params import BenchmarkFiles, PromptSource, PromptsParams
-from comat.randomness import python_random
+from comat.randomness import python_random, stratified
 from comat.storage.prompt_text import Prompt
 
 READERS: dict[str, Callable[..., Iterator[Prompt]]] = {
@@ -97,7 +97,7 @@ def build_corpus(params: PromptsParams, seed: int, tokenizers: Sequence[PreTrain
         "evaluation": {name: {"prompts": len(own), **_matches(dropped, name)} for name, own in lists.items()},
         "tokens": {**spread(lengths), "limit": min(most)},
         "languages": languages(texts),
-        "examples": examples(rows),
+        "examples": examples(rows, seed),
         "syntax": spelling.report(),
     }
     return Corpus(rows, dropped, report)
@@ -117,13 +117,13 @@ def check_held_out(report: dict, benchmarks: BenchmarkFiles) -> None:
 
 
 def _drawn(source: PromptSource, seed: int, entry: dict, spelling: Spelling) -> Iterator[_Found]:
-    """The prompts of a source, or as many as the parameters draw by seed, in the order of the files."""
+    """The prompts of a source, or as many as the parameters draw by seed from its categories, in their order."""
     prompts = list(READERS[source.format](source))
     entry["read"] = len(prompts)
     if 0 < source.sample < len(prompts):
-        picked = python_random(seed, "sample", source.name).sample(range(len(prompts)), source.sample)
         entry["dropped"]["not drawn"] = len(prompts) - source.sample
-        prompts = [prompts[i] for i in sorted(picked)]
+        rng = python_random(seed, "sample", source.name)
+        prompts = stratified(prompts, source.sample, lambda prompt: prompt.category, rng)
     texts = [spelling(prompt.text) for prompt in prompts]
     apart = _set_apart(source, seed, [prompt.category for prompt in prompts], texts)
     for prompt, text in zip(prompts, texts, strict=True):
@@ -138,18 +138,10 @@ def _set_apart(source: PromptSource, seed: int, categories: Sequence[str], texts
     """
     if not source.hold_out:
         return set()
-    random = python_random(seed, "hold out", source.name)
-    by_category: dict[str, list[str]] = {}
-    for key, category in {folded(text): category for category, text in zip(categories, texts, strict=True)}.items():
-        if key:
-            by_category.setdefault(category, []).append(key)
-    groups = list(by_category.values())
-    random.shuffle(groups)
-    for group in groups:
-        random.shuffle(group)
-    keys = [key for group in groups for key in group]
+    category_of = {folded(text): category for category, text in zip(categories, texts, strict=True)}
+    keys = [key for key in category_of if key]
     count = min(max(1, round(source.hold_out * len(keys))), len(keys) - 1)
-    return {keys[(2 * place + 1) * len(keys) // (2 * count)] for place in range(count)}
+    return set(stratified(keys, count, category_of.__getitem__, python_random(seed, "hold out", source.name)))
 
 
 def _evaluation(params: PromptsParams, found: Iterable[_Found], spelling: Spelling) -> dict[str, list[str]]:

@@ -11,10 +11,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from comat.errors import UserError
+from comat.models.waiting import LIMITS, Limits, Pace
 from comat.storage.tables import sha256
 
 BLOCK = 4096  # bytes; what has arrived of a block is lost where a connection breaks off
@@ -29,17 +31,20 @@ class Patience:
     backoff: float = 1.0  # seconds before the second attempt; doubled before each further one
     connect: float = 10.0  # seconds until a connection stands
     stall: float = 30.0  # seconds without a byte
+    busy: int = 60  # seconds, at most, that are waited for where a server names a time
+    pace: Limits = LIMITS  # of the bytes of a body
 
 
 @contextmanager
 def session(patience: Patience) -> Iterator[requests.Session]:
-    """A session that connects again, and asks a busy server again after the time that it names."""
+    """A session that connects again, and asks a busy server again after the time that it names, within limits."""
     retry = Retry(
         total=patience.attempts - 1,
         connect=2,  # who is offline should hear it soon
         backoff_factor=patience.backoff,
         status_forcelist=(429, 500, 502, 503, 504),
         raise_on_status=False,
+        retry_after_max=patience.busy,
     )
     with requests.Session() as found:
         for scheme in ("http://", "https://"):
@@ -63,7 +68,7 @@ def download(http: requests.Session, url: str, target: Path, size: int, digest: 
         resumed = part.exists() and part.stat().st_size > 0
         try:
             _receive(http, url, part, size, patience)
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             trouble = f"broke off after {part.stat().st_size if part.exists() else 0} of {size} bytes ({_cause(error)})"
             continue
         found = sha256(part)
@@ -82,7 +87,7 @@ def _receive(http: requests.Session, url: str, part: Path, size: int, patience: 
 
     Raises:
         UserError: if there is no answer, or one that is no file.
-        requests.RequestException: if the body breaks off or stalls.
+        requests.RequestException, urllib3.exceptions.HTTPError: if the body breaks off or stalls.
     """
     have = part.stat().st_size if part.exists() else 0
     if have >= size:
@@ -97,7 +102,10 @@ def _receive(http: requests.Session, url: str, part: Path, size: int, patience: 
             what = "no such file there" if response.status_code == 404 else "no file came"
             raise UserError(f"{url}: the server answers {response.status_code} {response.reason}: {what}; {REMEDY}")
         with part.open("ab" if response.status_code == 206 else "wb") as file:
-            for block in response.iter_content(BLOCK):
+            pace = Pace(url, patience.pace)
+            # What there is: `iter_content` would wait for whole blocks, however slowly they fill.
+            while block := response.raw.read1(BLOCK, decode_content=True):
+                pace.tell(len(block))
                 file.write(block)
                 if file.tell() > size:
                     return

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from comat.randomness import python_random, stratified
 from comat.storage.prompt_language import language
 
 CHUNK = 1000
@@ -34,9 +35,14 @@ def languages(texts: Sequence[str]) -> dict[str, int]:
     return dict(Counter(map(language, texts)).most_common())
 
 
-def examples(rows: Sequence[dict]) -> dict[str, list[str]]:
-    """For each source the first, the middle and the last of its prompts."""
-    texts: dict[str, list[str]] = {}
+def examples(rows: Sequence[dict], seed: int) -> dict[str, list[str]]:
+    """For each source some of its prompts, drawn by seed from its categories."""
+    sources: dict[str, list[dict]] = {}
     for row in rows:
-        texts.setdefault(row["source"], []).append(row["text"])
-    return {name: list(dict.fromkeys([own[0], own[len(own) // 2], own[-1]])) for name, own in texts.items()}
+        sources.setdefault(row["source"], []).append(row)
+    return {name: [row["text"] for row in some(own, seed, name)] for name, own in sources.items()}
+
+
+def some(rows: Sequence[dict], seed: int, name: str) -> list[dict]:
+    """A few rows to look at, of those that are called `name`."""
+    return stratified(rows, EXAMPLES, lambda row: row["category"], python_random(seed, "examples", name))

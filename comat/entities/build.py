@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from comat.entities.filter import reasons
 from comat.entities.parse import ParsedEntity
 from comat.entities.tokens import token_positions
+from comat.randomness import python_random, stratified
 from comat.storage.prompt_language import ENGLISH, language
 from comat.storage.prompt_syntax import without_syntax
 from comat.tokenizers import is_too_long
@@ -27,26 +29,31 @@ def entity_rows(
     total: int,
     filtered: Mapping[str, str | None],
     tokenizers: Sequence[PreTrainedTokenizerBase],
+    categories: Mapping[str, str],
+    seed: int,
 ) -> tuple[list[dict], dict]:
     """The rows of `entities.parquet`, and a report of what was found, and of what was dropped and why.
 
-    total: prompts.
+    Args:
+        total: prompts.
+        categories: of prompts by their ids; from them the prompts without entities that are shown are drawn.
     """
     rows: list[dict] = []
-    without: list[str] = []
+    without: list[tuple[str, str]] = []
     too_long = denied = with_syntax = 0
     languages: Counter[str] = Counter()
     syntax: Counter[str] = Counter()
     for id, text, entities in tqdm(parsed, total=total, desc="entities"):
         found = [{"prompt_id": id, **row} for row in rows_of(text, entities, filtered, tokenizers)]
         rows += found
-        without += [] if any(row["kept"] for row in found) else [text]
+        without += [] if any(row["kept"] for row in found) else [(categories.get(id, ""), text)]
         too_long += is_too_long(tokenizers, text)
         denied += sum(len(entity.denied) for entity in entities)
         languages[language(text)] += 1
         removed = without_syntax(text).removed
         syntax += removed
         with_syntax += bool(removed)
+    shown = stratified(without, SHOWN, itemgetter(0), python_random(seed, "without entities"))
     dropped = Counter(row["reason"] for row in rows if row["reason"])
     report = {
         "prompts": total,
@@ -60,7 +67,7 @@ def entity_rows(
         "syntax": {"prompts": with_syntax, "found": dict(sorted(syntax.items()))},
         "most_kept": _most((row["lemma"],) for row in rows if row["kept"]),
         "most_dropped": _most((row["lemma"], row["reason"]) for row in rows if row["reason"]),
-        "without_entities": without[:SHOWN],
+        "without_entities": [text for _, text in shown],
     }
     return rows, report
 

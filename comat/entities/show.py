@@ -53,7 +53,7 @@ def show_all_entities(
     found = parse_all(parser, prompts, section.batch_size, section.processes)
     parsed = (("", text, entities) for text, entities in zip(prompts, found, strict=True))
     tokenizers = load_tokenizers(base.base_model, base.base_revision)
-    _, report = entity_rows(parsed, len(prompts), filtered_nouns(Path(own) if own else None), tokenizers)
+    _, report = entity_rows(parsed, len(prompts), filtered_nouns(Path(own) if own else None), tokenizers, {}, seed=0)
     for name in ("prompts", "entities", "kept", "attributes_negated", "prompts_too_long"):
         console.print(f"{name.replace('_', ' ')}: {report[name]}")
     counted = {"dropped": report["dropped"], "languages": report["languages"], "syntax": report["syntax"]["found"]}

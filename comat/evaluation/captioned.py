@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from comat.corpora.pictures.photos import Tally, read_photos
 from comat.corpora.pictures.read import pictures_in
 from comat.errors import UserError, say
 from comat.judges.renders import clean_renders
-from comat.randomness import python_random
+from comat.randomness import python_random, stratified
 from comat.storage.images import read_rgb
 from comat.storage.tables import IMAGE_INDEX, PROMPTS, read_table
 
@@ -34,7 +35,7 @@ class Captioned:
 def captioned_images(
     prompts: Path, images: Path | None, captions: Path | None, count: int, *, seed: int, resolution: int
 ) -> Iterator[Captioned]:
-    """At most `count` images (0: all), drawn by seed.
+    """At most `count` images (0: all), drawn by seed from their categories.
 
     Without `images` they are clean renders of the held-out prompts of the shapes world; where the folder has an
     `index.parquet` and there are no `captions` the samples that it lists, each with its prompt; otherwise photos in any
@@ -54,7 +55,7 @@ def captioned_images(
 
 def _renders(prompts: Path, count: int, seed: int, resolution: int) -> Iterator[Captioned]:
     held_out = [row for row in read_table(prompts / "prompts.parquet", PROMPTS) if row["split"] == "test"]
-    rows = _drawn(held_out, count, seed)
+    rows = _drawn(held_out, count, seed, itemgetter("category"))
     try:
         images = list(clean_renders([row["text"] for row in rows], resolution, seed))
     except ValueError as error:
@@ -73,12 +74,15 @@ def _photos(images: Path, captions: Path | None, count: int, seed: int, resoluti
 
 
 def _samples(folder: Path, count: int, seed: int) -> Iterator[Captioned]:
-    for entry in _drawn(read_table(folder / "index.parquet", IMAGE_INDEX), count, seed):
+    rows = read_table(folder / "index.parquet", IMAGE_INDEX)
+    for entry in _drawn(rows, count, seed, itemgetter("category")):
         yield Captioned(entry["path"], entry["text"], _tensor(read_rgb(folder / entry["path"])))
 
 
-def _drawn(rows: Sequence[T], count: int, seed: int) -> Sequence[T]:
-    return python_random(seed, "sensitivity").sample(rows, count) if 0 < count < len(rows) else rows
+def _drawn(
+    rows: Sequence[T], count: int, seed: int, category: Callable[[T], str] = lambda row: "photos"
+) -> Sequence[T]:
+    return stratified(rows, count or len(rows), category, python_random(seed, "sensitivity"))
 
 
 def _tensor(rgb: np.ndarray) -> Tensor:

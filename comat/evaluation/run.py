@@ -10,7 +10,7 @@ from comat.evaluation.judging import Judging
 from comat.evaluation.scores import SCORES, drawn, score
 from comat.evaluation.summary import by_benchmark, comparison
 from comat.judges.benchmark import Drawn
-from comat.storage.tables import write_bytes, write_json, write_table
+from comat.storage.tables import write_csv, write_json, write_table
 
 
 def evaluate(judging: Judging, base: Path, tuned: Path, out: Path) -> dict:
@@ -23,8 +23,8 @@ def evaluate(judging: Judging, base: Path, tuned: Path, out: Path) -> dict:
     metrics = judge(judging, images, comparison, lambda found: {**found, "ratio": found["tuned"] / found["base"]}, out)
     main: dict = next((rows for name, rows in metrics.items() if name not in DISTANCES), {})
     # One label a bar: bars of equal labels would be stacked.
-    lines = [f"{name} ({model}),{row[model]:.4f}" for name, row in main.items() for model in ("base", "tuned")]
-    write_bytes(out / "categories.csv", "\n".join(["category,score", *lines, ""]).encode())
+    lines = [(f"{name} ({model})", f"{row[model]:.4f}") for name, row in main.items() for model in ("base", "tuned")]
+    write_csv(out / "categories.csv", ("category", "score"), lines)
     return metrics
 
 

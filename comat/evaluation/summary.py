@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from comat.errors import UserError
 from comat.evaluation.statistics import mean_of_means_interval
 
 CATEGORY_MEANS = ("geneval",)
 """Benchmarks whose overall score is published as the mean over their categories; of the others it is that of images."""
+
+TOTAL = "total"
+
+
+def apart(name: str, reserved: Collection[str], what: str) -> str:
+    """A name of others that takes no place of ours: "total" → "total (category)". Different names stay different."""
+    stem, mark = name, f" ({what})"
+    while stem.endswith(mark):
+        stem = stem.removesuffix(mark)
+    return name + mark if stem in reserved else name
 
 
 def by_benchmark(scores: Sequence[dict]) -> dict[str, list[dict]]:
@@ -42,6 +52,7 @@ def paired(scores: Sequence[dict]) -> list[tuple[dict, dict]]:
 def comparison(scores: Sequence[dict], resamples: int, seed: int) -> dict[str, dict[str, float]]:
     """Category → base, tuned and gain of one benchmark, each with its 95% interval; the last is `total`.
 
+    A category that is called total is "total (category)".
     Details that are a number in every row are averaged as well, over images, to `base_<detail>` and `tuned_<detail>`.
 
     Raises:
@@ -59,7 +70,8 @@ def comparison(scores: Sequence[dict], resamples: int, seed: int) -> dict[str, d
         found["n"] = len(pairs)
         for side, model in enumerate(("base", "tuned")):
             found |= {
-                f"{model}_{name}": _mean([own[_key(pair[side])] for pair in pairs]) for name, own in details.items()
+                f"{model}_{apart(name, ('low', 'high'), 'detail')}": _mean([own[_key(pair[side])] for pair in pairs])
+                for name, own in details.items()
             }
         return found
 
@@ -72,15 +84,17 @@ def means(scores: Sequence[dict], resamples: int, seed: int) -> dict[str, dict[s
 
     def row(own: Sequence[dict]) -> dict[str, float]:
         found = _interval("value", [entry["value"] for entry in own], own, resamples, seed)
+        found["n"] = len(own)
         means = {name: _mean([values[_key(entry)] for entry in own]) for name, values in details.items()}
-        return {**found, "n": len(own), **means}
+        return {**found, **{apart(name, found, "detail"): value for name, value in means.items()}}
 
     return _by_category(scores, lambda entry: entry["category"], row)
 
 
 def _by_category(entries: Sequence, category: Callable, row: Callable[[Sequence], dict]) -> dict[str, dict]:
     names = sorted({category(entry) for entry in entries})
-    return {**{name: row([e for e in entries if category(e) == name]) for name in names}, "total": row(entries)}
+    found = {apart(name, (TOTAL,), "category"): row([e for e in entries if category(e) == name]) for name in names}
+    return {**found, TOTAL: row(entries)}
 
 
 def _interval(name: str, values: Sequence[float], rows: Sequence[dict], resamples: int, seed: int) -> dict[str, float]:

@@ -15,6 +15,7 @@ from comat.errors import UserError
 from comat.models.families import DENOISER_PARTS, TEXT_PARTS, TOKENIZER_PARTS, has_part
 from comat.models.names import ModelName
 from comat.storage.json_files import read_json
+from comat.storage.places import inside
 
 TOKENIZER = (
     "added_tokens.json",
@@ -101,6 +102,8 @@ def _problem(folder: Path, stems: Sequence[str]) -> str | None:
         if index.is_file():
             listed = read_json(index, WeightIndex, "an index of weights", "download the model again")
             shards = set(listed["weight_map"].values())
+            for shard in shards:
+                inside(folder, shard, str(index))
             missing = sorted(shard for shard in shards if not (folder / shard).is_file())
             return f"lacks {len(missing)} of {len(shards)} files of weights, {missing[0]} first" if missing else None
     expected = " or ".join(f"{stem}.safetensors" for stem in stems)

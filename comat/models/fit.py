@@ -13,6 +13,7 @@ from comat.errors import UserError
 from comat.models.families import BY_PIPELINE, Family, has_part
 from comat.models.names import ModelName
 from comat.storage.json_files import read_json
+from comat.storage.yaml_files import shown
 
 SCHEDULE_KEYS = (
     "num_train_timesteps",
@@ -92,6 +93,9 @@ def _problems(folder: Path, vae: Path | None) -> Iterator[Problem]:
     if other and own:
         yield from _autoencoder_problems(own, other)
     for name, config in (("vae/config.json", own), ("the other autoencoder's config.json", other)):
+        scale = config.get("scaling_factor") if config else None
+        if scale is not None and not (_is_number(scale) and 1e-4 < scale < 1e4):
+            yield f"{name}: scaling_factor is {shown(scale)}", "a number above 0, some 0.18 or 0.13"
         for key in ("latents_mean", "latents_std"):
             if config and config.get(key) is not None:
                 yield f"{name}: {key} is set", "none: latents are scaled by scaling_factor and shift_factor alone"
@@ -160,8 +164,28 @@ def not_carried(schedule: Mapping[str, Any], flow: bool = False) -> Iterator[tup
     ]
     yield from _others(schedule, known)
     betas = schedule.get("trained_betas")
-    if betas is not None and not (isinstance(betas, list) and len(betas) == TIMESTEPS):
-        yield "trained_betas", f"{TIMESTEPS} numbers"
+    if betas is not None and not (isinstance(betas, list) and len(betas) == TIMESTEPS and all(map(_is_beta, betas))):
+        yield "trained_betas", f"{TIMESTEPS} numbers above 0 and at most 1"
+    ends = [schedule[key] for key in ("beta_start", "beta_end") if schedule.get(key) is not None]
+    for key in ("beta_start", "beta_end"):
+        if schedule.get(key) is not None and not _is_beta(schedule[key]):
+            yield key, "a number above 0 and at most 1"
+    if len(ends) == 2 and all(map(_is_beta, ends)) and ends[0] > ends[1]:
+        yield "beta_end", f"at least beta_start ({ends[0]})"
+    offset = schedule.get("steps_offset")
+    if offset is not None and not (type(offset) is int and 0 <= offset < TIMESTEPS):
+        yield "steps_offset", f"a whole number from 0 to {TIMESTEPS - 1}"
+    if schedule.get("rescale_betas_zero_snr") not in (None, False, True):
+        yield "rescale_betas_zero_snr", "true or false"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_beta(value: Any) -> bool:
+    """Whether it is the variance of a step; NaN is not."""
+    return _is_number(value) and 0 < value <= 1
 
 
 def _others(schedule: Mapping[str, Any], known: list[tuple[str, tuple[object, ...]]]) -> Iterator[tuple[str, str]]:

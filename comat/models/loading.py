@@ -11,6 +11,7 @@ from huggingface_hub import errors as hub
 from huggingface_hub import hf_hub_download
 
 from comat.errors import UserError, first_line
+from comat.models.waiting import limit_waiting
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +44,7 @@ def loaded(model: str, part: str, load: Callable[[], T]) -> T:
     Raises:
         UserError: one line that says which part of which model, why, and what to do.
     """
+    limit_waiting()
     try:
         return load()
     except UserError:

@@ -20,6 +20,7 @@ from comat.models.names import ModelName, named_models, with_revisions
 from comat.models.sums import sum_of_file
 from comat.params import Params
 from comat.storage.json_files import read_json
+from comat.storage.places import inside
 
 FILE = "models.lock.json"
 REMEDY = "run `dvc repro --force --single-item models`, then `dvc repro`"
@@ -79,6 +80,6 @@ def _check(model: ModelName, entry: LockEntry | None, path: Path, within: tuple[
     for name, file in entry["files"].items():
         if not name.startswith(within):
             continue
-        own = Path(model.name) / name
+        own = inside(Path(model.name), name, str(path))
         if not own.is_file() or own.stat().st_size != file["bytes"] or sum_of_file(own) != file["sha256"]:
             raise UserError(f"{own}: not the file that {path} recorded; if it should be, {REMEDY}")

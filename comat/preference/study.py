@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from comat.errors import UserError
-from comat.randomness import python_random
+from comat.randomness import python_random, stratified
 from comat.reporting.embed import data_uri
 from comat.reporting.html import render
 from comat.storage.tables import IMAGE_INDEX, read_table, write_bytes, write_json
@@ -50,7 +50,8 @@ class Key(BaseModel):
 def write_study(folders: Mapping[Model, Path], count: int, seed: int, page: Path, key: Path) -> int:
     """Write the page and its key; returns the number of pairs, `count` or all prompts that there are.
 
-    A prompt is asked once. Which prompts, which of their seeds and which side is whose depends on `seed` alone.
+    A prompt is asked once, and of each category its share. Which prompts, which of their seeds and which side is whose
+    depends on `seed` alone.
 
     Raises:
         UserError: if an image is missing, or no prompt was drawn by both models.
@@ -77,14 +78,16 @@ def _drawn(folder: Path) -> dict[tuple[str, int], dict]:
 
 
 def _choose(rows: Mapping[tuple[str, int], dict], count: int, seed: int) -> list[Asked]:
-    """One image of each of `count` prompts, and the sides."""
+    """One image of each of `count` prompts, categories mixed, and the sides."""
     rng = python_random(seed, "preference")
     prompts: dict[str, list[int]] = {}
     for id, number in sorted(rows):
         prompts.setdefault(id, []).append(number)
     asked = []
     models: list[Model] = ["base", "tuned"]
-    for id in rng.sample(sorted(prompts), min(count, len(prompts))):
+    chosen = stratified(sorted(prompts), count, lambda id: rows[id, prompts[id][0]]["category"], rng)
+    rng.shuffle(chosen)
+    for id in chosen:
         number = rng.choice(prompts[id])
         left, right = rng.sample(models, 2)
         asked.append(Asked(prompt_id=id, text=rows[id, number]["text"], seed=number, left=left, right=right))

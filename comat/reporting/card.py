@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ruamel.yaml import YAML
 
 from comat.diffusion.backbones import backbone_class
 from comat.diffusion.schedulers import SCHEDULERS
+from comat.errors import clean
 from comat.models.families import family_of
 from comat.models.loading import pipeline_index
 from comat.models.names import ModelName
@@ -95,12 +97,17 @@ def licence(model: str) -> str:
     return YAML(typ="safe").load((HERE / "licences.yaml").read_text(encoding="utf-8")).get(model, UNKNOWN)
 
 
+def _cell(text: str) -> str:
+    """Text of others in a cell: Markdown's own characters stand for themselves."""
+    return re.sub(r"([\\`*_{}\[\]<>|~])", r"\\\1", clean(text, 200))
+
+
 def table(benchmark: str, rows: Mapping[str, Mapping[str, float]]) -> str:
     """A benchmark's result as a table in Markdown."""
     unit = unit_of(benchmark)
     lines = [f"| {TITLES[benchmark]} | base | this LoRA | gain | 95% interval | images |", "|---|---|---|---|---|---|"]
     for category, row in rows.items():
         interval = f"[{difference(row['gain_low'], unit)}, {difference(row['gain_high'], unit)}]"
-        cells = [NAMES.get(category, category), score(row["base"], unit), score(row["tuned"], unit)]
+        cells = [_cell(NAMES.get(category, category)), score(row["base"], unit), score(row["tuned"], unit)]
         lines.append("| " + " | ".join([*cells, difference(row["gain"], unit), interval, str(row["n"])]) + " |")
     return "\n".join(lines)

@@ -68,7 +68,7 @@ def read_shown(table: Path, count: int) -> Shown:
     Raises:
         UserError: if an image lacks its twin.
     """
-    benchmark, rows = next(iter(by_benchmark(read_table(table, SCORES)).items()))
+    benchmark, rows = next(iter(by_benchmark(read_table(table, SCORES, anywhere=["path"])).items()))
     pairs = [_pair(base, tuned) for base, tuned in paired(rows)]
     won, lost = (in_turns(p for p in pairs if sign * p.gain > 0) for sign in (1, -1))
     return Shown(benchmark, pairs, won[:count], lost[:count], len(won), len(lost))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from comat.randomness import python_random, stratified
 from comat.reporting.grid import pair_grid
 from comat.reporting.overlays import attention_figure
 from comat.reporting.pairs import Shown
@@ -11,15 +12,16 @@ from comat.storage.images import read_rgb
 from comat.storage.tables import read_legend, read_safetensors
 
 
-def draw_pictures(shown: Shown, count: int, base: Path, tuned: Path, out: Path) -> None:
-    """Write `grid.png` (`count` pairs as they come), `gains.png`, `losses.png`, `attention-<i>.png` to `out/pictures`.
+def draw_pictures(shown: Shown, count: int, seed: int, base: Path, tuned: Path, out: Path) -> None:
+    """Write `grid.png`, `gains.png`, `losses.png` and `attention-<i>.png` to `out/pictures`.
 
+    The grid shows `count` pairs, drawn by seed from their categories, whoever wins them.
     `base` and `tuned` are the folders of samples, with the attention maps.
     """
     pictures = out / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     scores = [shot.score for pair in shown.every for shot in pair.shots.values()]
-    some = shown.every[:: max(1, len(shown.every) // count)][:count]
+    some = stratified(shown.every, count, lambda pair: pair.category, python_random(seed, "grid"))
     judged = {"gains": shown.gains, "losses": shown.losses} if shown.benchmark else {}
     for name, pairs in {"grid": some, **judged}.items():
         if pairs:

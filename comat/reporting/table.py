@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from comat.errors import clean
 from comat.evaluation.distances import DISTANCES
 
 TITLES = {
@@ -59,7 +60,8 @@ def _benchmark(name: str, rows: Mapping[str, dict], peers: Mapping[str, dict[str
         base, tuned = (f"{row[model] * scale:.{digits}f}{unit}" for model in ("base", "tuned"))
         gain, low, high = (f"{row[key] * scale:+.{digits}f}" for key in ("gain", "gain_low", "gain_high"))
         own = (found[category]["value"] * scale if category in found else float("nan") for found in peers.values())
+        title = NAMES.get(category, clean(category, 60))
         yield (
-            f"{NAMES.get(category, category):<20}{base:>8}{tuned:>8}{gain:>8}   {f'[{low}, {high}]':<18}{row['n']:>7}"
+            f"{title:<20}{base:>8}{tuned:>8}{gain:>8}   {f'[{low}, {high}]':<18}{row['n']:>7}"
             + "".join(f"{f'{value:.{digits}f}{unit}':>{PEER}}" for value in own)
         )

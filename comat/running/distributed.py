@@ -148,7 +148,7 @@ def join(device: str) -> Iterator[Processes]:
         device: of the parameters: auto, cpu or cuda.
 
     Raises:
-        UserError: if `device` is a certain one for several processes.
+        UserError: if `device` is a certain one for several processes, or they do not meet within `PATIENCE`.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
@@ -157,8 +157,14 @@ def join(device: str) -> Iterator[Processes]:
         raise UserError(f"device is {device}: expected auto, cuda or cpu where several processes run, each on its own")
     from accelerate import PartialState
 
-    state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=PATIENCE)
-    board = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    try:
+        state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=PATIENCE)
+        board = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    except RuntimeError as error:
+        raise UserError(
+            f"the {os.environ['WORLD_SIZE']} processes of this run did not meet at {os.environ['MASTER_ADDR']}:"
+            f"{os.environ['MASTER_PORT']} ({first_line(error)}); see that all of them are started, or ask for one"
+        ) from None
     try:
         processes = Processes(state.process_index, state.num_processes, os.getppid())
         yield processes

@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from comat.errors import UserError
+from comat.errors import UserError, first_line
 from comat.storage.yaml_files import read_bounded
 
 CONFIG, LAUNCHER, LAUNCHED = "ACCELERATE_CONFIG_FILE", "COMAT_LAUNCHER", "COMAT_LAUNCHED"
@@ -106,6 +106,7 @@ def _accelerate(config: Path, count: int, arguments: list[str]) -> None:
     """`accelerate launch` in this process, with the end of the processes as one line."""
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
 
     values = _values(config)
     # Without --multi_gpu accelerate starts several processes on CPUs through MPI only.
@@ -114,6 +115,8 @@ def _accelerate(config: Path, count: int, arguments: list[str]) -> None:
         options += ["--main_process_port", "0"]  # a free one: several runs may share a machine
     try:
         launch_command(launch_command_parser().parse_args([*options, *arguments]))
+    except RendezvousError as error:
+        raise UserError(f"{config}: the machines of this run did not meet ({first_line(error)})") from None
     except ChildFailedError as error:
         # The launcher ends the others by SIGTERM; whoever died by another signal was the first.
         killed = {rank: -f.exitcode for rank, f in error.failures.items() if f.exitcode < 0}

@@ -14,6 +14,7 @@ from comat.diffusion.lora import load_lora, merged
 from comat.diffusion.sampling import attention_of, decoded, sample_latents
 from comat.errors import UserError
 from comat.params import DrawingParams, SamplesParams, SamplingParams
+from comat.randomness import python_random, stratified
 from comat.running.distributed import ALONE, Processes
 from comat.samples.prompt_files import benchmark_prompts
 from comat.storage.images import png, to_bytes
@@ -42,24 +43,30 @@ def draw_base(
 ) -> None:
     """Write the base model's `images/<prompt>-<seed>.png`, `index.parquet`, `attention.safetensors`, `attention.json`.
 
-    The prompts are the held-out ones, then those of the benchmarks' files. Batches that are there are left alone.
+    The prompts are the held-out ones, or as many as the section draws of them, then those of the benchmarks' files.
+    Batches that are there are left alone.
 
     Raises:
         UserError: if there is no prompt to draw.
     """
     held_out = [row for row in read_table(prompts / "prompts.parquet", PROMPTS) if row["split"] == "test"]
-    held_out = held_out[: section.prompts or len(held_out)]
-    rows = held_out + benchmark_prompts(section.benchmarks, drawing.seed)
+    rows = _drawn(held_out, section.prompts or len(held_out), drawing.seed, "sampled prompts")
+    rows += benchmark_prompts(section.benchmarks, drawing.seed)
     if not rows:
         raise UserError(
             f"{prompts}: no prompt of split 'test' to draw; add a source with a validation list, or samples.benchmarks"
         )
     backbone = load_backbone(drawing, warmup)
-    legend = _legend(backbone, rows[: section.attention_prompts], entities)
+    shown = _drawn(rows, section.attention_prompts, drawing.seed, "attention prompts")
+    legend = _legend(backbone, shown, entities)
     if processes.main:
         write_json(out / "attention.json", legend)
     _draw(drawing, backbone, "base", listed(rows, section.seeds), section.batch_size, out, processes)
     _draw_attention(drawing, backbone, legend, out, processes)
+
+
+def _drawn(rows: Sequence[dict], count: int, seed: int, purpose: str) -> list[dict]:
+    return stratified(rows, count, lambda row: row["category"], python_random(seed, purpose))
 
 
 def draw_tuned(

@@ -23,6 +23,7 @@ from comat.randomness import generator
 from comat.running.device import DTYPES, choose_device
 from comat.running.workdir import fingerprint
 from comat.samples.draw import undrawn
+from comat.samples.peer_lora import load_peer_lora
 from comat.storage.images import write_image
 from comat.storage.json_files import read_json
 from comat.storage.tables import IMAGE_INDEX, read_table, write_json, write_table
@@ -145,7 +146,7 @@ def load_pipeline(weights: Weights, precision: str) -> TextToImage:
     """The pipeline with its own scheduler and without a safety checker, all weights from safetensors.
 
     Raises:
-        UserError: if a part cannot be had, or no text-to-image pipeline of diffusers is of its kind.
+        UserError: if a part cannot be had, diffusers draws no images from text with its kind, or the LoRA does not fit.
     """
     model, lora, dtype = weights.model, weights.lora, DTYPES[precision]
     where = {"revision": weights.revision}
@@ -160,5 +161,5 @@ def load_pipeline(weights: Weights, precision: str) -> TextToImage:
     options = {**where, "torch_dtype": dtype, "use_safetensors": True, **parts}
     pipeline = loaded(model, "pipeline", lambda: AutoPipelineForText2Image.from_pretrained(model, **options))
     if lora:
-        loaded(lora, "LoRA", lambda: pipeline.load_lora_weights(lora, use_safetensors=True))
+        load_peer_lora(pipeline, lora)
     return pipeline

@@ -5,10 +5,12 @@ or not at all.
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
+import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,7 +21,9 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from comat.errors import UserError, first_line
+from comat.storage.columns import check_nulls, check_places
 from comat.storage.json_files import read_json
+from comat.storage.places import inside
 
 PROMPTS = pa.schema(
     {"id": pa.string(), "text": pa.string(), "source": pa.string(), "category": pa.string(), "split": pa.string()}
@@ -63,7 +67,8 @@ IMAGE_INDEX = pa.schema(
     }
 )
 
-MAY_BE_NULL = ("reason", "evaluation", "match", "corrupted", "log_p_corrupted", "sensitivity")
+FORMULA = ("=", "+", "-", "@")
+"""What a cell begins with that a spreadsheet takes for a formula."""
 
 
 @contextlib.contextmanager
@@ -113,6 +118,31 @@ def write_json(path: Path, value: object) -> None:
     write_bytes(path, f"{text}\n".encode())
 
 
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV; text that a spreadsheet would compute (`=…`, `@…`) gets a quote before it, which makes it text.
+
+    A lone carriage return, which the csv module does not quote, becomes a blank.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_plain(cell) for cell in row] for row in rows)
+    write_bytes(path, text.getvalue().encode())
+
+
+def _plain(cell: object) -> object:
+    if not isinstance(cell, str):
+        return cell
+    text = cell.replace("\r", " ")
+    if not text.lstrip().startswith(FORMULA):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors in the order of their names, so that equal tensors give equal bytes."""
     rows = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
@@ -137,17 +167,20 @@ def write_table(path: Path, rows: Sequence[Mapping[str, object]], schema: pa.Sch
         pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), part, write_page_checksum=True)
 
 
-def read_table(path: Path, schema: pa.Schema) -> list[dict]:
-    """The rows of a table.
+def read_table(path: Path, schema: pa.Schema, anywhere: Collection[str] = ()) -> list[dict]:
+    """The rows of a table; the paths in the columns `anywhere` may lead where they like.
 
     Raises:
-        UserError: if the file is no Parquet file, its columns are not those of `schema`, or a value is null.
+        UserError: if the file is no Parquet file, its columns are not those of `schema`, a value is null, a path leads
+            out of its folder, or a position is none.
         FileNotFoundError: if there is no such file.
     """
-    return [row for group in read_row_groups(path, schema) for row in group.to_pylist()]
+    return [row for group in read_row_groups(path, schema, anywhere=anywhere) for row in group.to_pylist()]
 
 
-def read_row_groups(path: Path, schema: pa.Schema, groups: Iterable[int] | None = None) -> Iterator[pa.Table]:
+def read_row_groups(
+    path: Path, schema: pa.Schema, groups: Iterable[int] | None = None, anywhere: Collection[str] = ()
+) -> Iterator[pa.Table]:
     """The row groups of a table one by one, all or those asked for; raises what `read_table` does."""
     with _parquet_errors(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
         for field in schema:
@@ -158,20 +191,9 @@ def read_row_groups(path: Path, schema: pa.Schema, groups: Iterable[int] | None 
         for group in range(file.num_row_groups) if groups is None else groups:
             table = file.read_row_group(group, columns=schema.names).select(schema.names)
             table.validate(full=True)  # text that is no UTF-8 would raise only where it is read
-            _refuse_nulls(path, table)
+            check_nulls(path, table)
+            check_places(path, table.drop_columns(list(anywhere)))
             yield table
-
-
-def _refuse_nulls(path: Path, table: pa.Table) -> None:
-    """No stage writes a null in another column, but an editor may."""
-    for name in table.column_names:
-        values = table[name]
-        nulls = 0 if name in MAY_BE_NULL else values.null_count
-        while pa.types.is_list(values.type):
-            values = pa.chunked_array([chunk.flatten() for chunk in values.chunks], values.type.value_type)
-            nulls += values.null_count
-        if nulls:
-            raise UserError(f"{path}: column {name!r}: {nulls} nulls, expected none; run its stage again (dvc repro)")
 
 
 @contextlib.contextmanager
@@ -202,5 +224,16 @@ class Legend(TypedDict):
 
 
 def read_legend(samples: Path) -> list[Legend]:
-    """The legend of the attention maps in a folder of samples."""
-    return read_json(samples / "attention.json", list[Legend], "a legend of maps", "run its stage again (dvc repro)")
+    """The legend of the attention maps in a folder of samples.
+
+    Raises:
+        UserError: if there is another, or an entity has a token that its prompt has not.
+    """
+    path, remedy = samples / "attention.json", "run its stage again (dvc repro)"
+    legend = read_json(path, list[Legend], "a legend of maps", remedy)
+    for entry in legend:
+        inside(samples, entry["prompt_id"], str(path))
+        tokens = {token for entity in entry["entities"] for token in entity}
+        if wrong := sorted(tokens - {*range(len(entry["tokens"]))}):
+            raise UserError(f"{path}: token {wrong[0]}: expected 0 to {len(entry['tokens']) - 1}; {remedy}")
+    return legend

@@ -20,7 +20,7 @@ from comat.errors import UserError, unbroken
 from comat.judges.benchmark import Benchmark, Drawn
 from comat.judges.frechet import Features, batches, frechet_distances
 from comat.params import GuardParams, SamplingParams
-from comat.randomness import python_random
+from comat.randomness import python_random, stratified
 from comat.storage.images import read_rgb, to_bytes, write_png
 from comat.storage.tensor_store import TensorStore
 
@@ -30,12 +30,11 @@ ORIGINALS = 256
 
 
 def set_apart(rows: Sequence[dict], section: GuardParams, seed: int) -> list[dict]:
-    """The guard's prompts: rows of `PROMPTS` of the training split, drawn by seed; none while the guard is off."""
+    """The guard's prompts: training rows of `PROMPTS`, drawn by seed from their categories; none while it is off."""
     if not section.every:
         return []
-    drawn = [row for row in rows if row["split"] == "train"]
-    python_random(seed, "guard prompts").shuffle(drawn)
-    return drawn[: section.prompts]
+    training = [row for row in rows if row["split"] == "train"]
+    return stratified(training, section.prompts, lambda row: row["category"], python_random(seed, "guard prompts"))
 
 
 class Guard:
@@ -160,7 +159,7 @@ def _judge(section: GuardParams, device: torch.device, batch_size: int) -> Bench
 
 @torch.no_grad()
 def _originals(backbone: Backbone, reference: TensorStore, size: int) -> Iterator[np.ndarray]:
-    ids = sorted(reference.ids)[:ORIGINALS]
+    ids = sorted(reference.ids)[:ORIGINALS]  # ids are hashes: their order is one at random
     for at in range(0, len(ids), size):
         z = torch.stack([reference[id]["latents"] for id in ids[at : at + size]])
         yield from (to_bytes(image) for image in backbone.decode(z.to(backbone.device)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable
 from functools import partial
@@ -26,7 +24,7 @@ from comat.randomness import generator
 from comat.running.distributed import ALONE, Processes
 from comat.segmenters import Segmenter
 from comat.segmenters.load import load_segmenter
-from comat.storage.tables import write_bytes, write_json, write_safetensors
+from comat.storage.tables import write_csv, write_json, write_safetensors
 from comat.training.checkpoint import read_state, write_state
 from comat.training.data import TrainingData
 from comat.training.diagnosis import diagnose
@@ -236,22 +234,15 @@ class Trainer:
         export_lora(self.backbone, out / "lora")
         state = self.discriminator.trainable_state() if self.discriminator else {}
         write_safetensors(out / "discriminator" / "discriminator.safetensors", state)
-        write_bytes(out / "curves.csv", _csv([*COLUMNS, *TERM_COLUMNS], self.rows))
-        write_bytes(out / "guard.csv", _csv(LOOKS, self.guard.rows if self.guard else []))
+        looks = self.guard.rows if self.guard else []
+        for name, columns, rows in (("curves", [*COLUMNS, *TERM_COLUMNS], self.rows), ("guard", LOOKS, looks)):
+            write_csv(out / f"{name}.csv", columns, [[row.get(column, "") for column in columns] for row in rows])
         tail = [row for row in self.rows if not row["skipped"]][-20:]
         means = {name: sum(row[name] for row in tail) / len(tail) for name in COLUMNS[1:-1]} if tail else {}
         skipped = sum(row["skipped"] for row in self.rows)
         if left_out := sum(row[LEFT_OUT] for row in self.rows):
             kept[LEFT_OUT] = int(left_out)
         write_json(out / "metrics.json", {"train": {**means, "iterations": len(self.rows), "skipped": skipped, **kept}})
-
-
-def _csv(columns: list[str], rows: Iterable[dict[str, float]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
 
 
 def _moments(name: str, optimizer: AdamW) -> dict[str, Tensor]:

@@ -50,7 +50,7 @@ def take_in(path: Path, given: Given, column: str | None, hold_out: float, conso
     section = params.prompts.model_copy(update={"sources": sources})
     corpus = build_corpus(section, params.seed, load_tokenizers(params.base_model, params.base_revision))
     check_held_out(corpus.report, params.samples.benchmarks)
-    show_corpus(corpus, console)
+    show_corpus(corpus, params.seed, console)
     if given.images is not None:
         found = pictures_in(given.images, given.captions, params.seed)
         console.print(Text(_described(given.images, found, params.resolution)), soft_wrap=True)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from comat.corpora.build import Corpus, build_corpus, check_held_out
-from comat.corpora.overview import EXAMPLES
+from comat.corpora.overview import some
 from comat.corpora.own.sources import own_sources
 from comat.errors import UserError
 from comat.params import Params
@@ -39,14 +39,14 @@ def show_prompts(
     if as_json:
         print(json.dumps(corpus.report, indent=2, ensure_ascii=False))
         return
-    show_corpus(corpus, console)
+    show_corpus(corpus, params.seed, console)
     try:
         check_held_out(corpus.report, params.samples.benchmarks)
     except UserError as error:
         console.print(Text(f"note: {error}", "yellow"), soft_wrap=True)
 
 
-def show_corpus(corpus: Corpus, console: Console) -> None:
+def show_corpus(corpus: Corpus, seed: int, console: Console) -> None:
     """Print a corpus: the numbers of its report, and of what was dropped some examples."""
     report = corpus.report
     table = Table("source", "read", "training", "held out", "dropped", box=None, pad_edge=False)
@@ -68,20 +68,18 @@ def show_corpus(corpus: Corpus, console: Console) -> None:
         )
     for name, texts in report["examples"].items():
         lines += [f"{name}:", *(f"  {text}" for text in texts)]
-    for reason, rows in _by_reason(corpus.dropped).items():
+    for reason, rows in _by_reason(corpus.dropped, seed).items():
         lines += [f"dropped, {reason}:", *(f"  {_dropped(row)}" for row in rows)]
     for line in lines:
         console.print(Text(line), soft_wrap=True)
 
 
-def _by_reason(dropped: Sequence[dict]) -> dict[str, list[dict]]:
-    """The first few of what was dropped, by reason."""
+def _by_reason(dropped: Sequence[dict], seed: int) -> dict[str, list[dict]]:
+    """Some of what was dropped, by reason."""
     found: dict[str, list[dict]] = {}
     for row in dropped:
-        own = found.setdefault(row["reason"], [])
-        if len(own) < EXAMPLES:
-            own.append(row)
-    return found
+        found.setdefault(row["reason"], []).append(row)
+    return {reason: some(rows, seed, reason) for reason, rows in found.items()}
 
 
 def _dropped(row: dict) -> str:

@@ -7,9 +7,10 @@ from typing import NotRequired
 
 from typing_extensions import TypedDict
 
-from comat.corpora.pictures.listed import Listed, Place, inside
+from comat.corpora.pictures.listed import Listed, Place
 from comat.errors import UserError
 from comat.storage.json_files import read_json
+from comat.storage.places import inside
 
 RESTVAL = "restval"  # the part of COCO's validation images that Karpathy's split adds to the training ones
 

@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from comat.corpora.pictures.listed import CAPTION_KEYS, SUFFIXES, Listed, Place, inside, spoken
+from comat.corpora.pictures.listed import CAPTION_KEYS, SUFFIXES, Listed, Place, spoken
 from comat.errors import UserError
 from comat.storage.parquet_files import parquet_rows, parquet_schema
+from comat.storage.places import inside
 from comat.storage.prompt_text import LINE_END, csv_rows, decoded, lines_of, whole
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")

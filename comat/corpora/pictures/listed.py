@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import BinaryIO
 
 from comat.errors import UserError
@@ -52,19 +52,6 @@ class Picture:
     name: str
     caption: str
     place: Place
-
-
-def inside(folder: Path, name: str, where: str) -> Path:
-    """The path of a file that a listing names, which must lead to a place in `folder`.
-
-    Raises:
-        UserError: saying `where`, if the name is blank, absolute or goes up.
-    """
-    posix, windows = PurePosixPath(whole(name, where)), PureWindowsPath(name)
-    away = posix.is_absolute() or windows.drive or windows.root or ".." in (*posix.parts, *windows.parts)
-    if away or not name.strip() or "\0" in name:
-        raise UserError(f"{where}: file name {name[:80]!r}: expected a path inside {folder}, relative and without '..'")
-    return folder / name
 
 
 def spoken(value: object, where: str) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from comat.corpora.pictures.listed import CAPTION_KEYS, SUFFIXES, Listed, Place, inside, spoken
+from comat.corpora.pictures.listed import CAPTION_KEYS, SUFFIXES, Listed, Place, spoken
 from comat.errors import UserError, first_line
+from comat.storage.places import inside
 from comat.storage.prompt_text import LINE_END
 
 TEXTS = (".txt", ".caption", ".json")
