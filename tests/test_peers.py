@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from comat.cli import app
 from comat.diffusion.backbones import load_base
-from comat.diffusion.lora import FILE, add_lora, exported_names, lora_state
+from comat.diffusion.lora import FILE, add_lora, lora_state
 from comat.errors import UserError
 from comat.evaluation import peers
 from comat.params import Params, load
@@ -115,9 +115,9 @@ def test_the_lora_and_another_unet_change_the_pipeline(project: Path, tiny: Path
 @pytest.fixture
 def lora(tiny: Path) -> dict[str, torch.Tensor]:
     """A LoRA of rank 2 for the tiny SDXL, under diffusers' names."""
-    unet = load_base(str(tiny / "sdxl")).denoiser
-    add_lora(unet, 2, torch.Generator().manual_seed(0))
-    return exported_names(lora_state(unet))
+    backbone = load_base(str(tiny / "sdxl"))
+    add_lora(backbone, 2, torch.Generator().manual_seed(0))
+    return backbone.exported_lora(lora_state(backbone.denoiser))
 
 
 def of_kohya(lora: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
