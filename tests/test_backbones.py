@@ -10,6 +10,8 @@ from diffusers import DiffusionPipeline
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from transformers import T5Tokenizer
 
 from benchmarks.full_graph import full_graph_loss
 from comat.diffusion.attention import recorded_maps
@@ -19,7 +21,10 @@ from comat.diffusion.rollout import rollout
 from comat.diffusion.schedulers import flow_level
 from comat.entities.tokens import token_positions
 from comat.errors import UserError
+from comat.models.families import BY_PIPELINE
+from comat.models.record import check_models
 from comat.randomness import generator, noise
+from comat.tokenizers import as_read
 from tests import tiny_families
 from tests.test_replay import TERMS, build, full_gradient, gradient, relative
 
@@ -240,3 +245,43 @@ def test_a_sample_that_joins_later_has_a_trajectory_of_its_own(families: Path) -
     with torch.no_grad():
         together = ended(slice(0, 2))
         assert torch.allclose(together, torch.cat([ended(slice(0, 1)), ended(slice(1, 2))]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("base", "critic", "changes", "message"),
+    [
+        ("sd3", "sd3", {"scheduler": "ddpm"}, "scheduler is ddpm: .* trained by flow matching: set it to model"),
+        (
+            "flux_schnell",
+            "flux_dev",
+            {"guidance_scale": 3.5},
+            "guidance_scale is 3.5: .* takes no guidance: set",
+        ),
+        ("sd3", "pixart_sigma", {}, "discriminator_model .*: its denoiser takes latents of 4 channels: expected 16"),
+        ("pixart_sigma", "flux_dev", {}, "takes latents of 16 channels: expected 4"),
+    ],
+)
+def test_what_does_not_go_together_is_said_before_weights_are_read(
+    make_params, families: Path, base: str, critic: str, changes: dict, message: str
+) -> None:
+    fits = {"scheduler": "model", "guidance_scale": 1.0, "base_model": str(families / base)}
+    check_models(make_params(**fits, discriminator_model=str(families / base)))
+    with pytest.raises(UserError, match=message):
+        check_models(make_params(**{**fits, "discriminator_model": str(families / critic), **changes}))
+
+
+def test_a_tokenizer_of_sentencepiece_alone_reads_as_sentencepiece_does(tmp_path: Path) -> None:
+    """PixArt's T5 has no tokenizer.json; ids by the library that wrote its file, in lower case as its pipeline does."""
+    lines = ["a red ball and a blue cube", "two green stars above a table", "the dog's pink ring, on a wooden box"]
+    (tmp_path / "lines.txt").write_text("\n".join(lines * 20))
+    ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    SentencePieceTrainer.train(
+        input=str(tmp_path / "lines.txt"), model_prefix=str(tmp_path / "spiece"), vocab_size=30, minloglevel=9, **ids
+    )
+    (text,) = [text for text in BY_PIPELINE["PixArtSigmaPipeline"].texts]
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer"}')
+    tokenizer = as_read(T5Tokenizer.from_pretrained(tmp_path), text)
+    own = SentencePieceProcessor(model_file=str(tmp_path / "spiece.model"))
+    for prompt in (*lines, "Two Red stars  on the Table"):
+        assert tokenizer(prompt).input_ids == [*own.encode(prompt.lower().strip()), 1]
+    assert tokenizer.model_max_length == 300

@@ -13,12 +13,9 @@ from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, Flow
 from torch import Tensor
 
 from comat.errors import UserError
-from comat.models.fit import SCHEDULE_KEYS, check_steps, not_carried, spacing_of
+from comat.models.fit import SCHEDULE_KEYS, check_sampler, check_steps, not_carried, spacing_of
 
 SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}
-OWN = ("DDPM", "DDIM", "EulerDiscrete", "EulerAncestralDiscrete", "DPMSolverMultistep", "UniPCMultistep", "LCM", "TCD")
-"""Schedulers of diffusers that may be a model's own: one prediction of the denoiser a step, and as many steps as asked.
-"""
 REFERENCE_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 """Stable Diffusion's schedule, by which a timestep says how noisy a latent is where a model has none of its own."""
 
@@ -100,20 +97,16 @@ def make_sampler(name: str, config: Mapping[str, Any], steps: int, *, flow: bool
     where = "scheduler_config.json of the base model"
     for key, expected in not_carried(config, flow):
         raise UserError(f"{where}: {key} is {config.get(key)!s:.60}: expected {expected}")
+    check_sampler(name, config, flow)
     if flow:
-        if name != "model":
-            raise UserError(f"scheduler is {name}: this base model was trained by flow matching: set it to model")
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(dict(config))
         scheduler.set_timesteps(**(timesteps or {"num_inference_steps": steps}))
         return Sampler(scheduler)
     check_steps(config, steps)
     if name == "model":
-        own = str(config.get("_class_name", "")).removesuffix("Scheduler")
-        if own not in OWN:
-            raise UserError(f"scheduler is model, and {where} says {own}: expected {', '.join(OWN)}; set it to ddim")
         # What clips latents to [-1, 1] or by their quantiles is made for models of pixels.
         safe = {"clip_sample": False, "thresholding": False}
-        scheduler = getattr(diffusers, f"{own}Scheduler").from_config({**config, **safe})
+        scheduler = getattr(diffusers, config["_class_name"]).from_config({**config, **safe})
     else:
         noise = {key: config[key] for key in SCHEDULE_KEYS if config.get(key) is not None}
         extra = {"clip_sample": False} if name != "euler" else {}

@@ -19,7 +19,7 @@ from comat.estimate.plan import disk, scratch
 from comat.estimate.published import described
 from comat.estimate.show import counts
 from comat.models.fit import check_steps
-from comat.models.record import at_hand, check_configuration
+from comat.models.record import at_hand, check_configuration, check_together
 from comat.params import Params
 from comat.running.device import choose_device
 from comat.storage.json_files import read_json
@@ -43,6 +43,11 @@ def configurations(params: Params) -> Iterator[Finding]:
                     _check_schedule(folder / "scheduler/scheduler_config.json", own.sampling_steps)
             except (UserError, OSError) as error:
                 yield Finding(model.key, "problem", str(error))
+                return
+        try:
+            check_together(own, there)
+        except UserError as error:
+            yield Finding("models together", "problem", str(error))
 
 
 def _check_schedule(path: Path, steps: int) -> None:

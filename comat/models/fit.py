@@ -32,6 +32,9 @@ LINSPACE = ("Euler", "LMS", "DPMSolver", "UniPC", "Heun", "KDPM2", "DEIS", "SASo
 """Schedulers of diffusers whose timesteps are spread evenly where their configuration does not say how."""
 LEADING = ("DDPM", "DDIM", "PNDM", "LCM", "TCD")
 FLOW = "FlowMatchEulerDiscreteScheduler"
+OWN = ("DDPM", "DDIM", "EulerDiscrete", "EulerAncestralDiscrete", "DPMSolverMultistep", "UniPCMultistep", "LCM", "TCD")
+"""Schedulers of diffusers that may be a model's own: one prediction of the denoiser a step, and as many steps as asked.
+"""
 TIMESTEPS = 1000
 
 Problem = tuple[str, str]
@@ -193,6 +196,60 @@ def _others(schedule: Mapping[str, Any], known: list[tuple[str, tuple[object, ..
     for key, values in known:
         if schedule.get(key) not in values:
             yield key, " or ".join(str(value) for value in values if value is not None)
+
+
+def check_sampler(name: str, schedule: Mapping[str, Any], flow: bool) -> None:
+    """See that a sampler, as the parameter `scheduler` names it, is one for the base model.
+
+    Raises:
+        UserError: saying which is.
+    """
+    if flow and name != "model":
+        raise UserError(f"scheduler is {name}: this base model was trained by flow matching: set it to model")
+    own = str(schedule.get("_class_name", "")).removesuffix("Scheduler")
+    if name == "model" and not flow and own not in OWN:
+        raise UserError(
+            f"scheduler is model, and scheduler_config.json of the base model says {own or 'none'}: expected one of "
+            f"{', '.join(OWN)}; set it to ddim"
+        )
+
+
+def check_drawing(folder: Path, scheduler: str, guidance_scale: float) -> None:
+    """See that the base model in `folder`, which `check_base` has passed, can be drawn as the parameters say.
+
+    Raises:
+        UserError: naming the parameter.
+    """
+    family, denoiser, schedule = _parts(folder)
+    check_sampler(scheduler, schedule, family.flow)
+    if denoiser.get("guidance_embeds") is False and guidance_scale != 1:
+        raise UserError(f"guidance_scale is {guidance_scale:g}: this base model takes no guidance: set it to 1.0")
+
+
+def check_judged(base: Path, discriminator: Path, model: ModelName) -> None:
+    """See that a diffusion model reads the latents of another, whose discriminator it is to be.
+
+    Raises:
+        UserError: with the numbers of channels.
+    """
+    ours, theirs = (_channels(*_parts(folder)[:2]) for folder in (base, discriminator))
+    if None not in (ours, theirs) and ours != theirs:
+        raise UserError(
+            f"{model.key} {model.name!r}: its denoiser takes latents of {theirs} channels: expected {ours}, as the "
+            "base model's have; name another, or set discriminator to dino"
+        )
+
+
+def _parts(folder: Path) -> tuple[Family, dict[str, Any], dict[str, Any]]:
+    """The family of a pipeline, and the configurations of its denoiser and schedule."""
+    family = BY_PIPELINE[str((_read(folder, "model_index.json") or {}).get("_class_name"))]
+    denoiser = _read(folder, f"{family.denoiser}/config.json") or {}
+    return family, denoiser, _read(folder, "scheduler/scheduler_config.json") or {}
+
+
+def _channels(family: Family, denoiser: Mapping[str, Any]) -> int | None:
+    found = denoiser.get("in_channels")
+    return found // family.packing if isinstance(found, int) else None
 
 
 def spacing_of(schedule: Mapping[str, Any]) -> str:
