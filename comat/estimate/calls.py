@@ -111,7 +111,7 @@ def _discriminator(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> No
         if p.train.gradient_checkpointing == "all":
             source.unet.enable_gradient_checkpointing(checkpoint_as_on_device)
         critic, run = UNetDiscriminator(source, p.lora_rank, generator), source.unet
-        calls.weights["discriminator"] = size(source.unet, source.vae, *source.text_encoders)
+        calls.weights["discriminator"] = size(source.unet, *source.text_encoders)
     calls.trained["discriminator"] = sum(w.numel() for w in critic.trainable_parameters())
     modules: list[nn.Module] = [critic, run]
     calls.discriminate = cost(lambda: critic(z), modules=modules)
