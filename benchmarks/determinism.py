@@ -2,7 +2,8 @@
 
     python -m benchmarks.determinism [--repeats 5]
 
-CPU time of four prompts and two real images at ten steps. Of a GPU `benchmarks.gpu_real_size` and its `--fastest` say it.
+CPU time of four prompts and two real images at ten steps. Of a GPU `benchmarks.gpu_real_size` tells,
+with `--fastest` and without.
 """
 
 from __future__ import annotations
