@@ -69,7 +69,7 @@ def test_all_stages_run(
 ) -> None:
     write_inputs(tmp_path, tiny)
     values = twin(preset, tiny) | segmenters[segmenter] | {"precision": precision}
-    values |= {"captioner": captioner, "captioner_model": str(tiny / captioner)}
+    values |= {"captioner": "vlm" if captioner == "llava" else captioner, "captioner_model": str(tiny / captioner)}
     values |= {"discriminator": critic, "discriminator_model": str(tiny / critic_model), "discriminator_input": real}
     values["warmup"] |= {"lora_rank": rank}
     YAML().dump(values, tmp_path / "params.yaml")

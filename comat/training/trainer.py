@@ -15,7 +15,7 @@ from torch.amp import GradScaler
 from torch.optim import AdamW
 from tqdm import tqdm
 
-from comat.captioners import load_captioner
+from comat.captioners.load import columns, load_teacher
 from comat.diffusion.backbone import Backbone
 from comat.diffusion.lora import add_lora, export_lora, lora_state, set_lora_state
 from comat.discriminators import load_discriminator
@@ -60,15 +60,10 @@ class Trainer:
                 checkpointed=params.train.gradient_checkpointing == "all",
             )
         captioner = segmenter = None
+        parts = [f"i2t_{name}" for name in columns(params)] if params.concept_activation else []
+        self.columns = [name for column in COLUMNS for name in ((column, *parts) if column == "i2t" else (column,))]
         if params.concept_activation:
-            captioner = load_captioner(
-                params.captioner,
-                params.captioner_model,
-                params.captioner_revision,
-                params.caption_prefix,
-                device,
-                dtype,
-            )
+            captioner = load_teacher(params, device, dtype)
         if params.attribute_concentration:
             segmenter = load_segmenter(params, device, dtype)
         self.step = Step(params, params.train, backbone, captioner, segmenter, self.discriminator)
@@ -203,10 +198,10 @@ class Trainer:
         export_lora(self.backbone.unet, out / "lora")
         state = self.discriminator.trainable_state() if self.discriminator else {}
         write_safetensors(out / "discriminator" / "discriminator.safetensors", state)
-        write_bytes(out / "curves.csv", _csv(COLUMNS, self.rows))
+        write_bytes(out / "curves.csv", _csv(self.columns, self.rows))
         write_bytes(out / "guard.csv", _csv(LOOKS, self.guard.rows if self.guard else []))
         tail = [row for row in self.rows if not row["skipped"]][-20:]
-        means = {name: sum(row[name] for row in tail) / len(tail) for name in COLUMNS[1:-1]} if tail else {}
+        means = {name: sum(row[name] for row in tail) / len(tail) for name in self.columns[1:-1]} if tail else {}
         skipped = sum(row["skipped"] for row in self.rows)
         write_json(out / "metrics.json", {"train": {**means, "iterations": len(self.rows), "skipped": skipped, **kept}})
 
