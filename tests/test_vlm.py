@@ -147,7 +147,7 @@ def test_a_template_that_changes_the_answer_is_refused(vlms: Path, tmp_path: Pat
 def test_a_model_of_text_alone_or_of_images_alone_is_refused(tiny: Path) -> None:
     with pytest.raises(UserError, match="it has no chat template: expected a model tuned to answer"):
         load(tiny / "clip")
-    with pytest.raises(UserError, match="its processor is a ViTImageProcessor without tokenizer: expected a model that reads"):
+    with pytest.raises(UserError, match="its processor is a ViTImageProcessor without tokenizer: expected"):
         load(tiny / "dino")
 
 
