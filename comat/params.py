@@ -313,6 +313,11 @@ class GroundedSamParams(Section):
     files: GroundedSamFiles | None  # for segmenter grounded_sam
 
 
+class Sam3Params(Section):
+    threshold: Probability  # of an instance, times that of its noun being there at all
+    nms_threshold: Probability  # intersection over union from which the less probable of two instances goes
+
+
 class Seeded(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -425,15 +430,18 @@ class CaptionerParams(Section):
 
 
 class SegmenterParams(Section):
-    segmenter: Literal["clipseg", "grounded_sam", "grounded_sam_hf"]
+    segmenter: Literal["clipseg", "grounded_sam", "grounded_sam_hf", "sam3"]
     segmenter_model: Name  # of Grounded-SAM: Grounding DINO
     segmenter_revision: Name | None
     segmenter_threshold: Probability  # from which a pixel belongs to the noun
     grounded_sam: GroundedSamParams | None  # for segmenters grounded_sam and grounded_sam_hf
+    sam3: Sam3Params | None = None  # for segmenter sam3
 
     @model_validator(mode="after")
     def _has_its_section(self) -> Self:
-        if self.segmenter != "clipseg" and self.grounded_sam is None:
+        if self.segmenter == "sam3" and self.sam3 is None:
+            raise ValueError("sam3 is null: expected its section, since segmenter is sam3")
+        if self.segmenter in ("grounded_sam", "grounded_sam_hf") and self.grounded_sam is None:
             raise ValueError(f"grounded_sam is null: expected its section, since segmenter is {self.segmenter}")
         if self.segmenter == "grounded_sam" and self.grounded_sam and self.grounded_sam.files is None:
             raise ValueError("grounded_sam.files is null: expected its section, since segmenter is grounded_sam")

@@ -27,6 +27,12 @@ KINDS = {"vqa": ("blip",), "detector": ("grounding-dino",), "clip": ("clip",)}
 """Models of `evaluate` → what `model_type` in their config.json may be."""
 CAPTIONER_KINDS = {"blip": ("blip",), "git": ("git",), "vlm": (), "clip_similarity": ("clip",)}
 """The same of captioners; a vlm may be of many kinds."""
+SEGMENTER_KINDS = {
+    "clipseg": ("clipseg",),
+    "grounded_sam": (),  # its weights are single files
+    "grounded_sam_hf": ("grounding-dino",),
+    "sam3": ("sam3", "sam3_video"),
+}
 KEYS = (
     "base_model",
     "vae",
@@ -99,10 +105,10 @@ def captioners(params: CaptionerParams) -> Iterator[ModelName]:
 
 def _segmenters(params: SegmenterParams) -> Iterator[ModelName]:
     """The segmenter's models; SAM and the text encoder have a name of their own in Grounded-SAM alone."""
-    own = params.grounded_sam if params.segmenter != "clipseg" else None
+    own = params.grounded_sam if params.segmenter in ("grounded_sam", "grounded_sam_hf") else None
     files = own.files if own and params.segmenter == "grounded_sam" else None
     detector, sam = ((files.detector,), (files.sam,)) if files else ((), ())
-    kinds = () if files else ("grounding-dino" if own else "clipseg",)
+    kinds = () if files else SEGMENTER_KINDS[params.segmenter]
     yield ModelName("segmenter_model", params.segmenter_model, params.segmenter_revision, files=detector, kinds=kinds)
     if own:
         yield ModelName(
