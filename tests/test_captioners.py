@@ -17,6 +17,7 @@ from transformers import BlipImageProcessorPil, CLIPImageProcessorPil
 
 from comat.captioners.load import load_captioner
 from comat.captioners.scoring import Texts, token_log_likelihood
+from comat.captioners.vlm import Vlm
 from comat.errors import UserError
 from comat.models.preprocess import Preprocess
 from comat.randomness import generator
@@ -34,11 +35,15 @@ def images(count: int, side: int = 16) -> Tensor:
     return torch.rand(count, 3, side, side, generator=generator(0, "images"))
 
 
+def tokenizer_of(captioner):
+    return captioner.dialogue.tokenizer if isinstance(captioner, Vlm) else captioner.tokenizer
+
+
 def own_loss(captioner, kind: str, image: Tensor, prompt: str) -> float:
     """The loss that transformers computes on labels where only the prompt and its end are not -100."""
-    tokenizer, model = captioner.tokenizer, captioner.model
+    tokenizer, model = tokenizer_of(captioner), captioner.model
     if kind == "llava":
-        pixels = Preprocess(captioner.name, None, 16)(image, torch.float32)
+        pixels = Preprocess(captioner.dialogue.name, None, 16)(image, torch.float32)
         opening = f"USER: {'<image>' * 16}\nDescribe the image in one sentence. ASSISTANT: "
         question = tokenizer(opening).input_ids
         ids = tokenizer(f"{opening}{prompt}</s>", return_tensors="pt").input_ids
@@ -93,7 +98,7 @@ def test_a_batch_scores_like_its_members(tiny: Path, kind: str) -> None:
 def test_the_padding_side_of_a_tokenizer_changes_nothing(tiny: Path, kind: str) -> None:
     captioner, seen = load(tiny, kind), images(2)
     before = captioner.log_likelihood(seen, PROMPTS)
-    captioner.tokenizer.padding_side = "left"
+    tokenizer_of(captioner).padding_side = "left"
     assert all(torch.equal(a, b) for a, b in zip(before, captioner.log_likelihood(seen, PROMPTS), strict=True))
 
 

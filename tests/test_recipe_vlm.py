@@ -39,16 +39,18 @@ def test_it_is_taught_what_it_is_asked(trained: Path, question: str, answer: str
     asked = one_captioner("vlm", trained, captioner_question=question, captioner_answer=answer)
     captioner = load_captioner(asked, torch.device("cpu"), torch.float32)
     texts = [vlm.dialogue(question.format(prompt=p), answer.format(prompt=p)) for p in PROMPTS]
-    assert [captioner.answered(p).text for p in PROMPTS] == [
+    assert [captioner.dialogue.answered(p).text for p in PROMPTS] == [
         text if answer == "{prompt}" else text.removesuffix("</s>") for text in texts
     ]
     seen = torch.rand(3, 3, 64, 64)
     log_p, counts = captioner.log_likelihood(seen, PROMPTS)
-    ids = captioner.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt").input_ids
+    ids = captioner.dialogue.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt").input_ids
     assert (ids[:, vlm.IMAGE_AT] == captioner.model.config.image_token_index).all()
     with torch.no_grad():
         _, told = vlm.features(captioner.model, 2 * seen - 1)
-        nll = vlm.answer_nll(captioner.model, told, ids, captioner.tokenizer.convert_tokens_to_ids("ASSISTANT"), 0)
+        own = captioner.dialogue.tokenizer
+        answers = own.convert_tokens_to_ids("ASSISTANT")
+        nll = vlm.answer_nll(captioner.model, told, ids, answers, own.pad_token_id)
     for row in range(3):
         kept = nll[row][nll[row] != 0][: int(counts[row].sum())]
         assert_close(-kept, log_p[row][counts[row]], rtol=1e-3, atol=1e-3)

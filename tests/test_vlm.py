@@ -71,15 +71,15 @@ def test_the_padding_side_changes_nothing(vlms: Path, family: str, monkeypatch: 
     """Neither the tokenizer's own, nor rows that are padded on the left because a processor insists."""
     vlm, seen = load(vlms / family), images(2)
     expected, _ = scored(vlm, seen, PROMPTS[:2])
-    vlm.tokenizer.padding_side = "left"
+    vlm.dialogue.tokenizer.padding_side = "left"
     for found, own in zip(scored(vlm, seen, PROMPTS[:2])[0], expected, strict=True):
         assert_close(found, own, rtol=0, atol=1e-5)
-    given = type(vlm.processor).__call__
+    given = type(vlm.dialogue.processor).__call__
 
     def insists(self, *, padding_side: str, **kwargs):
         return given(self, padding_side="left", **kwargs)
 
-    monkeypatch.setattr(type(vlm.processor), "__call__", insists)
+    monkeypatch.setattr(type(vlm.dialogue.processor), "__call__", insists)
     for found, own in zip(scored(vlm, seen, PROMPTS[:2])[0], expected, strict=True):
         assert_close(found, own, rtol=0, atol=1e-5)
 
@@ -91,7 +91,7 @@ def test_only_the_answer_and_its_end_count(vlms: Path, family: str) -> None:
     (found,), _ = scored(vlm, seen, PROMPTS[:1])
     assert len(found) == len("a red ball") + 1
     assert vlm.pieces(PROMPTS[0]) == [*"a red ball", "<|im_end|>"]
-    text = vlm.answered(PROMPTS[0]).text
+    text = vlm.dialogue.answered(PROMPTS[0]).text
     assert text.endswith("assistant\na photo of a red ball<|im_end|>") and "Describe the image in one sentence." in text
     processor = AutoProcessor.from_pretrained(vlms / family)
     inputs = processor(text=[text], images=[[seen[0]]], images_kwargs={"do_rescale": False}, return_tensors="pt")
@@ -106,8 +106,8 @@ def test_only_the_answer_and_its_end_count(vlms: Path, family: str) -> None:
 def test_vqa_score_counts_the_answer_alone(vlms: Path, family: str) -> None:
     """The prompt stands in the question; "Yes" has three characters, and no end."""
     vlm = load(vlms / family, captioner_question=SHOWS, captioner_answer="Yes")
-    assert vlm.answered("a ball").text.endswith("assistant\nYes")
-    assert 'Does this figure show "a ball"?' in vlm.answered("a ball").text
+    assert vlm.dialogue.answered("a ball").text.endswith("assistant\nYes")
+    assert 'Does this figure show "a ball"?' in vlm.dialogue.answered("a ball").text
     (one, two), gradient = scored(vlm, images(2), PROMPTS[:2])
     assert len(one) == len(two) == 3
     assert gradient.abs().amax((1, 2, 3)).min() > 0

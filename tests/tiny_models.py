@@ -306,11 +306,14 @@ def save_llava(folder: Path) -> Path:
     image = tokenizer.convert_tokens_to_ids("<image>")
     config = LlavaConfig(vision_config=CLIPVisionConfig(**VISION), text_config=text, image_token_index=image)
     _save(LlavaForConditionalGeneration(config), folder)
-    side = {"height": 16, "width": 16}
+    return save_llava_processor(folder, tokenizer, VISION["image_size"], VISION["patch_size"])
+
+
+def save_llava_processor(folder: Path, tokenizer: LlamaTokenizer, side: int, patch: int) -> Path:
     LlavaProcessor(
-        image_processor=CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=side),
+        image_processor=CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}),
         tokenizer=tokenizer,
-        patch_size=VISION["patch_size"],
+        patch_size=patch,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         chat_template=LLAVA_TEMPLATE,
