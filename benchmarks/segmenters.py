@@ -92,10 +92,10 @@ def load_sam3(folder: Path, count: int) -> tuple:
     kept: list = []
     nouns = ["ball", "cube", "star", "ring", "cross", "cone"][:count]
 
-    def see(images, captions) -> None:
+    def see(images: torch.Tensor, captions: list[str]) -> None:
         kept[:] = [segmenter._see(images)]
 
-    def find(images, boxes) -> None:
+    def find(images: torch.Tensor, boxes: list[torch.Tensor]) -> None:
         for place in range(len(images)):
             segmenter._find(kept[0], place, nouns, images.shape[-2:])
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPModel
+from transformers import AutoTokenizer, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
 from comat.models.loading import load_model, loaded
 from comat.models.preprocess import Preprocess
@@ -20,12 +20,14 @@ class ClipSimilarity:
             model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
         )
         self.model = load_model(CLIPModel, model, revision, part="CLIP", dtype=dtype, device=device)
-        self.preprocess = Preprocess(model, revision, self.model.config.vision_config.image_size)
+        vision, text = self.model.config.vision_config, self.model.config.text_config
+        assert isinstance(vision, CLIPVisionConfig) and isinstance(text, CLIPTextConfig)
+        assert vision.image_size is not None
+        self.most, self.preprocess = text.max_position_embeddings, Preprocess(model, revision, vision.image_size)
 
     def log_likelihood(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Score (B, 3, H, W) images in [0, 1]: the logit of each prompt (B, 1), which counts (B, 1) bool."""
-        most = self.model.config.text_config.max_position_embeddings
-        coded = self.tokenizer(list(prompts), padding=True, truncation=True, max_length=most, return_tensors="pt")
+        coded = self.tokenizer(list(prompts), padding=True, truncation=True, max_length=self.most, return_tensors="pt")
         coded = coded.to(images.device)
         seen = self.model.get_image_features(pixel_values=self.preprocess(images, self.model.dtype)).pooler_output
         read = self.model.get_text_features(coded.input_ids, coded.attention_mask).pooler_output

@@ -37,7 +37,7 @@ class Dialogue:
         self.processor: ProcessorMixin = loaded(
             model, "processor", lambda: AutoProcessor.from_pretrained(model, revision=revision, trust_remote_code=False)
         )
-        self.tokenizer = getattr(self.processor, "tokenizer", None)
+        self.tokenizer: Any = getattr(self.processor, "tokenizer", None)
         self._check_processor()
         self.specials = _special_tokens(self.tokenizer)
         self.limits = _limits(self.processor.image_processor)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,7 +63,7 @@ def vlm_class(model: str, revision: str | None) -> type[PreTrainedModel]:
         "config.json",
         lambda: AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False),
     )
-    kind = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
+    kind: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
     if kind is None:
         raise UserError(
             f"captioner_model {model!r}: it is a {config.model_type}: expected a model of transformers that answers "

@@ -115,8 +115,8 @@ def segmented(p: Params) -> Seen:
         pixels = _pixels(model, _side(model), NOUNS)
         return Seen(cost(lambda: model(pixel_values=pixels, input_ids=_ids(NOUNS, TOKENS)).logits), size(model))
     if p.segmenter == "sam3":
-        model = meta_model(Sam3Model, "segmenter_model", p.segmenter_model, p.segmenter_revision, "fp32")
-        return _sam3(model, DTYPES[p.precision])
+        sam = meta_model(Sam3Model, "segmenter_model", p.segmenter_model, p.segmenter_revision, "fp32")
+        return _sam3(sam, DTYPES[p.precision])
     own = p.grounded_sam
     assert own is not None  # `SegmenterParams` asks for it, and for its files where they are needed
     if p.segmenter == "grounded_sam_hf":

@@ -41,7 +41,9 @@ class Sam3:
         self, model: str, revision: str | None, limits: Limits, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.processor = loaded(
-            model, "processor", lambda: Sam3Processor.from_pretrained(model, revision=revision, trust_remote_code=False)
+            model,
+            "processor",
+            lambda: Sam3Processor.from_pretrained(model, revision=revision or "main", trust_remote_code=False),
         )
         # The published weights are those of the video model, of which this one is a part.
         self.model = load_model(

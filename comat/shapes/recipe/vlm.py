@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +77,7 @@ def processor(own: PreTrainedTokenizerFast) -> LlavaProcessor:
 
 def build(own: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
     """1.1 M parameters; pixels are normalised to [-1, 1]."""
-    sizes = {"hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_attention_heads": 4}
+    sizes: dict[str, Any] = {"hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_attention_heads": 4}
     vision = CLIPVisionConfig(**sizes, num_hidden_layers=4, image_size=SIDE, patch_size=PATCH, projection_dim=WIDTH)
     text = LlamaConfig(
         **sizes,
@@ -87,7 +88,7 @@ def build(own: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
         eos_token_id=own.eos_token_id,
         pad_token_id=own.pad_token_id,
     )
-    image = own.convert_tokens_to_ids("<image>")
+    image = own.get_vocab()["<image>"]
     model = LlavaForConditionalGeneration(
         LlavaConfig(vision_config=vision, text_config=text, image_token_index=image, vision_feature_layer=-1)
     )
@@ -175,7 +176,7 @@ def train(steps: int, own: PreTrainedTokenizerFast, work: Path, precision: str) 
     pixels, places = images(examples, SIDE), object_places(examples, SIDE // PATCH)
     texts = dialogues(examples, random.Random("dialogues"))
     ids = own(texts, padding=True, padding_side="right", return_tensors="pt").input_ids
-    answer, pad = own.convert_tokens_to_ids("ASSISTANT"), own.pad_token_id
+    answer, pad = own.get_vocab()["ASSISTANT"], own.pad_token_id
     heavy = torch.tensor(own.convert_tokens_to_ids(["left", "right", "above", "below"]))
     weights = 1.0 + (DIRECTION_WEIGHT - 1) * torch.isin(ids, heavy)
 
