@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from comat.diffusion.attention import AttentionMaps, recorded_maps
 from comat.diffusion.schedulers import Sampler
 from comat.method.attribute_concentration import attribute_concentration_loss
-from comat.method.concept_activation import concept_activation_loss
+from comat.method.concept_activation import captioners_loss
 from comat.method.fidelity_preservation import generator_loss
 from comat.method.mixed_latents import draw_start
 from comat.method.step import Batch, Step, place_steps
@@ -40,8 +40,7 @@ def full_graph_loss(step: Step, batch: Batch) -> Tensor:
         real, captions = torch.cat(rows), batch.real.captions
         images, prompts = torch.cat([images, backbone.decode(real)]), [*prompts, *captions]
     if step.captioner:
-        scores = step.captioner.log_likelihood(images, prompts)
-        loss = loss + concept_activation_loss(*scores, p.caption_reduction).mean()
+        loss = loss + captioners_loss(step.captioner, images, prompts, p.caption_reduction)[0].mean()
     if step.discriminator:
         loss = loss + p.lambda_adv * generator_loss(step.discriminator(z0)).mean()
     if step.segmenter:

@@ -186,10 +186,12 @@ def _draw(folder: str) -> bool:
 
 @torch.no_grad()
 def _caption(folder: str) -> bool:
-    from comat.captioners import load_captioner
+    from comat.captioners.load import load_captioner
 
     own = load(ROOT / "presets/shapes.yaml")
-    captioner = load_captioner(own.captioner, folder, None, own.caption_prefix, torch.device("cpu"), torch.float32)
+    captioner = load_captioner(
+        own.captioners[0].model_copy(update={"captioner_model": folder}), torch.device("cpu"), torch.float32
+    )
     log_p, counted = captioner.log_likelihood(torch.rand(1, 3, 64, 64), ["a red ball"])
     return bool(log_p[counted.bool()].isfinite().all())
 

@@ -37,7 +37,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from comat.captioners import Captioner, load_captioner
+from comat.captioners import Captioner
+from comat.captioners.load import load_captioner
 from comat.diffusion.backbones import Backbone, load_base
 from comat.diffusion.lora import add_lora
 from comat.diffusion.rollout import Rollout
@@ -47,7 +48,7 @@ from comat.estimate import architectures
 from comat.method.attribute_concentration import Entity
 from comat.method.replay import MapTerm
 from comat.method.step import Batch, ImageGradient, RealImages, Step
-from comat.params import OptimizationParams, Params, load
+from comat.params import OneCaptioner, OptimizationParams, Params, load
 from comat.randomness import generator
 from comat.running.device import DTYPES, choose_device, use_deterministic_algorithms
 from comat.segmenters import Segmenter
@@ -198,7 +199,8 @@ def hub_layout(
 def real_captioner(prefix: str, device: torch.device, dtype: torch.dtype) -> Captioner:
     build = functools.partial(architectures.build_captioner, "blip")
     with hub_layout(build, bert_tokenizer(), "BlipImageProcessor", device) as folder:
-        return load_captioner("blip", folder, None, prefix, device, dtype)
+        own = OneCaptioner(captioner="blip", captioner_model=folder, captioner_revision=None, caption_prefix=prefix)
+        return load_captioner(own, device, dtype)
 
 
 class OneBoxEach:
@@ -246,7 +248,7 @@ def real_models(preset: str, params: Params, device: torch.device, dtype: torch.
 def small_models(params: Params, device: torch.device, dtype: torch.dtype) -> Models:
     """The shapes world's, which the repository ships."""
     backbone = load_base(params.base_model, precision=params.precision, device=device)
-    captioner = load_captioner(params.captioner, params.captioner_model, None, "", device, dtype)
+    captioner = load_captioner(params.captioners[0], device, dtype)
     segmenter = load_segmenter(params, device, dtype)
     critic = load_discriminator(
         params,

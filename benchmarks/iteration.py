@@ -32,7 +32,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from benchmarks.full_graph import checkpoint_blocks, full_graph_loss, materialise_attention
 from benchmarks.gpu_real_size import ENTITIES, PROMPT
 from benchmarks.replay_memory import Peak
-from comat.captioners import load_captioner
+from comat.captioners.load import load_teacher
 from comat.diffusion.backbones import Backbone
 from comat.diffusion.lora import add_lora
 from comat.discriminators.denoiser import DenoiserDiscriminator
@@ -94,7 +94,7 @@ def build(params: Params, divisor: int) -> Setting:
     with torch.no_grad():  # B is zero at first, which would hide errors in the gradient of A
         for weight in lora:
             weight.add_(0.02 * torch.randn(weight.shape, generator=generator(1, "shake")))
-    captioner = load_captioner(params.captioner, params.captioner_model, None, "", device, torch.float32)
+    captioner = load_teacher(params, device, torch.float32)
     segmenter = load_segmenter(params, device, torch.float32)
     judge = build_backbone(divisor)
     if params.train.gradient_checkpointing == "all":

@@ -1,11 +1,12 @@
-"""Cost of the two Grounded-SAMs: groundingdino-py + segment-anything against transformers' own, random weights.
+"""Cost of the segmenters of photos, random weights: the two Grounded-SAMs and SAM 3.
 
     python -m benchmarks.segmenters [--sam vit_b|vit_h] [--images 1] [--nouns 3] [--repeats 3]
 
 Swin-T Grounding DINO at 800 px and Segment Anything at 1024 px, as published, on images of 512 px. Each is saved,
 loaded and measured in a process of its own: size of the weights, CPU time to load, and for detector and masker the
 median CPU time of a call (user + system, all threads) and the peak of resident memory above the loaded model. The
-masker fills one box for each noun.
+masker fills one box for each noun. Of SAM 3, as published at 1008 px, "detector" is what sees the image, once, and
+"masker" what finds all nouns in what was seen.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.replay_memory import Peak
 
-KINDS = ("grounded_sam", "grounded_sam_hf")
+KINDS = ("grounded_sam", "grounded_sam_hf", "sam3")
 ENCODERS = {"vit_b": (768, 12, 12, [2, 5, 8, 11]), "vit_h": (1280, 32, 16, [7, 15, 23, 31])}
 BERT_IDS = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]", 1012: ".", 1029: "?", 3899: "dog"}
 
@@ -72,10 +73,42 @@ def save_transformers(folder: Path, sam: str) -> None:
     SamImageProcessor().save_pretrained(folder / "sam")
 
 
-def load(kind: str, folder: Path) -> tuple:
+def save_sam3(folder: Path, sam: str) -> None:
+    from transformers import Sam3Config, Sam3ImageProcessor, Sam3Model, Sam3Processor
+
+    from comat.shapes.recipe.tokenizers import clip_tokenizer
+
+    Sam3Model(Sam3Config()).save_pretrained(folder)
+    Sam3Processor(Sam3ImageProcessor(), clip_tokenizer()).save_pretrained(folder)
+
+
+def load_sam3(folder: Path, count: int) -> tuple:
+    """What sees images, and what finds `count` nouns in the first of them, with the model as an attribute of each."""
+    import torch
+
+    from comat.segmenters.sam3 import Limits, Sam3
+
+    segmenter = Sam3(str(folder), None, Limits(0.3, 0.5, 0.8), torch.device("cpu"), torch.float32)
+    kept: list = []
+    nouns = ["ball", "cube", "star", "ring", "cross", "cone"][:count]
+
+    def see(images: torch.Tensor, captions: list[str]) -> None:
+        kept[:] = [segmenter._see(images)]
+
+    def find(images: torch.Tensor, boxes: list[torch.Tensor]) -> None:
+        for place in range(len(images)):
+            segmenter._find(kept[0], place, nouns, images.shape[-2:])
+
+    see.model = find.model = segmenter.model  # type: ignore[attr-defined]
+    return see, find
+
+
+def load(kind: str, folder: Path, nouns: int) -> tuple:
     """Detector and masker."""
     import torch
 
+    if kind == "sam3":
+        return load_sam3(folder, nouns)
     rest = (0.5, torch.device("cpu"), torch.float32)
     if kind == "grounded_sam":
         from comat.segmenters.grounding_dino import GroundingDino
@@ -93,12 +126,12 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     """One kind: sizes in MB, CPU seconds a call."""
     import torch
 
-    save = {"grounded_sam": save_packages, "grounded_sam_hf": save_transformers}[options.kind]
+    save = {"grounded_sam": save_packages, "grounded_sam_hf": save_transformers, "sam3": save_sam3}[options.kind]
     save(folder, options.sam)
     weights = [file for suffix in ("pth", "safetensors") for file in folder.rglob(f"*.{suffix}")]
     found = {"weights": sum(file.stat().st_size for file in weights) / 1e6}
     start = time.process_time()
-    detector, masker = load(options.kind, folder)
+    detector, masker = load(options.kind, folder, options.nouns)
     found["load"] = time.process_time() - start
     for weight in (*detector.model.parameters(), *masker.model.parameters()):
         weight.sum()  # safetensors are mapped: they come into memory when they are first read

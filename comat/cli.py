@@ -300,6 +300,8 @@ def sensitivity(
         raise UserError("--revision is of --model: give both, or set captioner_revision in the parameters")
     loaded = load(params)
     if model is not None:
+        if isinstance(loaded.captioner, list):
+            raise UserError("--model takes the place of one captioner, but captioner lists several in the parameters")
         loaded = loaded.model_copy(update={"captioner_model": model, "captioner_revision": revision})
     seed = loaded.seed
     found = captioned_images(data / "prompts", images, captions, count, seed=seed, resolution=loaded.resolution)

@@ -7,7 +7,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from comat.errors import UserError, clean
 from comat.storage.yaml_files import read_bounded, shown
@@ -28,6 +37,12 @@ def _printable(name: str) -> str:
 
 Name = Annotated[str, Field(min_length=1), AfterValidator(_printable)]  # hub id, file or folder
 Moment = Annotated[float, Field(ge=0, lt=1)]
+
+
+PROMPT = "{prompt}"
+DESCRIBE = "Describe the image in one sentence."
+SHOWS = f'Does this figure show "{PROMPT}"?'
+"""VQAScore's question (Lin et al. 2024)."""
 
 
 class Section(BaseModel):
@@ -215,6 +230,20 @@ class VqaParams(Section):
     vqa_revision: Name | None
 
 
+class VqaScoreParams(VqaParams):
+    """VQAScore by a vision-language model that answers in words, as captioner vlm does."""
+
+    vqa_question: str = SHOWS
+    vqa_answer: Annotated[str, Field(min_length=1)] = "Yes"
+    same_as_teacher: bool = False  # true lets the captioner of training judge what it taught, and says so
+
+    @model_validator(mode="after")
+    def _asks(self) -> Self:
+        if PROMPT not in self.vqa_question:
+            raise ValueError(f"vqa_question is {shown(self.vqa_question)}: expected {PROMPT} in it")
+        return self
+
+
 class T2ICompBenchParams(VqaParams):
     detector_model: Name
     detector_revision: Name | None
@@ -254,6 +283,7 @@ class EvaluateParams(Section):
     dpg: VqaParams | None
     geneval: GenEvalParams | None
     clip_score: ClipScoreParams | None
+    vqa_score: VqaScoreParams | None = None
     captioner: bool = False  # the captioner of training, which is no independent judge
     frechet: FrechetParams | None  # distance to clean renders of the shapes world
     fid: FidParams | None  # distance to samples.benchmarks.coco
@@ -280,6 +310,11 @@ class GroundedSamParams(Section):
     nms_threshold: Probability  # intersection over union from which the less probable of two boxes goes
     boxes_per_noun: Count  # of an image at most, the most probable ones
     files: GroundedSamFiles | None  # for segmenter grounded_sam
+
+
+class Sam3Params(Section):
+    threshold: Probability  # of an instance, times that of its noun being there at all
+    nms_threshold: Probability  # intersection over union from which the less probable of two instances goes
 
 
 class Seeded(Section):
@@ -311,23 +346,101 @@ class DrawingParams(SamplingParams, BaseModelParams):
     """What the base model draws by."""
 
 
-class CaptionerParams(Section):
-    captioner: Literal["blip", "git", "llava"]
+CaptionerKind = Literal["blip", "git", "vlm", "clip_similarity"]
+CAPTIONERS = 3
+"""As many captioners may teach together."""
+
+
+class OneCaptioner(Section):
+    captioner: CaptionerKind
     captioner_model: Name
     captioner_revision: Name | None
+    caption_prefix: str = ""  # put before the prompt and masked out of the loss
+    captioner_question: str = DESCRIBE  # what vlm is asked; {prompt} stands for the prompt
+    captioner_answer: Annotated[str, Field(min_length=1)] = PROMPT  # what is scored, of vlm
+
+    @model_validator(mode="after")
+    def _reads_the_prompt(self) -> Self:
+        if self.captioner == "vlm" and PROMPT not in self.captioner_question + self.captioner_answer:
+            raise ValueError(
+                f"captioner_question is {shown(self.captioner_question)} and captioner_answer "
+                f"{shown(self.captioner_answer)}: expected {PROMPT} in one of them"
+            )
+        return self
+
+    @property
+    def column(self) -> str:
+        """What it is called in curves.csv: a captioner, or what answers questions about the prompt."""
+        return "vqa" if self.asks else self.captioner
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether it says of each word of a prompt how likely it is."""
+        return self.captioner != "clip_similarity" and not self.asks
+
+    @property
+    def asks(self) -> bool:
+        """Whether it is asked about the prompt, not for it: VQAScore."""
+        return self.captioner == "vlm" and PROMPT not in self.captioner_answer
+
+
+class WeightedCaptioner(OneCaptioner):
+    """One of several captioners that teach together; its loss comes times `weight`."""
+
+    weight: Positive = 1.0
+
+
+class CaptionerParams(Section):
+    """One captioner by the flat keys, or a list of several, each with keys of the same names and a weight."""
+
+    captioner: Annotated[
+        Annotated[CaptionerKind, Tag("(one)")]
+        | Annotated[list[WeightedCaptioner], Field(min_length=1, max_length=CAPTIONERS), Tag("(several)")],
+        Discriminator(lambda value: "(several)" if isinstance(value, list) else "(one)"),
+    ]
+    captioner_model: Name | None  # null where captioner is a list
+    captioner_revision: Name | None
     caption_prefix: str  # put before the prompt and masked out of the loss
+    captioner_question: str = DESCRIBE  # what vlm is asked; {prompt} stands for the prompt
+    captioner_answer: Annotated[str, Field(min_length=1)] = PROMPT  # what is scored, of vlm
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> Self:
+        if isinstance(self.captioner, list):
+            if self.captioner_model or self.captioner_revision:
+                raise ValueError(
+                    f"captioner_model is {shown(self.captioner_model)}: expected null, since captioner is a list, "
+                    "whose entries name their models"
+                )
+        elif self.captioner_model is None:
+            raise ValueError("captioner_model is null: expected a hub id or folder")
+        else:
+            assert self.captioners
+        return self
+
+    @property
+    def captioners(self) -> list[WeightedCaptioner]:
+        """Those that teach, one or several."""
+        if isinstance(self.captioner, list):
+            return self.captioner
+        assert self.captioner_model is not None
+        own = {name: getattr(self, name) for name in OneCaptioner.model_fields}
+        return [WeightedCaptioner.model_validate(own)]
 
 
 class SegmenterParams(Section):
-    segmenter: Literal["clipseg", "grounded_sam", "grounded_sam_hf"]
+    segmenter: Literal["clipseg", "grounded_sam", "grounded_sam_hf", "sam3"]
     segmenter_model: Name  # of Grounded-SAM: Grounding DINO
     segmenter_revision: Name | None
     segmenter_threshold: Probability  # from which a pixel belongs to the noun
     grounded_sam: GroundedSamParams | None  # for segmenters grounded_sam and grounded_sam_hf
+    sam3: Sam3Params | None = None  # for segmenter sam3
 
     @model_validator(mode="after")
     def _has_its_section(self) -> Self:
-        if self.segmenter != "clipseg" and self.grounded_sam is None:
+        if self.segmenter == "sam3" and self.sam3 is None:
+            raise ValueError("sam3 is null: expected its section, since segmenter is sam3")
+        if self.segmenter in ("grounded_sam", "grounded_sam_hf") and self.grounded_sam is None:
             raise ValueError(f"grounded_sam is null: expected its section, since segmenter is {self.segmenter}")
         if self.segmenter == "grounded_sam" and self.grounded_sam and self.grounded_sam.files is None:
             raise ValueError("grounded_sam.files is null: expected its section, since segmenter is grounded_sam")
@@ -428,6 +541,16 @@ class Params(OptimizationParams, StepParams, DiscriminatorParams, SegmenterParam
         return self
 
     @model_validator(mode="after")
+    def _no_teacher_judges(self) -> Self:
+        judge = self.evaluate.vqa_score
+        if judge and not judge.same_as_teacher and judge.vqa_model in {one.captioner_model for one in self.captioners}:
+            raise ValueError(
+                f"evaluate.vqa_score.vqa_model is {shown(judge.vqa_model)}, which is a captioner of training too: "
+                "expected another model, for nothing is judged by what taught it; or set same_as_teacher to true"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _something_to_learn_from(self) -> Self:
         if self.warmup.steps and not self.warmup_images.count:
             raise ValueError(
@@ -474,9 +597,11 @@ def _first(error: ValidationError) -> str:
     problems = error.errors(include_url=False)
     # A misspelt key is one that is missing as well.
     problem = next((found for found in problems if found["type"] == "extra_forbidden"), problems[0])
-    key = clean(".".join(str(part) for part in problem["loc"]), 200)
+    # Which of two kinds of value it was taken for is no part of the key.
+    place = [str(part) for part in problem["loc"] if not str(part).startswith("(")]
+    key = clean(".".join(place), 200)
     if problem["type"] == "extra_forbidden":
-        like = _nearest([str(part) for part in problem["loc"]])
+        like = _nearest(place)
         hint = f"did you mean {like}?" if like else "see the preset of the same name for those there are"
         return f"{key} (= {shown(problem['input'])}) is no parameter; {hint}"
     if problem["type"] == "missing":

@@ -15,6 +15,9 @@ def main() -> None:
         load(args.params),
         args.models,
         "captioner_model",
+        "captioner_0_model",
+        "captioner_1_model",
+        "captioner_2_model",
         "t2i_compbench_vqa_model",
         "t2i_compbench_detector_model",
         "t2i_compbench_clip_model",
@@ -23,6 +26,7 @@ def main() -> None:
         "geneval_detector_model",
         "geneval_clip_model",
         "clip_score_clip_model",
+        "vqa_score_vqa_model",
         "frechet_feature_model",
         "fid_inception_model",
     )

@@ -15,34 +15,42 @@ from torch import Tensor
 from torch.testing import assert_close
 from transformers import BlipImageProcessorPil, CLIPImageProcessorPil
 
-from comat.captioners import load_captioner
+from comat.captioners.load import load_captioner
 from comat.captioners.scoring import Texts, token_log_likelihood
+from comat.captioners.vlm import Vlm
 from comat.errors import UserError
 from comat.models.preprocess import Preprocess
 from comat.randomness import generator
+from tests.tiny_models import one_captioner
 
 KINDS = ["blip", "git", "llava"]
 PROMPTS = ["a red ball", "two green stars and a blue cube"]
 
 
 def load(tiny: Path, kind: str, prefix: str = "", dtype: torch.dtype = torch.float32):
-    return load_captioner(kind, str(tiny / kind), None, prefix, torch.device("cpu"), dtype)
+    return load_captioner(one_captioner(kind, tiny / kind, prefix), torch.device("cpu"), dtype)
 
 
 def images(count: int, side: int = 16) -> Tensor:
     return torch.rand(count, 3, side, side, generator=generator(0, "images"))
 
 
+def tokenizer_of(captioner):
+    return captioner.dialogue.tokenizer if isinstance(captioner, Vlm) else captioner.tokenizer
+
+
 def own_loss(captioner, kind: str, image: Tensor, prompt: str) -> float:
     """The loss that transformers computes on labels where only the prompt and its end are not -100."""
-    tokenizer, model = captioner.tokenizer, captioner.model
-    pixels = captioner.preprocess(image, torch.float32)
+    tokenizer, model = tokenizer_of(captioner), captioner.model
     if kind == "llava":
-        question = tokenizer(captioner.opening).input_ids
-        ids = tokenizer(f"{captioner.opening}{prompt}</s>", return_tensors="pt").input_ids
+        pixels = Preprocess(captioner.dialogue.name, None, 16)(image, torch.float32)
+        opening = f"USER: {'<image>' * 16}\nDescribe the image in one sentence. ASSISTANT: "
+        question = tokenizer(opening).input_ids
+        ids = tokenizer(f"{opening}{prompt}</s>", return_tensors="pt").input_ids
         labels = ids.clone()
         labels[:, : len(question)] = -100
     else:
+        pixels = captioner.preprocess(image, torch.float32)
         ids = tokenizer(prompt, return_tensors="pt").input_ids
         labels = ids.clone()
         labels[:, 0] = -100
@@ -90,7 +98,7 @@ def test_a_batch_scores_like_its_members(tiny: Path, kind: str) -> None:
 def test_the_padding_side_of_a_tokenizer_changes_nothing(tiny: Path, kind: str) -> None:
     captioner, seen = load(tiny, kind), images(2)
     before = captioner.log_likelihood(seen, PROMPTS)
-    captioner.tokenizer.padding_side = "left"
+    tokenizer_of(captioner).padding_side = "left"
     assert all(torch.equal(a, b) for a, b in zip(before, captioner.log_likelihood(seen, PROMPTS), strict=True))
 
 
@@ -172,4 +180,4 @@ def test_a_blip_that_names_no_first_token_is_refused(tiny: Path, tmp_path: Path)
     config["text_config"]["bos_token_id"] = None
     (tmp_path / "blip/config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"expected the id of the token that opens a caption, but its text_config\.bos"):
-        load_captioner("blip", str(tmp_path / "blip"), None, "", torch.device("cpu"), torch.float32)
+        load_captioner(one_captioner("blip", tmp_path / "blip"), torch.device("cpu"), torch.float32)

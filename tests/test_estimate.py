@@ -27,9 +27,10 @@ from comat.estimate.seeing import captioned, segmented
 from comat.estimate.show import verdict
 from comat.params import GuardParams, Params, load
 from comat.segmenters.grounding_dino import build
-from tests import tiny_segmenters
+from tests import tiny_segmenters, tiny_vlms
 from tests.conftest import ROOT
-from tests.tiny_segmenters import grounded_sam_params
+from tests.tiny_models import llama_tokenizer, one_captioner, save_llava_processor
+from tests.tiny_segmenters import grounded_sam_params, save_sam3
 
 
 @pytest.fixture(scope="module")
@@ -96,25 +97,57 @@ def test_weights_are_those_of_the_real_models(make_params, tiny: Path) -> None:
 
 
 def test_llava_costs_what_its_layers_say(make_params, tmp_path: Path) -> None:
-    """Vicuna's 32 layers hold 4 * 4096^2 + 3 * 4096 * 11008 weights each, and read 24^2 patches and 16 + 32 tokens.
+    """Vicuna's 32 layers hold 4 * 4096^2 + 3 * 4096 * 11008 weights each, and read 24^2 patches and the dialogue.
 
-    Every weight costs two operations a token, and as much for the gradient into its input; attention has two products
-    of 2 * 624^2 * 4096 forward and five backward. CLIP's 303 M weights see 577 patches.
+    Its tokens are characters here: 16 times "word" with 15 spaces, question and roles, start and end, but the image's
+    name is one token, which the patches take the place of. Every weight costs two operations a token, and as much for
+    the gradient into its input; attention has two products forward and five backward. CLIP's 303 M weights see 577
+    patches.
     """
     model = meta_architecture(build_captioner, "llava")
     model.config.architectures = ["LlavaForConditionalGeneration"]
     model.config.save_pretrained(tmp_path)
-    seen = captioned(make_params(captioner="llava", captioner_model=str(tmp_path), precision="bf16"))
-    tokens, weights = 24**2 + 16 + 32, 32 * (4 * 4096**2 + 3 * 4096 * 11008)
+    save_llava_processor(tmp_path, llama_tokenizer(), side=336, patch=14)
+    seen = captioned(make_params(captioner="vlm", captioner_model=str(tmp_path), precision="bf16"))
+    text = "USER: \nDescribe the image in one sentence. ASSISTANT: " + " ".join(["word"] * 16)
+    tokens, weights = 24**2 + len(text) + 3, 32 * (4 * 4096**2 + 3 * 4096 * 11008)
     flops = 4 * weights * tokens + 32 * 7 * 2 * tokens**2 * 4096 + 4 * 303e6 * 577
     assert seen.cost.flops == pytest.approx(flops, rel=0.02)
     assert seen.weights == 2 * sum(w.numel() for w in model.parameters())
 
 
+@pytest.mark.parametrize(("family", "counted"), [("internvl", True), ("gemma3", True), ("idefics3", False)])
+def test_a_vlm_is_counted_or_said_not_to_be(make_params, tmp_path: Path, family: str, counted: bool) -> None:
+    """What a model computes that looks at values cannot be counted without them; its weights can."""
+    getattr(tiny_vlms, f"save_{family}")(tmp_path)
+    seen = captioned(make_params(captioner="vlm", captioner_model=str(tmp_path)))
+    held = sum(w.nbytes for w in load_file(tmp_path / "model.safetensors").values())
+    assert seen.weights == pytest.approx(held, rel=0.2)
+    assert (seen.cost.flops > held) == counted == (seen.uncounted == ())
+
+
+def test_captioners_of_a_mixture_add_up(make_params, tiny: Path) -> None:
+    both = [one_captioner(kind, tiny / name) for kind, name in (("blip", "blip"), ("clip_similarity", "clip"))]
+    seen = captioned(make_params(captioner=[one.model_dump() for one in both], captioner_model=None))
+    alone = captioned(make_params(captioner_model=str(tiny / "blip")))
+    clip = sum(w.nbytes for w in load_file(tiny / "clip/model.safetensors").values())
+    assert seen.weights - alone.weights == pytest.approx(clip, rel=0.05)
+    assert seen.cost.flops > alone.cost.flops and seen.cost.kept > alone.cost.kept
+
+
+def test_sam3_is_counted_but_for_its_nouns(make_params, tmp_path: Path) -> None:
+    save_sam3(tmp_path)
+    own = {"segmenter": "sam3", "segmenter_model": str(tmp_path), "sam3": {"threshold": 0.3, "nms_threshold": 0.8}}
+    seen = segmented(make_params(**own))
+    held = sum(w.nbytes for w in load_file(tmp_path / "model.safetensors").values())
+    assert seen.weights == pytest.approx(held, rel=0.05) and seen.cost.flops > 0
+    assert seen.uncounted == ("how SAM 3 finds the nouns",)
+
+
 @pytest.mark.parametrize("kind", ["blip", "git", "llava"])
 def test_every_captioner_is_counted(make_params, tiny: Path, kind: str) -> None:
     """Of four bytes each, every weight takes two operations on the way there and two back, for more than one token."""
-    seen = captioned(make_params(captioner=kind, captioner_model=str(tiny / kind)))
+    seen = captioned(make_params(captioner="vlm" if kind == "llava" else kind, captioner_model=str(tiny / kind)))
     held = sum(w.nbytes for w in load_file(tiny / kind / "model.safetensors").values())
     assert seen.weights == pytest.approx(held, rel=0.05)
     assert seen.cost.flops > held and seen.cost.kept > 0 and seen.uncounted == ()

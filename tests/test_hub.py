@@ -19,13 +19,14 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BlipForConditionalGeneration, CLIPTextModelWithProjection
 
-from comat.captioners import load_captioner
+from comat.captioners.load import load_captioner
 from comat.diffusion.backbones import Backbone, load_base
 from comat.diffusion.backbones.autoencoder import encode_images, load_vae
 from comat.errors import UserError
 from comat.estimate.meta import meta_backbone
 from comat.models.loading import INDEX, load_model, loaded
 from comat.randomness import generator
+from tests.tiny_models import one_captioner
 
 ANSWERS = {
     "gated": (403, "GatedRepo"),
@@ -85,7 +86,7 @@ def test_without_a_network_the_cache_is_asked_and_then_the_user(monkeypatch: pyt
     with pytest.raises(UserError, match="the hub cannot be reached and the files are not in its cache; run `hf down"):
         load_base("user/offline")
     with pytest.raises(UserError, match="hub cannot be reached"):
-        load_captioner("blip", "user/offline", None, "", torch.device("cpu"), torch.float32)
+        load_captioner(one_captioner("blip", "user/offline"), torch.device("cpu"), torch.float32)
 
 
 def test_a_folder_that_is_not_there_is_no_hub_id(tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_a_folder_that_is_not_there_is_no_hub_id(tmp_path: Path) -> None:
 )
 def test_a_model_of_another_class_is_an_error(tiny: Path, kind: str, model: str, found: str) -> None:
     with pytest.raises(UserError, match=f"is of another architecture: {found}"):
-        load_captioner(kind, str(tiny / model), None, "", torch.device("cpu"), torch.float32)
+        load_captioner(one_captioner(kind, tiny / model), torch.device("cpu"), torch.float32)
 
 
 def test_a_unet_in_the_place_of_the_autoencoder_is_an_error(tiny: Path) -> None:

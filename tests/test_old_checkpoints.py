@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
-from comat.captioners import load_captioner
+from comat.captioners.load import load_captioner
 from comat.diffusion.backbones import load_base
 from comat.diffusion.backbones.autoencoder import encode_images, load_vae
 from comat.entities.tokens import token_positions
@@ -92,7 +92,7 @@ def test_a_llava_of_today(tiny: Path, old) -> None:
 def check_captioner(kind: str, folder: Path, like: Path) -> None:
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     found, expected = (
-        load_captioner(kind, str(one), None, "", CPU, FP32).log_likelihood(images, PROMPTS)[0] for one in (folder, like)
+        load_captioner(one_captioner(kind, one), CPU, FP32).log_likelihood(images, PROMPTS)[0] for one in (folder, like)
     )
     assert torch.equal(found, expected)
 

@@ -233,14 +233,14 @@ def test_the_captioner_scores_by_the_mean_over_its_tokens(tiny: Path, project: P
     """The sum of log p over words is that over tokens; the batch changes nothing."""
     import torch
 
-    from comat.captioners import load_captioner
+    from comat.captioners.load import load_captioner
     from comat.evaluation.likelihood import read_images
 
     params = load(project / "params.yaml")
     rows = [row for row in read_table(project / "data/prompts/prompts.parquet", PROMPTS) if row["split"] == "test"]
     files = sorted((project / "data/base_samples/images").glob("*.png"))[: len(rows)]
     images = [Drawn("base", r["id"], r["text"], "s", "c", 0, str(f)) for r, f in zip(rows, files, strict=True)]
-    own = load_captioner(params.captioner, params.captioner_model, None, "", torch.device("cpu"), torch.float32)
+    own = load_captioner(params.captioners[0], torch.device("cpu"), torch.float32)
     found = [s.value for s in CaptionerScore(own, "x", 2, torch.device("cpu")).scores(images, Path())]
     params = params.model_copy(update={"caption_prefix": ""})
     words = read_images(params, params, 2, [(Path(image.path), image.text) for image in images])

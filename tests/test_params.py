@@ -62,7 +62,7 @@ def test_the_committed_parameters_are_the_shapes_preset() -> None:
         ({"segmenter": "grounded_sam_hf"}, "grounded_sam is null: expected its section, since segmenter is grounded_"),
         (
             {"segmenter": "fastsam"},
-            "segmenter is 'fastsam': Input should be 'clipseg', 'grounded_sam' or 'grounded_sam_hf'",
+            "segmenter is 'fastsam': Input should be 'clipseg', 'grounded_sam', 'grounded_sam_hf' or 'sam3'",
         ),
         ({"mixed_latent_t1": 700}, r"mixed_latent_t1 is 700: expected at most mixed_latent_t2 \(600\)"),
     ],

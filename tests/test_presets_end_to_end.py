@@ -12,10 +12,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from comat.generate import attention
-from comat.params import load
+from comat.params import SHOWS, load
 from comat.storage.tables import read_safetensors
 from tests import tiny_families, tiny_segmenters
 from tests.conftest import ROOT, STAGES, run, small, write_inputs
+from tests.tiny_models import one_captioner
 
 SIZES = {
     "resolution": 16,
@@ -34,6 +35,8 @@ RUNS = [
     ("sd15", "llava", "clipseg", "denoiser", "sd15", "real_world", "fp16", 0),
     ("sdxl", "blip", "clipseg", "denoiser", "sd15", "generated", "bf16", 0),
     ("sdxl", "git", "clipseg", "denoiser", "sdxl", "real_world", "fp16", 2),
+    ("sdxl", "vqa", "sam3", "denoiser", "sd15", "generated", "fp32", 0),
+    ("sdxl", "mixture", "clipseg", "denoiser", "sd15", "generated", "bf16", 0),
     ("sdxl", "llava", "grounded_sam", "dino", "dinov2", "generated", "fp32", 0),
 ]
 
@@ -46,9 +49,12 @@ def segmenters(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> dict[str
     tiny_segmenters.save_sam(root / "sam")
     tiny_segmenters.save_grounding_dino_hf(root / "dino_hf")
     tiny_segmenters.save_sam_hf(root / "sam_hf")
+    tiny_segmenters.save_sam3(root / "sam3")
+    sam3 = {"segmenter": "sam3", "segmenter_model": str(root / "sam3"), "segmenter_revision": None}
+    sam3 |= {"grounded_sam": None, "sam3": {"threshold": 0.1, "nms_threshold": 0.8}}
     clipseg = {"segmenter": "clipseg", "segmenter_model": str(tiny / "clipseg"), "segmenter_revision": None}
     grounded = {k: tiny_segmenters.grounded_sam_params(root, k) for k in ("grounded_sam", "grounded_sam_hf")}
-    return {"clipseg": {**clipseg, "grounded_sam": None}, **grounded}
+    return {"clipseg": {**clipseg, "grounded_sam": None}, "sam3": sam3, **grounded}
 
 
 @pytest.mark.slow
@@ -70,7 +76,10 @@ def test_all_stages_run(
 ) -> None:
     write_inputs(tmp_path, tiny)
     values = twin(preset, tiny) | segmenters[segmenter] | {"precision": precision}
-    values |= {"captioner": captioner, "captioner_model": str(tiny / captioner)}
+    values |= captioners(captioner, tiny)
+    values["evaluate"] |= {"captioner": True}
+    if captioner == "blip":
+        values["evaluate"] |= {"vqa_score": {"vqa_model": str(tiny / "llava"), "vqa_revision": None}}
     values |= {"discriminator": critic, "discriminator_model": str(tiny / critic_model), "discriminator_input": real}
     values["warmup"] |= {"lora_rank": rank}
     YAML().dump(values, tmp_path / "params.yaml")
@@ -125,6 +134,18 @@ def test_dvc_repro_runs_the_pipeline_in_a_clone(
     check(clone)
     left = subprocess.run([own / "dvc", "status", "dvc.yaml"], cwd=clone, env=env, capture_output=True, text=True)
     assert "up to date" in left.stdout
+
+
+def captioners(kind: str, tiny: Path) -> dict:
+    """Parameters of a captioner; llava is a vlm, vqa one that is asked about the prompt, a mixture three together."""
+    asked = {"captioner_question": SHOWS, "captioner_answer": "Yes"} if kind == "vqa" else {}
+    if kind in ("llava", "vqa"):
+        return {"captioner": "vlm", "captioner_model": str(tiny / "llava"), "captioner_revision": None, **asked}
+    if kind != "mixture":
+        return {"captioner": kind, "captioner_model": str(tiny / kind), "captioner_revision": None}
+    own = [one_captioner("blip", tiny / "blip").model_dump(), {**captioners("vqa", tiny), "weight": 0.5}]
+    own.append(one_captioner("clip_similarity", tiny / "clip").model_dump())
+    return {"captioner": own, "captioner_model": None, "captioner_revision": None}
 
 
 def twin(preset: str, tiny: Path) -> dict:

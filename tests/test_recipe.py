@@ -11,10 +11,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler
 from torch import nn
-from transformers import CLIPSegPreTrainedModel
+from transformers import CLIPSegPreTrainedModel, LlavaForConditionalGeneration
 
 from comat.randomness import generator
-from comat.shapes.recipe import autoencoder, base, captioner, dino, features, segmenter, text
+from comat.shapes.recipe import autoencoder, base, captioner, dino, features, segmenter, text, vlm
 from comat.shapes.recipe.autoencoder import standardise
 from comat.shapes.recipe.base import areas_and_words, binding_loss, interpolate
 from comat.shapes.recipe.data import Example, clean_examples
@@ -62,7 +62,8 @@ class ComputedElsewhere(Exception):
 def fit_elsewhere(name: str, model: nn.Module, loss: Callable, **options: object) -> None:
     """One step of a recipe with its model on the meta device, where data that was left on the CPU is an error."""
     for module in model.modules():
-        if isinstance(module, CLIPSegPreTrainedModel):  # the other kind of attention looks into its mask
+        # The other kind of attention looks into its mask.
+        if isinstance(module, CLIPSegPreTrainedModel | LlavaForConditionalGeneration):
             module.set_attn_implementation("eager")
     model.to("meta")
     value = loss(generator(0, name))
@@ -77,6 +78,7 @@ RECIPES = {
     segmenter: lambda work: segmenter.train(1, clip_tokenizer(), work, "fp32"),
     features: lambda work: features.train(1, work, "fp32"),
     dino: lambda work: dino.train(1, work, "fp32"),
+    vlm: lambda work: vlm.train(1, vlm.tokenizer(), work, "fp32"),
     text: lambda work: text.train(1, clip_tokenizer(), work),
 }
 

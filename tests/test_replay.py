@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.full_graph import full_graph_loss
-from comat.captioners import load_captioner
+from comat.captioners.load import load_teacher
 from comat.diffusion.attention import recorded_maps
 from comat.diffusion.backbones import load_base
 from comat.diffusion.lora import add_lora, merged
@@ -43,7 +43,7 @@ def build(params, dtype=torch.float32) -> tuple[Step, list[torch.nn.Parameter], 
         precision=params.precision,
         checkpointed=params.train.gradient_checkpointing == "all",
     )
-    captioner = load_captioner(params.captioner, params.captioner_model, None, "", device, dtype)
+    captioner = load_teacher(params, device, dtype)
     segmenter = load_segmenter(params, device, dtype)
     shape = backbone.latent_shape(params.resolution)
     rng = generator(2, "batch")

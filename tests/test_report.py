@@ -239,9 +239,10 @@ def test_words_are_those_of_the_prompt_and_sum_to_its_likelihood(tiny: Path, pre
 
 @pytest.mark.parametrize("kind", ["git", "llava"])
 def test_every_captioner_says_what_its_tokens_stand_for(tiny: Path, kind: str) -> None:
-    from comat.captioners import load_captioner
+    from comat.captioners.load import load_captioner
+    from tests.tiny_models import one_captioner
 
-    captioner = load_captioner(kind, str(tiny / kind), None, "", torch.device("cpu"), torch.float32)
+    captioner = load_captioner(one_captioner(kind, tiny / kind), torch.device("cpu"), torch.float32)
     pieces = captioner.pieces("a red ball")
     _, counts = captioner.log_likelihood(torch.zeros(1, 3, 32, 32), ["a red ball"])
     assert len(pieces) == int(counts.sum()) and "".join(pieces[:-1]) == "a red ball"

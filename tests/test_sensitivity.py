@@ -8,16 +8,19 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from comat.cli import app
 from comat.errors import UserError
 from comat.evaluation.captioned import captioned_images
-from comat.evaluation.sensitivity import ROWS, sensitivity, summary
+from comat.evaluation.sensitivity import ROWS, best, sensitivity, summary
 from comat.evaluation.statistics import mean_interval
+from comat.params import SHOWS
 from comat.reporting.sensitivity import sensitivity_table
 from comat.storage.tables import IMAGE_INDEX, PROMPTS, read_table, write_table
 from tests.imports import ROOT
+from tests.tiny_models import one_captioner
 
 RUN = CliRunner()
 
@@ -28,10 +31,16 @@ def test_eq_7_by_hand() -> None:
     assert sensitivity(-2.0, -1.0) == -0.5
 
 
-def row(image: str, corruption: str, log_p: float, other: float | None) -> dict:
+def test_who_is_certain_is_not_divided_by_nothing() -> None:
+    """A caption of probability 1 in float32, the corrupted one of log p -2: as if log p were -1e-6."""
+    assert sensitivity(0.0, -2.0) == pytest.approx(2e6)
+
+
+def row(image: str, corruption: str, log_p: float, other: float | None, captioner: str = "blip") -> dict:
     found = None if other is None else sensitivity(log_p, other)
     text = None if other is None else "wrong"
     return {
+        "captioner": captioner,
         "image": image,
         "corruption": corruption,
         "corrupted": text,
@@ -54,6 +63,32 @@ def test_the_summary_by_hand() -> None:
     assert found["relation"] == {"mean": None, "low": None, "high": None, "true_wins": None, "n": 0, "left_out": 2}
     assert found["all"]["mean"] == pytest.approx(1 / 3)
     assert (found["all"]["low"], found["all"]["high"]) == (-0.5, 0.75)
+
+
+def test_who_teaches_best_by_hand() -> None:
+    """Attributes: blip 0.5 and 1 against 0.25 and 0.5, better on both images. Quantities: vqa by 1 and -0.5, unsure.
+
+    No relation can be corrupted, so nothing is said of it.
+    """
+    rows = [row("a", "attribute", -2, -3), row("b", "attribute", -2, -4), row("a", "relation", -2, None)]
+    rows += [row("a", "quantity", -1, -1), row("b", "quantity", -1, -1.5)]
+    rows += [row("a", "attribute", -4, -5, "vqa"), row("b", "attribute", -4, -6, "vqa")]
+    rows += [row("a", "relation", -4, None, "vqa")]
+    rows += [row("a", "quantity", -1, -2, "vqa"), row("b", "quantity", -1, -1, "vqa")]
+    found = best(rows, ["blip", "vqa"], 500, 0)
+    assert set(found) == {"attribute", "quantity", "all"}
+    assert found["attribute"]["captioner"] == "blip" and found["attribute"]["sure"]
+    assert found["attribute"]["over"]["vqa"] == {"mean": 0.375, "low": 0.25, "high": 0.5}
+    assert found["quantity"] == {
+        "captioner": "vqa",
+        "over": {"blip": {"mean": 0.25, "low": -0.5, "high": 1.0}},
+        "sure": False,
+    }
+    captioner = {"kind": "blip", "model": "x@1", "prefix": ""}
+    each = {n: {"captioner": captioner, "corruptions": summary(rows[:3], 10, 0)} for n in ("blip", "vqa")}
+    table = sensitivity_table({"images": 2, "captioners": each, "best": found}).splitlines()
+    assert table[-3].split()[:4] == ["attribute", "blip", "vqa", "+0.3750"]
+    assert table[-2].endswith("; not sure")
 
 
 def test_an_interval_needs_values() -> None:
@@ -166,3 +201,24 @@ def test_no_image_is_an_error(data: Path, monkeypatch) -> None:
     assert done.exit_code == 1
     assert "no image with a caption" in done.stderr
     assert not (data.parent / "out").exists()
+
+
+def test_several_captioners_are_compared(data: Path, tiny: Path, monkeypatch) -> None:
+    """The shapes world's BLIP, which knows its world, a random LLaVA asked about the caption, and a random CLIP."""
+    monkeypatch.chdir(ROOT)
+    asks = {"captioner_question": SHOWS, "captioner_answer": "Yes"}
+    own = [one_captioner("blip", "data/shapes/models/captioner"), one_captioner("llava", tiny / "llava", **asks)]
+    listed = [one.model_dump() for one in (*own, one_captioner("clip_similarity", tiny / "clip"))]
+    values = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    values |= {"captioner": listed, "captioner_model": None}
+    YAML().dump(values, data.parent / "params.yaml")
+    options = ["--out", str(data.parent / "out"), "--data", str(data), "--params", str(data.parent / "params.yaml")]
+    done = RUN.invoke(app, ["sensitivity", *options])
+    assert done.exit_code == 0, done.output
+    result = json.loads((data.parent / "out/sensitivity.json").read_text())
+    assert list(result["captioners"]) == ["blip", "vqa", "clip_similarity"]
+    assert {row["captioner"] for row in result["best"].values()} == {"blip"}
+    assert set(result["best"]["all"]["over"]) == {"vqa", "clip_similarity"} and result["best"]["quantity"]["sure"]
+    assert "most sensitive" in done.output and SHOWS in done.output
+    refused = RUN.invoke(app, ["sensitivity", *options, "--model", "x"])
+    assert refused.exit_code == 1 and "--model takes the place of one captioner" in refused.stderr

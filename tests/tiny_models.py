@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import torch
 from diffusers import (
@@ -20,6 +21,7 @@ from transformers import (
     BlipConfig,
     BlipForConditionalGeneration,
     CLIPConfig,
+    CLIPImageProcessor,
     CLIPModel,
     CLIPSegConfig,
     CLIPSegForImageSegmentation,
@@ -35,12 +37,14 @@ from transformers import (
     LlamaTokenizer,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    LlavaProcessor,
     T5Config,
     T5EncoderModel,
     ViTConfig,
     ViTModel,
 )
 
+from comat.params import CaptionerKind, OneCaptioner
 from comat.shapes.recipe.tokenizers import MAX_TOKENS, bert_tokenizer, clip_tokenizer
 
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -276,6 +280,15 @@ def llama_tokenizer() -> LlamaTokenizer:
     return tokenizer
 
 
+LLAVA_TEMPLATE = (
+    "{% for m in messages %}{{ m['role'].upper() + ': ' }}"
+    "{% for c in m['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+    "{% for c in m['content'] | selectattr('type', 'equalto', 'text') %}{{ c['text'] + ' ' }}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+"""What LLaVA 1.5's own template comes to."""
+
+
 def save_llava(folder: Path) -> Path:
     torch.manual_seed(4)
     tokenizer = llama_tokenizer()
@@ -292,7 +305,26 @@ def save_llava(folder: Path) -> Path:
     )
     image = tokenizer.convert_tokens_to_ids("<image>")
     config = LlavaConfig(vision_config=CLIPVisionConfig(**VISION), text_config=text, image_token_index=image)
-    return _save(LlavaForConditionalGeneration(config), folder, tokenizer)
+    _save(LlavaForConditionalGeneration(config), folder)
+    return save_llava_processor(folder, tokenizer, VISION["image_size"], VISION["patch_size"])
+
+
+def save_llava_processor(folder: Path, tokenizer: LlamaTokenizer, side: int, patch: int) -> Path:
+    LlavaProcessor(
+        image_processor=CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}),
+        tokenizer=tokenizer,
+        patch_size=patch,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=LLAVA_TEMPLATE,
+    ).save_pretrained(folder)
+    return folder
+
+
+def one_captioner(kind: str, folder: Path | str, prefix: str = "", **more: object) -> OneCaptioner:
+    """Parameters of a captioner; LLaVA is a vlm."""
+    own = {"captioner": kind if kind in get_args(CaptionerKind) else "vlm", "caption_prefix": prefix}
+    return OneCaptioner.model_validate({**own, "captioner_model": str(folder), "captioner_revision": None, **more})
 
 
 def save_dino(folder: Path) -> Path:

@@ -14,6 +14,10 @@ from transformers import (
     GroundingDinoConfig,
     GroundingDinoForObjectDetection,
     GroundingDinoImageProcessor,
+    Sam3Config,
+    Sam3ImageProcessor,
+    Sam3Model,
+    Sam3Processor,
     SamConfig,
     SamImageProcessor,
     SamModel,
@@ -21,6 +25,7 @@ from transformers import (
 )
 
 from comat.segmenters.grounding_dino import CONFIGS, build
+from comat.shapes.recipe.tokenizers import clip_tokenizer
 
 WORDS = ["dog", "ball", "cat", "teddy", "bear", "fire", "##man"]
 BERT_IDS = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, ".": 1012, "?": 1029}
@@ -122,6 +127,40 @@ def save_grounding_dino_hf(folder: Path) -> Path:
     model.save_pretrained(folder)
     grounding_tokenizer().save_pretrained(folder)
     GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 96}).save_pretrained(folder)
+    return folder
+
+
+def sam3_config() -> Sam3Config:
+    """56 px, four by four patches, width 32."""
+    tokenizer, small = clip_tokenizer(), {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 32}
+    backbone = small | {
+        "model_type": "sam3_vit_model",
+        "num_hidden_layers": 2,
+        "image_size": 56,
+        "patch_size": 14,
+        "window_size": 2,
+        "pretrain_image_size": 28,
+        "global_attn_indexes": [1],
+    }
+    sizes = [[16, 16], [8, 8], [4, 4]]
+    text = small | {"model_type": "clip_text_model", "num_hidden_layers": 2, "projection_dim": 16}
+    text |= {"vocab_size": len(tokenizer), "max_position_embeddings": 32, "eos_token_id": tokenizer.eos_token_id}
+    text |= {"bos_token_id": tokenizer.bos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    return Sam3Config(
+        vision_config={"backbone_config": backbone, "fpn_hidden_size": 32, "backbone_feature_sizes": sizes},
+        text_config=text,
+        geometry_encoder_config=small | {"num_layers": 1},
+        detr_encoder_config=small | {"num_layers": 1},
+        detr_decoder_config=small | {"num_layers": 1, "num_queries": 12},
+        mask_decoder_config={"hidden_size": 32, "num_attention_heads": 2},
+    )
+
+
+def save_sam3(folder: Path) -> Path:
+    torch.manual_seed(9)
+    shake(Sam3Model(sam3_config())).save_pretrained(folder)
+    sides = {"size": {"height": 56, "width": 56}, "mask_size": {"height": 16, "width": 16}}
+    Sam3Processor(Sam3ImageProcessor(**sides), clip_tokenizer()).save_pretrained(folder)
     return folder
 
 

@@ -17,27 +17,26 @@ from transformers import (
     GitForCausalLM,
     GroundingDinoConfig,
     GroundingDinoForObjectDetection,
-    LlavaForConditionalGeneration,
     PreTrainedModel,
+    Sam3Model,
     SamModel,
     SwinConfig,
 )
 from transformers.utils import cached_file
 
+from comat.captioners.dialogue import Dialogue
+from comat.captioners.vlm import vlm_class
 from comat.estimate.cost import NOTHING, Cost, cost
 from comat.estimate.meta import emptied, meta_features, meta_model
 from comat.models.loading import loaded
-from comat.params import GroundedSamFiles, GroundedSamParams, GuardParams, Params
+from comat.params import GroundedSamFiles, GroundedSamParams, GuardParams, OneCaptioner, Params
 from comat.running.device import DTYPES
 
 TOKENS, NOUNS = 16, 2
 """Of a prompt, taken as typical: tokens that a captioner reads, and nouns that a segmenter looks for."""
-QUESTION = 32
-"""Tokens of LLaVA's question, besides those of the image."""
 CAPTIONERS: dict[str, type[PreTrainedModel]] = {
     "blip": BlipForConditionalGeneration,
     "git": GitForCausalLM,
-    "llava": LlavaForConditionalGeneration,
 }
 SWINS = {
     "swin_T_224_1k": (96, [2, 2, 6, 2], [3, 6, 12, 24], 7),
@@ -59,20 +58,53 @@ class Seen:
 
 
 def captioned(p: Params) -> Seen:
-    """One image and its prompt through the captioner, with gradients into the pixels."""
-    kind = CAPTIONERS[p.captioner]
-    model = meta_model(kind, "captioner_model", p.captioner_model, p.captioner_revision, p.precision)
-    side, tokens = _side(model), TOKENS
-    pixels = _pixels(model, side).requires_grad_()
-    scored: dict[str, int] = {}
-    if p.captioner == "llava":  # every patch is a token; only the answer is scored
-        tokens += QUESTION + (side // model.config.vision_config.patch_size) ** 2
-        scored = {"use_cache": False, "logits_to_keep": TOKENS + 1}
-    ids = _ids(1, tokens)
-    return Seen(
-        cost(lambda: model(pixel_values=pixels, input_ids=ids, **scored).logits, modules=[model], inputs=[pixels]),
-        size(model),
-    )
+    """One image and its prompt through the captioners, with gradients into the pixels."""
+    seen = Seen()
+    for own in p.captioners:
+        if own.captioner == "vlm":
+            seen += _vlm(own, p.precision, p.resolution)
+        elif own.captioner == "clip_similarity":
+            source = ("captioner_model", own.captioner_model, own.captioner_revision, p.precision)
+            seen += _similar(meta_model(CLIPModel, *source))
+        else:
+            seen += _captioner(own, p.precision)
+    return seen
+
+
+def _captioner(own: OneCaptioner, precision: str) -> Seen:
+    """BLIP or GIT."""
+    kind = CAPTIONERS[own.captioner]
+    model = meta_model(kind, "captioner_model", own.captioner_model, own.captioner_revision, precision)
+    pixels, ids = _pixels(model, _side(model)).requires_grad_(), _ids(1, TOKENS)
+    call = cost(lambda: model(pixel_values=pixels, input_ids=ids).logits, modules=[model], inputs=[pixels])
+    return Seen(call, size(model))
+
+
+def _similar(model: CLIPModel) -> Seen:
+    pixels, text = _pixels(model, _side(model)).requires_grad_(), _ids(1, TOKENS)
+    looked = cost(lambda: model.get_image_features(pixel_values=pixels).pooler_output, modules=[model], inputs=[pixels])
+    return Seen(looked + cost(lambda: model.get_text_features(input_ids=text).pooler_output), size(model))
+
+
+def _vlm(own: OneCaptioner, precision: str, resolution: int) -> Seen:
+    """One image of the run's size, as its own processor cuts it, and a dialogue about a typical prompt.
+
+    Where a model looks at values, which the meta device has none of, its weights are counted alone.
+    """
+    source = (own.captioner_model, own.captioner_revision)
+    dialogue = Dialogue(*source, own.caption_prefix, own.captioner_question, own.captioner_answer)
+    text = dialogue.answered(" ".join(["word"] * TOKENS)).text
+    given = dialogue.inputs(torch.full((1, 3, resolution, resolution), 0.4), [text])
+    model = meta_model(vlm_class(*source), "captioner_model", *source, precision)
+    # Sizes of grids are read as numbers, by the models that have them.
+    inputs = {name: value if name.endswith("grid_thw") else value.to("meta") for name, value in given.items()}
+    pixels = inputs.pop("pixel_values").to(model.dtype).requires_grad_()
+    scored = {"use_cache": False, "logits_to_keep": TOKENS + 1}
+    try:
+        call = cost(lambda: model(pixel_values=pixels, **inputs, **scored).logits, modules=[model], inputs=[pixels])
+    except (RuntimeError, NotImplementedError):
+        return Seen(weights=size(model), uncounted=(f"what {own.captioner_model} computes",))
+    return Seen(call, size(model))
 
 
 def segmented(p: Params) -> Seen:
@@ -82,6 +114,9 @@ def segmented(p: Params) -> Seen:
         model = meta_model(CLIPSegForImageSegmentation, "segmenter_model", *source)
         pixels = _pixels(model, _side(model), NOUNS)
         return Seen(cost(lambda: model(pixel_values=pixels, input_ids=_ids(NOUNS, TOKENS)).logits), size(model))
+    if p.segmenter == "sam3":
+        sam = meta_model(Sam3Model, "segmenter_model", p.segmenter_model, p.segmenter_revision, "fp32")
+        return _sam3(sam, DTYPES[p.precision])
     own = p.grounded_sam
     assert own is not None  # `SegmenterParams` asks for it, and for its files where they are needed
     if p.segmenter == "grounded_sam_hf":
@@ -102,6 +137,16 @@ def guarded(own: GuardParams, resolution: int) -> Seen:
         seen += Seen(cost(lambda: clip.get_image_features(pixel_values=pixels).pooler_output), size(clip))
         seen += Seen(cost(lambda: clip.get_text_features(input_ids=text).pooler_output))
     return seen
+
+
+def _sam3(model: Sam3Model, dtype: torch.dtype) -> Seen:
+    """The image's features, most of the work; what finds the nouns in them looks at values."""
+    encoder: nn.Module = model.vision_encoder
+    encoder.to(dtype)
+    side = _side(model)
+    pixels = torch.empty(1, 3, side, side, device="meta", dtype=dtype)
+    looked = _on_meta(lambda: model.get_vision_features(pixels).fpn_hidden_states[0])
+    return Seen(looked, size(model), ("how SAM 3 finds the nouns",))
 
 
 def _transformers(p: Params, own: GroundedSamParams) -> Seen:

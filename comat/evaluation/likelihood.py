@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from comat.captioners import Captioner, load_captioner
+from comat.captioners import Captioner
+from comat.captioners.load import load_captioner
 from comat.diffusion.sampling import in_batches
-from comat.params import CaptionerParams, Computing
+from comat.params import Computing, OneCaptioner
 from comat.running.device import DTYPES, choose_device
 from comat.storage.images import read_rgb
 
@@ -52,9 +53,9 @@ def read_words(captioner: Captioner, images: torch.Tensor, prompts: Sequence[str
 
 
 def read_images(
-    own: CaptionerParams, computing: Computing, batch_size: int, images: Sequence[tuple[Path, str]]
+    own: OneCaptioner, computing: Computing, batch_size: int, images: Sequence[tuple[Path, str]]
 ) -> list[Read]:
-    """How the captioner of the parameters reads the prompt of each image; (path, prompt) pairs, images of one size.
+    """How a captioner reads the prompt of each image; (path, prompt) pairs, images of one size.
 
     Raises:
         UserError: if an image is missing or unreadable.
@@ -62,9 +63,7 @@ def read_images(
     if not images:
         return []
     device, dtype = choose_device(computing.device), DTYPES[computing.precision]
-    captioner = load_captioner(
-        own.captioner, own.captioner_model, own.captioner_revision, own.caption_prefix, device, dtype
-    )
+    captioner = load_captioner(own, device, dtype)
     found: list[Read] = []
     for part in in_batches(images, batch_size, "words"):
         pixels = torch.from_numpy(np.stack([read_rgb(path) for path, _ in part])).permute(0, 3, 1, 2).float() / 255

@@ -46,14 +46,17 @@ def benchmarks(judging: Judging) -> Iterator[Benchmark]:
         from comat.judges.clip_score import ClipScore
 
         yield ClipScore(_clip(on.clip_score, device), batch)
+    if on.vqa_score:
+        from comat.judges.vqa_score import VqaScore
+
+        yield VqaScore(on.vqa_score, batch, device, DTYPES[judging.precision])
     if on.captioner:
-        from comat.captioners import load_captioner
+        from comat.captioners.load import load_teacher
         from comat.evaluation.captioner import CaptionerScore
 
-        teacher, dtype = judging.captioner, DTYPES[judging.precision]
-        model, revision = teacher.captioner_model, teacher.captioner_revision
-        captioner = load_captioner(teacher.captioner, model, revision, teacher.caption_prefix, device, dtype)
-        yield CaptionerScore(captioner, evaluator(model, revision), batch, device)
+        captioner = load_teacher(judging.captioner, device, DTYPES[judging.precision])
+        ids = [evaluator(one.captioner_model, one.captioner_revision) for one in judging.captioner.captioners]
+        yield CaptionerScore(captioner, " + ".join(ids), batch, device)
 
 
 def _file(path: str | None) -> Path:

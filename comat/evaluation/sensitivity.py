@@ -13,7 +13,8 @@ from spacy.tokens import Doc
 from torch import Tensor
 from tqdm import tqdm
 
-from comat.captioners import Captioner, load_captioner
+from comat.captioners import Captioner
+from comat.captioners.load import columns, load_captioner
 from comat.entities.filter import filtered_nouns, reasons
 from comat.entities.parse import entities_of, load_parser
 from comat.errors import UserError
@@ -21,13 +22,15 @@ from comat.evaluation.captioned import Captioned
 from comat.evaluation.corruptions import CORRUPTIONS
 from comat.evaluation.statistics import mean_interval
 from comat.models.names import ModelName
+from comat.models.names import captioners as named_captioners
 from comat.models.record import identity
-from comat.params import CaptionerParams, Computing, EntitiesParams
+from comat.params import CaptionerParams, Computing, EntitiesParams, OneCaptioner
 from comat.running.device import DTYPES, choose_device
 from comat.storage.tables import write_json, write_table
 
 ROWS = pa.schema(
     {
+        "captioner": pa.string(),
         "image": pa.string(),
         "corruption": pa.string(),
         "caption": pa.string(),
@@ -39,6 +42,8 @@ ROWS = pa.schema(
     }
 )
 ALL = "all"
+LEAST = 1e-6
+"""Nats. A captioner that is surer of a caption than float32 can tell from certainty is not divided by less."""
 
 
 def sensitivity(log_p: float, log_p_corrupted: float) -> float:
@@ -48,7 +53,7 @@ def sensitivity(log_p: float, log_p_corrupted: float) -> float:
         log_p: log-likelihood of the true caption given its image, below zero.
         log_p_corrupted: the same of the corrupted caption.
     """
-    return (log_p - log_p_corrupted) / abs(log_p)
+    return (log_p - log_p_corrupted) / max(abs(log_p), LEAST)
 
 
 def measure_sensitivity(
@@ -64,26 +69,70 @@ def measure_sensitivity(
 ) -> dict:
     """Measure the captioner of the parameters; write `rows.parquet` and `sensitivity.json`, and return the latter.
 
+    Of several captioners each by itself, and for every corruption which is the most sensitive.
+
     Raises:
         UserError: if a model cannot be had, or there is no image.
     """
     device, dtype = choose_device(computing.device), DTYPES[computing.precision]
-    model = ModelName("captioner_model", own.captioner_model, own.captioner_revision)
-    captioner = load_captioner(
-        own.captioner, own.captioner_model, own.captioner_revision, own.caption_prefix, device, dtype
-    )
+    names = columns(own) or [own.captioners[0].column]
+    models = [load_captioner(one, device, dtype) for one in own.captioners]
+    captioners = dict(zip(names, models, strict=True))
     filtered = filtered_nouns(Path(entities.own_filter) if entities.own_filter else None)
-    rows = list(_rows(captioner, load_parser(entities.spacy_model), filtered, images, batch_size, device))
+    rows = list(_rows(captioners, load_parser(entities.spacy_model), filtered, images, batch_size, device))
     if not rows:
         raise UserError("no image with a caption; expected at least one")
-    result = {
-        "captioner": {"kind": own.captioner, "model": identity(model), "prefix": own.caption_prefix},
-        "images": len({row["image"] for row in rows}),
-        "corruptions": summary(rows, resamples, seed),
+    found = {
+        name: {"captioner": _identified(one, model), "corruptions": summary(_of(rows, name), resamples, seed)}
+        for name, one, model in zip(names, own.captioners, named_captioners(own), strict=True)
     }
+    count = {"images": len({row["image"] for row in rows})}
+    if len(found) == 1:
+        result = {**found[names[0]], **count}
+    else:
+        result = {**count, "captioners": found, "best": best(rows, names, resamples, seed)}
     write_table(out / "rows.parquet", rows, ROWS)
     write_json(out / "sensitivity.json", result)
     return result
+
+
+def _identified(own: OneCaptioner, model: ModelName) -> dict[str, str]:
+    asked = {"question": own.captioner_question, "answer": own.captioner_answer} if own.captioner == "vlm" else {}
+    return {"kind": own.captioner, "model": identity(model), "prefix": own.caption_prefix, **asked}
+
+
+def _of(rows: Sequence[Mapping], captioner: str) -> list[Mapping]:
+    return [row for row in rows if row["captioner"] == captioner]
+
+
+def best(rows: Sequence[Mapping], names: Sequence[str], resamples: int, seed: int) -> dict[str, dict]:
+    """For each corruption and all together, which captioner is the most sensitive, and by how much, over each other.
+
+    The differences are of the same images and captions, with their 95% intervals; `sure` where each is above zero.
+    Nothing is said of a corruption that no caption allows.
+    """
+    found = {}
+    for corruption in (*CORRUPTIONS, ALL):
+        scores = {name: _scores(_of(rows, name), corruption) for name in names}
+        if not scores[names[0]]:
+            continue
+        first = max(names, key=lambda name: sum(scores[name].values()))
+        over = {}
+        for other in (name for name in names if name != first):
+            gains = [value - scores[other][place] for place, value in scores[first].items()]
+            mean, low, high = mean_interval(gains, [image for image, _ in scores[first]], resamples, seed)
+            over[other] = {"mean": mean, "low": low, "high": high}
+        found[corruption] = {"captioner": first, "over": over, "sure": all(gain["low"] > 0 for gain in over.values())}
+    return found
+
+
+def _scores(rows: Sequence[Mapping], corruption: str) -> dict[tuple[str, str], float]:
+    """The sensitivity by image and corruption, of captions that can be corrupted so."""
+    return {
+        (row["image"], row["corruption"]): row["sensitivity"]
+        for row in rows
+        if row["corrupted"] is not None and corruption in (row["corruption"], ALL)
+    }
 
 
 def summary(rows: Sequence[Mapping], resamples: int, seed: int) -> dict[str, dict]:
@@ -116,14 +165,14 @@ def corrupted_captions(doc: Doc, filtered: dict[str, str | None]) -> dict[str, s
 
 
 def _rows(
-    captioner: Captioner,
+    captioners: Mapping[str, Captioner],
     parser: Language,
     filtered: dict[str, str | None],
     images: Iterable[Captioned],
     batch_size: int,
     device: torch.device,
 ) -> Iterator[dict]:
-    """One row for every image and corruption."""
+    """One row for every captioner, image and corruption."""
     waiting = iter(tqdm(images, desc="sensitivity", unit=" images"))
     while part := list(islice(waiting, batch_size)):
         wrong = [corrupted_captions(doc, filtered) for doc in parser.pipe([one.caption for one in part])]
@@ -133,12 +182,13 @@ def _rows(
             for text in (one.caption, *texts.values())
             if text is not None
         ]
-        scores = iter(_log_likelihood(captioner, pairs, device))
-        for one, texts in zip(part, wrong, strict=True):
-            log_p = next(scores)
-            row = {"image": one.name, "caption": one.caption, "log_p": log_p}
-            for name, text in texts.items():
-                yield {**row, "corruption": name, **_against(log_p, text, scores)}
+        for own, captioner in captioners.items():
+            scores = iter(_log_likelihood(captioner, pairs, device))
+            for one, texts in zip(part, wrong, strict=True):
+                log_p = next(scores)
+                row = {"captioner": own, "image": one.name, "caption": one.caption, "log_p": log_p}
+                for name, text in texts.items():
+                    yield {**row, "corruption": name, **_against(log_p, text, scores)}
 
 
 def _against(log_p: float, text: str | None, scores: Iterator[float]) -> dict:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from comat.captioners import Captioner
+from comat.captioners.load import Mixture, teachers_of
 from comat.diffusion.attention import AttentionMaps
 from comat.diffusion.backbones import Backbone
 from comat.diffusion.lora import merged
@@ -16,7 +17,7 @@ from comat.diffusion.rollout import Rollout, rollout
 from comat.diffusion.schedulers import Sampler
 from comat.discriminators import Discriminator
 from comat.method.attribute_concentration import Entity, attribute_concentration_loss
-from comat.method.concept_activation import concept_activation_loss, jitter_crop
+from comat.method.concept_activation import captioners_loss, jitter_crop
 from comat.method.fidelity_preservation import discriminator_loss, generator_loss
 from comat.method.mixed_latents import draw_start
 from comat.method.replay import MapTerm, leaf_gradients, replay
@@ -98,6 +99,7 @@ class ImageGradient:
 
     z0: Tensor | None
     i2t: Sequence[Tensor] = ()
+    parts: Sequence[dict[str, Tensor]] = ()  # of several captioners: the loss of each, before its weight
     adversarial: Sequence[Tensor] = ()
     masks: Sequence[Tensor] = ()
 
@@ -115,7 +117,7 @@ class Step:
         params: StepParams,
         train: TrainParams,
         backbone: Backbone,
-        captioner: Captioner | None,
+        captioner: Captioner | Mixture | None,
         segmenter: Segmenter | None,
         discriminator: Discriminator | None,
     ) -> None:
@@ -123,6 +125,7 @@ class Step:
         self.by_term: dict[str, list[Tensor]] = {}
         self.p, self.backbone, self.chunk = params, backbone, train.device_batch
         self.captioner = captioner if params.concept_activation else None
+        self.several = [one.name for one in teachers_of(self.captioner) if one.name] if self.captioner else []
         self.segmenter = segmenter if params.attribute_concentration else None
         self.discriminator = discriminator if params.lambda_adv else None
         self.layers = backbone.chosen_layers(params.attribute_layers)
@@ -158,6 +161,7 @@ class Step:
         return {
             "loss": i2t + total(attribute) + self.p.lambda_adv * adversarial,
             "i2t": i2t,
+            **{f"i2t_{name}": total([own[name] for own in (*image.parts, *real.parts)]) for name in self.several},
             "attribute": total(attribute),
             "adversarial": adversarial,
             "discriminator": total(discriminator),
@@ -268,6 +272,7 @@ class Step:
         segmenter = self.segmenter if batch and only is None else None
         gradient = torch.zeros_like(z0)
         i2ts: list[Tensor] = []
+        parts: list[dict[str, Tensor]] = []
         adversarials: list[Tensor] = []
         masks: list[Tensor] = []
         for at in range(0, len(z0), self.chunk):
@@ -279,10 +284,11 @@ class Step:
             if captioner:
                 rng = self.generator("crop" if batch else "real crop", iteration)
                 seen = jitter_crop(images, rng) if self.p.crop_jitter else images
-                scores = captioner.log_likelihood(seen, prompts[span])
-                i2t = concept_activation_loss(*scores, self.p.caption_reduction).sum() / samples
+                losses, own = captioners_loss(captioner, seen, prompts[span], self.p.caption_reduction)
+                i2t = losses.sum() / samples
                 loss = loss + i2t
                 i2ts.append(i2t.detach())
+                parts.append({name: value.sum() / samples for name, value in own.items()})
             if batch and discriminator:
                 adversarial = generator_loss(discriminator(z)).sum() / batch.size
                 loss = loss + self.p.lambda_adv * adversarial
@@ -293,7 +299,7 @@ class Step:
             if loss.requires_grad:
                 gradient[span] = torch.autograd.grad(self.loss_scale * loss, z)[0]
         read = captioner or discriminator
-        return ImageGradient(gradient if read else None, i2ts, adversarials, masks)
+        return ImageGradient(gradient if read else None, i2ts, parts, adversarials, masks)
 
     def map_term(self, batch: Batch, masks: Sequence[Tensor], steps: Sequence[int]) -> MapTerm | None:
         """L_pos + L_neg of the batch, sum or mean over `steps`; None where there are none."""

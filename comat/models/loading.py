@@ -108,11 +108,12 @@ def load_model(
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
     subfolder: str = "",
+    also: tuple[str, ...] = (),
     **build: object,
 ) -> M:
     """A frozen model of class `kind` on `device`, in evaluation mode, every weight from safetensors.
 
-    `build` goes to the model's constructor.
+    `also` are architectures that hold one of this class, and `build` goes to the model's constructor.
 
     Raises:
         UserError: if it cannot be had, is of another architecture, or lacks weights.
@@ -128,7 +129,7 @@ def load_model(
     def load() -> M:
         # Both libraries would fill a model of another class with random weights, and only warn.
         expected, found = _architectures(kind, model, where)
-        if found != expected:
+        if found != expected and found not in also:
             raise UserError(f"model {model!r}: {part} is of another architecture: expected {expected}, found {found}")
         options = {**where, **precision, "use_safetensors": True, "output_loading_info": True}
         result, report = from_pretrained(model, **options, **build)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from comat.params import EvaluateParams, GuardParams, Params, SegmenterParams
+from comat.params import CAPTIONERS, CaptionerParams, EvaluateParams, GuardParams, Params, SegmenterParams
 
 TEXT_ENCODER_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
 """Grounding DINO's own file holds the weights of its text encoder."""
@@ -17,16 +18,26 @@ JUDGES = {
     "dpg": ("vqa",),
     "geneval": ("detector", "clip"),
     "clip_score": ("clip",),
+    "vqa_score": ("vqa",),
     "frechet": ("feature",),
     "fid": ("inception",),
 }
 """Sections of `evaluate` → the models in them."""
 KINDS = {"vqa": ("blip",), "detector": ("grounding-dino",), "clip": ("clip",)}
 """Models of `evaluate` → what `model_type` in their config.json may be."""
+CAPTIONER_KINDS = {"blip": ("blip",), "git": ("git",), "vlm": (), "clip_similarity": ("clip",)}
+"""The same of captioners; a vlm may be of many kinds."""
+SEGMENTER_KINDS = {
+    "clipseg": ("clipseg",),
+    "grounded_sam": (),  # its weights are single files
+    "grounded_sam_hf": ("grounding-dino",),
+    "sam3": ("sam3", "sam3_video"),
+}
 KEYS = (
     "base_model",
     "vae",
     "captioner_model",
+    *(f"captioner.{place}.captioner_model" for place in range(CAPTIONERS)),
     "segmenter_model",
     "grounded_sam.sam_model",
     "grounded_sam.files.text_encoder",
@@ -43,6 +54,8 @@ def role_of(key: str) -> str:
     stage, _, rest = key.partition(".")
     if stage in ("evaluate", "train"):
         return rest.replace(".", "_")
+    if stage == "captioner":  # one of several: captioner.0.captioner_model
+        return f"captioner_{rest.partition('.')[0]}_model"
     return key.rpartition(".")[2]
 
 
@@ -68,7 +81,7 @@ def named_models(params: Params) -> list[ModelName]:
     if params.vae:
         models.append(ModelName("vae", params.vae, params.vae_revision))
     models += [
-        ModelName("captioner_model", params.captioner_model, params.captioner_revision, kinds=(params.captioner,)),
+        *captioners(params),
         *_segmenters(params),
         ModelName(
             "discriminator_model",
@@ -82,12 +95,20 @@ def named_models(params: Params) -> list[ModelName]:
     return models
 
 
+def captioners(params: CaptionerParams) -> Iterator[ModelName]:
+    """The captioners' models, of one or of several."""
+    for place, own in enumerate(params.captioners):
+        key = f"captioner.{place}.captioner_model" if isinstance(params.captioner, list) else "captioner_model"
+        kinds = CAPTIONER_KINDS[own.captioner]
+        yield ModelName(key, own.captioner_model, own.captioner_revision, kinds=kinds)
+
+
 def _segmenters(params: SegmenterParams) -> Iterator[ModelName]:
     """The segmenter's models; SAM and the text encoder have a name of their own in Grounded-SAM alone."""
-    own = params.grounded_sam if params.segmenter != "clipseg" else None
+    own = params.grounded_sam if params.segmenter in ("grounded_sam", "grounded_sam_hf") else None
     files = own.files if own and params.segmenter == "grounded_sam" else None
     detector, sam = ((files.detector,), (files.sam,)) if files else ((), ())
-    kinds = () if files else ("grounding-dino" if own else "clipseg",)
+    kinds = () if files else SEGMENTER_KINDS[params.segmenter]
     yield ModelName("segmenter_model", params.segmenter_model, params.segmenter_revision, files=detector, kinds=kinds)
     if own:
         yield ModelName(
@@ -112,8 +133,9 @@ def judges(own: EvaluateParams) -> Iterator[ModelName]:
         section = getattr(own, name)
         for model in models if section else ():
             files = (section.inception_file,) if name == "fid" else ()
+            kinds = KINDS.get(model, ()) if name != "vqa_score" else CAPTIONER_KINDS["vlm"]
             found = getattr(section, f"{model}_model"), getattr(section, f"{model}_revision")
-            yield ModelName(f"evaluate.{name}.{model}_model", *found, files=files, kinds=KINDS.get(model, ()))
+            yield ModelName(f"evaluate.{name}.{model}_model", *found, files=files, kinds=kinds)
 
 
 def with_revisions(params: Params, revisions: Mapping[str, str | None]) -> Params:
@@ -130,8 +152,8 @@ def _with(params: Params, changes: Mapping[str, str | None]) -> Params:
     values = params.model_dump()
     for key, value in changes.items():
         *sections, name = key.split(".")
-        place = values
+        place: Any = values
         for section in sections:
-            place = place[section]
+            place = place[int(section) if isinstance(place, list) else section]
         place[name] = value
     return Params.model_validate(values)

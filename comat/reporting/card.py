@@ -16,7 +16,7 @@ from comat.errors import clean
 from comat.models.families import family_of
 from comat.models.loading import pipeline_index
 from comat.models.names import ModelName
-from comat.params import DrawingParams
+from comat.params import CAPTIONERS, DrawingParams
 from comat.reporting.html import difference, render, score, unit_of
 from comat.reporting.table import DISTANCES, NAMES, TITLES
 from comat.running.device import DTYPES
@@ -24,7 +24,8 @@ from comat.storage.tables import write_bytes
 
 HERE = Path(__file__).parent
 UNKNOWN = "unknown"
-ROLES = ("base_model", "vae", "captioner_model", "segmenter_model", "sam_model", "discriminator_model")
+CAPTIONERS_MODELS = ("captioner_model", *(f"captioner_{place}_model" for place in range(CAPTIONERS)))
+ROLES = ("base_model", "vae", *CAPTIONERS_MODELS, "segmenter_model", "sam_model", "discriminator_model")
 """Of the models that the LoRA is made from or with; the evaluation's judge it only."""
 
 

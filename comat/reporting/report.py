@@ -43,14 +43,20 @@ IMAGE, OVERLAY = 320, 1100
 def write_likelihood(
     captioner: CaptionerParams, computing: Computing, batch_size: int, shown: Shown, out: Path
 ) -> None:
-    """Write `likelihood.json`: the shown images, word by word as the captioner that trained reads them."""
-    images = [(pair, model, shot.path) for pair in shown.pairs for model, shot in pair.shots.items()]
-    reads = read_images(captioner, computing, batch_size, [(path, pair.text) for pair, _, path in images])
+    """Write `likelihood.json`: the shown images, word by word as the captioner that trained reads them.
+
+    Of several captioners the first that reads words; where none does, no image is read.
+    """
+    reader = next((one for one in captioner.captioners if one.reads_words), None)
+    shots = [(pair, model, shot.path) for pair in shown.pairs for model, shot in pair.shots.items()]
+    images = shots if reader else []
+    asked = [(path, pair.text) for pair, _, path in images]
+    reads = read_images(reader, computing, batch_size, asked) if reader else []
     rows = [
         {"prompt_id": pair.prompt_id, "seed": pair.seed, "model": model, "words": read.words, "log_p": read.log_p}
         for (pair, model, _), read in zip(images, reads, strict=True)
     ]
-    write_json(out / "likelihood.json", {"captioner": captioner.captioner_model, "images": rows})
+    write_json(out / "likelihood.json", {"captioner": reader.captioner_model if reader else None, "images": rows})
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ TITLES = {
     "dpg": "DPG-Bench",
     "geneval": "GenEval",
     "clip_score": "CLIPScore",
+    "vqa_score": "VQAScore",
     "captioner": "captioner's log p",
     "frechet": "Fréchet distance",
     "fid": "FID",

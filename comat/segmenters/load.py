@@ -26,6 +26,13 @@ def load_segmenter(params: SegmenterParams, device: torch.device, dtype: torch.d
         source = (params.segmenter_model, params.segmenter_revision)
         return ClipSeg(*source, params.segmenter_threshold, device, dtype)
 
+    if params.segmenter == "sam3":
+        from comat.segmenters.sam3 import Limits, Sam3
+
+        own, source = params.sam3, (params.segmenter_model, params.segmenter_revision)
+        assert own is not None  # `SegmenterParams` asks for it
+        return Sam3(*source, Limits(own.threshold, params.segmenter_threshold, own.nms_threshold), device, dtype)
+
     from comat.segmenters.grounded_sam import GroundedSam
     from comat.segmenters.grounding import Thresholds
 

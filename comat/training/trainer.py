@@ -13,7 +13,7 @@ from torch.amp import GradScaler
 from torch.optim import AdamW
 from tqdm import tqdm
 
-from comat.captioners import load_captioner
+from comat.captioners.load import columns, load_teacher
 from comat.diffusion.backbones import Backbone
 from comat.diffusion.lora import add_lora, export_lora, lora_state, set_lora_state
 from comat.discriminators import load_discriminator
@@ -66,15 +66,10 @@ class Trainer:
             )
         captioner = None
         self.segmenter: Segmenter | None = None
+        parts = [f"i2t_{name}" for name in columns(params)] if params.concept_activation else []
+        self.columns = [name for column in COLUMNS for name in ((column, *parts) if column == "i2t" else (column,))]
         if params.concept_activation:
-            captioner = load_captioner(
-                params.captioner,
-                params.captioner_model,
-                params.captioner_revision,
-                params.caption_prefix,
-                device,
-                dtype,
-            )
+            captioner = load_teacher(params, device, dtype)
         if params.attribute_concentration:
             self.segmenter = load_segmenter(params, device, dtype)
         self.step = Step(params, params.train, backbone, captioner, self.segmenter, self.discriminator)
@@ -235,10 +230,11 @@ class Trainer:
         state = self.discriminator.trainable_state() if self.discriminator else {}
         write_safetensors(out / "discriminator" / "discriminator.safetensors", state)
         looks = self.guard.rows if self.guard else []
-        for name, columns, rows in (("curves", [*COLUMNS, *TERM_COLUMNS], self.rows), ("guard", LOOKS, looks)):
-            write_csv(out / f"{name}.csv", columns, [[row.get(column, "") for column in columns] for row in rows])
+        kinds = (("curves", [*self.columns, *TERM_COLUMNS], self.rows), ("guard", LOOKS, looks))
+        for name, own, rows in kinds:
+            write_csv(out / f"{name}.csv", own, [[row.get(column, "") for column in own] for row in rows])
         tail = [row for row in self.rows if not row["skipped"]][-20:]
-        means = {name: sum(row[name] for row in tail) / len(tail) for name in COLUMNS[1:-1]} if tail else {}
+        means = {name: sum(row[name] for row in tail) / len(tail) for name in self.columns[1:-1]} if tail else {}
         skipped = sum(row["skipped"] for row in self.rows)
         if left_out := sum(row[LEFT_OUT] for row in self.rows):
             kept[LEFT_OUT] = int(left_out)

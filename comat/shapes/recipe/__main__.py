@@ -14,7 +14,7 @@ import torch
 from ruamel.yaml import YAML
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 
 class Trained(Protocol):
@@ -64,6 +64,14 @@ def run_dino(section: dict, models: Path, work: Path) -> None:
     save(model, models / "dino", processor="ViTImageProcessor")
 
 
+def run_vlm(section: dict, models: Path, work: Path) -> None:
+    from comat.shapes.recipe import vlm
+
+    tokenizer = vlm.tokenizer()
+    model = vlm.train(section["steps"], tokenizer, work, section["precision"])
+    save(model, models / "vlm", tokenizer=vlm.processor(tokenizer))
+
+
 def run_painter(section: dict, models: Path, work: Path) -> None:
     from comat.shapes.recipe import base
 
@@ -83,7 +91,10 @@ def run_base(section: dict, models: Path, work: Path) -> None:
 
 
 def save(
-    model: Trained, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None, processor: str | None = None
+    model: Trained,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase | ProcessorMixin | None = None,
+    processor: str | None = None,
 ) -> None:
     """Write a hub-layout folder, weights in half precision; appears whole or not at all."""
     part = folder.with_name(folder.name + ".part")
@@ -113,6 +124,7 @@ RUN: dict[str, Callable[[dict, Path, Path], None]] = {
     "segmenter": run_segmenter,
     "features": run_features,
     "dino": run_dino,
+    "vlm": run_vlm,
     "painter": run_painter,
     "refined": run_refined,
     "base": run_base,

@@ -1,0 +1,72 @@
+"""Any vision-language model of transformers that answers a question about an image, by its own processor and template.
+
+The prompt is the answer, as a captioner has it, or stands in the question and the answer is "Yes": VQAScore (Lin et al.
+2024). Image processors of transformers 5 work on tensors with torchvision, so gradients reach the image through them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+from comat.captioners.dialogue import Dialogue
+from comat.captioners.scoring import Texts, token_log_likelihood
+from comat.errors import UserError
+from comat.models.loading import load_model, loaded
+
+
+class Vlm:
+    """Log-likelihood of the answer in a dialogue about the image; question and prefix are masked."""
+
+    def __init__(
+        self,
+        model: str,
+        revision: str | None,
+        prefix: str,
+        question: str,
+        answer: str,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.dialogue = Dialogue(model, revision, prefix, question, answer)
+        self.model = load_model(vlm_class(model, revision), model, revision, part="VLM", dtype=dtype, device=device)
+        self.keeps = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+
+    def log_likelihood(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Score (B, 3, H, W) images in [0, 1]: log p of the answer's tokens (B, L), and which count (B, L)."""
+        answers = [self.dialogue.answered(prompt) for prompt in prompts]
+        inputs = self.dialogue.inputs(images, [one.text for one in answers])
+        inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        texts = Texts(ids, mask, self.dialogue.counts(answers, ids, mask))
+        # A token is predicted one place before it stands.
+        kept = ids.shape[1] - int(texts.counts.int().argmax(1).min()) + 1
+        keep = {"logits_to_keep": kept} if self.keeps else {}
+        logits = self.model(**inputs, use_cache=False, **keep).logits
+        return token_log_likelihood(logits[:, -kept:], texts)
+
+    def pieces(self, prompt: str) -> list[str]:
+        """The answer's tokens, in order, as text with the space before it; the last is the end, where it counts."""
+        return self.dialogue.pieces(prompt)
+
+
+def vlm_class(model: str, revision: str | None) -> type[PreTrainedModel]:
+    """The class of transformers for a model that answers questions about images."""
+    config = loaded(
+        model,
+        "config.json",
+        lambda: AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False),
+    )
+    kind: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
+    if kind is None:
+        raise UserError(
+            f"captioner_model {model!r}: it is a {config.model_type}: expected a model of transformers that answers "
+            "with text to image and text"
+        )
+    return kind

@@ -1,0 +1,206 @@
+"""The vision-language model: LLaVA in miniature, which says what a scene shows, and whether it shows what is said."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+
+from comat.shapes.recipe.captioner import DIRECTION_WEIGHT, _sincos, object_places
+from comat.shapes.recipe.data import Example, clean_examples, images, unit
+from comat.shapes.recipe.fit import fit
+from comat.shapes.recipe.tokenizers import words
+from comat.shapes.world.captions import describe
+from comat.shapes.world.scenes import COLOURS, MAX_OBJECTS, NOUNS, Group, Spec
+
+SIDE, PATCH, WIDTH = 64, 8, 128
+PATCHES = (SIDE // PATCH) ** 2
+DESCRIBE = "Describe the image in one sentence."
+SHOWS = 'Does this figure show "{prompt}"?'
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'].upper() + ': ' }}"
+    "{% for c in m['content'] %}{{ '<image> ' if c['type'] == 'image' else c['text'] + ' ' }}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+IMAGE_AT = 2
+"""Where the image's token stands in a dialogue: behind USER and its colon."""
+MOST = 128
+"""Tokens of a dialogue, the image's among them."""
+
+
+def dialogue(question: str, answer: str) -> str:
+    """What the template makes of a question about an image and its answer, with the end."""
+    return f"USER: <image> {question} ASSISTANT: {answer}</s>"
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Every word of the world and of the two questions is a token, and so is every mark."""
+    asked = ["USER", "ASSISTANT", ":", *DESCRIBE[:-1].split(), ".", "Does", "this", "figure", "show", '"', '"?']
+    special = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
+    vocab = {word: index for index, word in enumerate(dict.fromkeys([*special, *asked, "Yes", "No", *words()]))}
+    core = Tokenizer(models.WordLevel(vocab=vocab, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    found = PreTrainedTokenizerFast(tokenizer_object=core, model_max_length=MOST, **names)
+    found.add_special_tokens({"extra_special_tokens": ["<image>"]})
+    return found
+
+
+def processor(own: PreTrainedTokenizerFast) -> LlavaProcessor:
+    half, side = [0.5, 0.5, 0.5], {"height": SIDE, "width": SIDE}
+    return LlavaProcessor(
+        image_processor=CLIPImageProcessor(
+            size={"shortest_edge": SIDE}, crop_size=side, image_mean=half, image_std=half
+        ),
+        tokenizer=own,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    )
+
+
+def build(own: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
+    """1.1 M parameters; pixels are normalised to [-1, 1]."""
+    sizes: dict[str, Any] = {"hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_attention_heads": 4}
+    vision = CLIPVisionConfig(**sizes, num_hidden_layers=4, image_size=SIDE, patch_size=PATCH, projection_dim=WIDTH)
+    text = LlamaConfig(
+        **sizes,
+        vocab_size=len(own),
+        num_hidden_layers=3,
+        max_position_embeddings=MOST,
+        bos_token_id=own.bos_token_id,
+        eos_token_id=own.eos_token_id,
+        pad_token_id=own.pad_token_id,
+    )
+    image = own.get_vocab()["<image>"]
+    model = LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=vision, text_config=text, image_token_index=image, vision_feature_layer=-1)
+    )
+    with torch.no_grad():  # as the captioner's: patches that know where they are
+        table = model.model.vision_tower.get_submodule("embeddings.position_embedding").weight
+        table[1:] = 0.3 * _sincos(SIDE // PATCH, WIDTH)
+    return model
+
+
+def wrong(spec: Spec, rng: random.Random) -> Spec:
+    """What a scene of `spec` does not show: other in one thing, a colour, a noun, a number or who is where."""
+    groups = list(spec.groups)
+    place = rng.randrange(len(groups))
+    own = groups[place]
+    ways = ["colour", "noun", "number"]
+    if spec.relation:
+        ways += ["relation", "relation"]  # the last to be learned
+    way = rng.choice(ways)
+    if way == "relation":
+        return replace(spec, groups=tuple(reversed(groups)))
+    if way == "number":
+        fits = spec.total < MAX_OBJECTS and own.count == 1 and not spec.relation
+        own = replace(own, count=2 if fits else 1) if fits or own.count > 1 else _other_colour(own, rng)
+    elif way == "noun":
+        own = replace(own, noun=rng.choice([noun for noun in NOUNS if noun not in {g.noun for g in groups}]))
+    else:
+        others = [g for g in range(len(groups)) if groups[g].noun != own.noun and groups[g].colour != own.colour]
+        if others:  # two things exchange their colours
+            other = rng.choice(others)
+            groups[other], own = (
+                replace(groups[other], colour=own.colour),
+                replace(own, colour=groups[other].colour),
+            )
+        else:
+            own = _other_colour(own, rng)
+    groups[place] = own
+    return replace(spec, groups=tuple(groups))
+
+
+def _other_colour(group: Group, rng: random.Random) -> Group:
+    return replace(group, colour=rng.choice([colour for colour in COLOURS if colour != group.colour]))
+
+
+def dialogues(examples: list[Example], rng: random.Random) -> list[str]:
+    """Of the examples in turn: the caption, the answer Yes to the caption, and No to one that is wrong."""
+    found = []
+    for row, example in enumerate(examples):
+        if row % 3 == 0:
+            found.append(dialogue(DESCRIBE, example.caption))
+        else:
+            said, answer = (example.caption, "Yes") if row % 3 == 1 else (describe(wrong(example.spec, rng)), "No")
+            found.append(dialogue(SHOWS.format(prompt=said), answer))
+    return found
+
+
+def answer_nll(model: LlavaForConditionalGeneration, seen: Tensor, ids: Tensor, answer: int, pad: int) -> Tensor:
+    """(B, L-1) negative log-likelihood of the tokens of dialogues behind ASSISTANT and its colon; elsewhere zero.
+
+    Args:
+        seen: (B, patches, D) image features, which take the place of the one token that stands for the image.
+        ids: (B, L) dialogues; `answer` is the id of ASSISTANT.
+    """
+    words = model.model.language_model.get_input_embeddings()(ids)
+    joined = torch.cat([words[:, :IMAGE_AT], seen, words[:, IMAGE_AT + 1 :]], 1)
+    every = torch.ones(joined.shape[:2], dtype=torch.long, device=ids.device)  # padding follows what is scored
+    states = model.model.language_model(inputs_embeds=joined, attention_mask=every, use_cache=False).last_hidden_state
+    logits = model.lm_head(torch.cat([states[:, :IMAGE_AT], states[:, IMAGE_AT + seen.shape[1] - 1 :]], 1))
+    behind = (ids == answer).cumsum(1).bool().cumsum(1) > 2
+    targets = ids[:, 1:].masked_fill(~behind[:, 1:] | (ids[:, 1:] == pad), -100)
+    return F.cross_entropy(logits[:, :-1].float().transpose(1, 2), targets, ignore_index=-100, reduction="none")
+
+
+def features(model: LlavaForConditionalGeneration, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """What the image tower says of each patch (B, patches, D), and the same for the language model."""
+    seen = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
+    return seen, model.model.multi_modal_projector(seen)
+
+
+def train(steps: int, own: PreTrainedTokenizerFast, work: Path, precision: str) -> LlavaForConditionalGeneration:
+    """Maximum likelihood of true answers, on slightly noisy renders; where its object is, is asked of every patch."""
+    torch.manual_seed(0)
+    model = build(own)
+    where = torch.nn.Linear(WIDTH, 4)
+    examples = clean_examples(24_000, seed=8, weights=(1, 2, 4, 2, 2))
+    pixels, places = images(examples, SIDE), object_places(examples, SIDE // PATCH)
+    texts = dialogues(examples, random.Random("dialogues"))
+    ids = own(texts, padding=True, padding_side="right", return_tensors="pt").input_ids
+    answer, pad = own.get_vocab()["ASSISTANT"], own.pad_token_id
+    heavy = torch.tensor(own.convert_tokens_to_ids(["left", "right", "above", "below"]))
+    weights = 1.0 + (DIRECTION_WEIGHT - 1) * torch.isin(ids, heavy)
+
+    def loss(generator: torch.Generator) -> Tensor:
+        rows, device = torch.randint(len(ids), (64,), generator=generator), model.device
+        x = unit(pixels[rows])
+        x = x + 0.15 * torch.rand(64, 1, 1, 1, generator=generator) * torch.randn(x.shape, generator=generator)
+        seen, told = features(model, x.to(device))
+        nll = answer_nll(model, told, ids[rows].to(device), answer, pad)
+        # An answer of one word weighs as much as a whole caption.
+        weight = weights[rows][:, 1:].to(device)
+        said = ((nll * weight).sum(1) / ((nll != 0) * weight).sum(1).clamp(min=1)).mean()
+        place = places[rows].to(device)
+        covered = place.isfinite()
+        missed = (where(seen) - place.nan_to_num()).square()
+        return said + (missed * covered).sum() / covered.sum()
+
+    fit(
+        "vlm",
+        torch.nn.ModuleList([model, where]),
+        loss,
+        steps=steps,
+        learning_rate=1e-3,
+        work=work,
+        precision=precision,
+    )
+    return model

@@ -1,0 +1,82 @@
+"""The shapes world's vision-language model: what it is taught is what captioner vlm asks it, by its own processor."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from comat.captioners.load import load_captioner
+from comat.params import DESCRIBE, SHOWS
+from comat.shapes.recipe import vlm
+from comat.shapes.recipe.__main__ import save
+from comat.shapes.recipe.data import clean_examples
+from comat.shapes.world.captions import describe
+from comat.shapes.world.scenes import Group, Spec
+from tests.tiny_models import one_captioner
+
+PROMPTS = ["a red ball", "two green stars", "a small blue cross on the left of an orange ring"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained for two steps on a few scenes, in hub layout."""
+    root, own = tmp_path_factory.mktemp("vlm"), vlm.tokenizer()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vlm, "clean_examples", lambda count, seed, weights: clean_examples(96, seed, weights))
+        model = vlm.train(2, own, root / "work", "fp32")
+    save(model, root / "vlm", tokenizer=vlm.processor(own))
+    return root / "vlm"
+
+
+@pytest.mark.parametrize(("question", "answer"), [(DESCRIBE, "{prompt}"), (SHOWS, "Yes")])
+def test_it_is_taught_what_it_is_asked(trained: Path, question: str, answer: str) -> None:
+    """The loss of the recipe, which puts the image's features where its token stands, is the captioner's."""
+    asked = one_captioner("vlm", trained, captioner_question=question, captioner_answer=answer)
+    captioner = load_captioner(asked, torch.device("cpu"), torch.float32)
+    texts = [vlm.dialogue(question.format(prompt=p), answer.format(prompt=p)) for p in PROMPTS]
+    assert [captioner.dialogue.answered(p).text for p in PROMPTS] == [
+        text if answer == "{prompt}" else text.removesuffix("</s>") for text in texts
+    ]
+    seen = torch.rand(3, 3, 64, 64)
+    log_p, counts = captioner.log_likelihood(seen, PROMPTS)
+    ids = captioner.dialogue.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt").input_ids
+    assert (ids[:, vlm.IMAGE_AT] == captioner.model.config.image_token_index).all()
+    with torch.no_grad():
+        _, told = vlm.features(captioner.model, 2 * seen - 1)
+        own = captioner.dialogue.tokenizer
+        answers = own.convert_tokens_to_ids("ASSISTANT")
+        nll = vlm.answer_nll(captioner.model, told, ids, answers, own.pad_token_id)
+    for row in range(3):
+        kept = nll[row][nll[row] != 0][: int(counts[row].sum())]
+        assert_close(-kept, log_p[row][counts[row]], rtol=1e-3, atol=1e-3)
+
+
+def test_every_word_of_the_world_and_of_the_questions_is_known() -> None:
+    own = vlm.tokenizer()
+    texts = vlm.dialogues(clean_examples(300, seed=0), random.Random(0))
+    assert own.unk_token_id not in {token for text in texts for token in own(text).input_ids}
+    assert sum("ASSISTANT: Yes<" in text for text in texts) == sum("ASSISTANT: No<" in text for text in texts) == 100
+
+
+def test_a_wrong_caption_says_what_is_not_there() -> None:
+    """Other things, or the same with one elsewhere; and every way of being wrong occurs."""
+    rng, seen = random.Random(0), Counter()
+    for example in clean_examples(600, seed=1):
+        other = vlm.wrong(example.spec, rng)
+        things = Counter(example.spec.groups) != Counter(other.groups)
+        assert things or (example.spec.relation and example.spec.groups == other.groups[::-1] != other.groups)
+        assert describe(other) != example.caption and other.total <= 3
+        seen["other things" if things else "other places"] += 1
+        seen["other number"] += other.total != example.spec.total
+    assert min(seen.values()) > 30
+
+
+def test_two_things_exchange_their_colours_by_hand() -> None:
+    spec = Spec((Group("ball", "red"), Group("cube", "blue")))
+    said = {describe(vlm.wrong(spec, random.Random(seed))) for seed in range(60)}
+    assert "a blue ball and a red cube" in said and "two red balls and a blue cube" in said
