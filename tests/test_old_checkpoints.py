@@ -22,6 +22,7 @@ from comat.judges.clip import Clip
 from comat.models.preprocess import image_processor
 from comat.segmenters.clipseg import ClipSeg
 from comat.tokenizers import load_tokenizers, too_long, words_of
+from tests.tiny_models import one_captioner
 
 CPU, FP32 = torch.device("cpu"), torch.float32
 PROMPTS = ["a red ball and a blue cube", "wow!!! two stars!"]
@@ -69,7 +70,7 @@ def test_the_vision_tower_of_an_older_llava(tiny: Path, old) -> None:
     """Its language model stood beside the vision tower, whose weights had a prefix of their own."""
     folder = old("llava")
     renamed(folder / "model.safetensors", lambda name: name.replace("vision_tower.", "vision_tower.vision_model."))
-    check_captioner("llava", folder, tiny / "llava")
+    check_captioner("vlm", folder, tiny / "llava")
 
 
 def test_a_llava_of_today(tiny: Path, old) -> None:
@@ -86,7 +87,7 @@ def test_a_llava_of_today(tiny: Path, old) -> None:
         return names[start] + name.removeprefix(start)
 
     renamed(folder / "model.safetensors", today)
-    check_captioner("llava", folder, tiny / "llava")
+    check_captioner("vlm", folder, tiny / "llava")
 
 
 def check_captioner(kind: str, folder: Path, like: Path) -> None:

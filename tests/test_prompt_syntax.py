@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comat.corpora.text import Spelling
+from comat.errors import UserError
 from comat.models.families import BY_PIPELINE, columns
 from comat.storage.prompt_language import language
 from comat.storage.prompt_syntax import without_syntax
@@ -94,3 +95,9 @@ def test_columns_of_text_encoders_behind_each_other() -> None:
     assert columns(sd3, [77, 77, 256], [[4], [6], [0, 1]]) == (4, 6, 77, 78)
     assert columns(sd3[:2], [77, 77], [[4], [4]]) == (4,)
     assert columns(flux, [77, 512], [[4], [5, 6]]) == (5, 6)
+
+
+def test_a_token_that_no_text_encoder_reads_is_said() -> None:
+    sdxl = BY_PIPELINE["StableDiffusionXLPipeline"].texts
+    with pytest.raises(UserError, match="a token at position 77, and text_encoder_2 reads 77"):
+        columns(sdxl, [77, 77], [[3], [77]])

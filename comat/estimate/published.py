@@ -23,10 +23,12 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     SamConfig,
+    T5Tokenizer,
     ViTConfig,
 )
 
 from comat.estimate.architectures import NOISE, build_captioner, build_text_encoders, build_unet, build_vae, meta
+from comat.estimate.transformer_models import PIPELINES, build_transformer
 from comat.models.names import named_models, with_names
 from comat.models.record import at_hand
 from comat.params import Params
@@ -76,6 +78,28 @@ def _pipeline(name: str) -> Callable[[Path], None]:
     return write
 
 
+def _transformer(name: str) -> Callable[[Path], None]:
+    """Of `comat.estimate.transformer_models`; a part that some pipelines leave out is there."""
+
+    def write(folder: Path) -> None:
+        t5 = T5Tokenizer(vocab=None)
+        model = meta(build_transformer, name, stub_tokenizer(), t5)
+        kind = type(model.denoiser).__name__
+        parts = {"transformer": ["diffusers", kind], "vae": ["diffusers", "AutoencoderKL"]}
+        for text, encoder, tokenizer in zip(model.texts, model.text_encoders, model.tokenizers, strict=True):
+            encoder.config.architectures = [type(encoder).__name__]
+            encoder.config.save_pretrained(folder / text.encoder)
+            tokenizer.save_pretrained(folder / text.tokenizer)
+            parts[text.encoder] = ["transformers", type(encoder).__name__]
+            parts[text.tokenizer] = ["transformers", type(tokenizer).__name__]
+        model.denoiser.save_config(folder / "transformer")
+        model.vae.save_config(folder / "vae")
+        _json(folder / "model_index.json", {"_class_name": PIPELINES[name], **parts})
+        _json(folder / "scheduler/scheduler_config.json", model.scheduler_config)
+
+    return write
+
+
 def _autoencoder(folder: Path) -> None:
     vae: AutoencoderKL = meta(build_vae, "sdxl")
     vae.save_config(folder)
@@ -118,6 +142,9 @@ def _sam() -> SamConfig:
 PUBLISHED: dict[str, Callable[[Path], None]] = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": _pipeline("sd15"),
     "stabilityai/stable-diffusion-xl-base-1.0": _pipeline("sdxl"),
+    "stabilityai/stable-diffusion-3.5-medium": _transformer("sd35-medium"),
+    "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS": _transformer("pixart-sigma"),
+    "black-forest-labs/FLUX.1-dev": _transformer("flux-dev"),
     "madebyollin/sdxl-vae-fp16-fix": _autoencoder,
     "Salesforce/blip-image-captioning-large": _captioner("blip"),
     "microsoft/git-large-coco": _captioner("git"),

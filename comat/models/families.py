@@ -125,10 +125,18 @@ def columns(texts: Sequence[Text], lengths: Sequence[int], positions: Sequence[S
     Args:
         texts: the text encoders, of which each reads `lengths` tokens.
         positions: of the entity's tokens, for each tokenizer.
+
+    Raises:
+        UserError: if a text encoder does not read as far.
     """
     start = end = 0
     found: set[int] = set()
     for text, length, own in zip(texts, lengths, positions, strict=True):
+        if own and max(own) >= length:
+            raise UserError(
+                f"an entity has a token at position {max(own)}, and {text.encoder} reads {length}: the entities are of "
+                "another base model; run `dvc repro entities`"
+            )
         if text.place == "pooled":
             continue
         if text.place == "behind":
