@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from tokenizers import normalizers
 from transformers import CLIPTokenizer, PreTrainedTokenizerBase, T5Tokenizer
@@ -41,8 +42,8 @@ def _load(model: str, revision: str | None, text: Text, listed: object) -> PreTr
     name = str(listed[-1] if isinstance(listed, list) and listed else listed).removesuffix("Fast")
     if name not in KINDS:
         raise UserError(f"model {model!r}: its {text.tokenizer} is a {name:.60}: expected {' or '.join(KINDS)}")
-    tokenizer = KINDS[name].from_pretrained(model, subfolder=text.tokenizer, revision=revision or "main")
-    return as_read(tokenizer, text)
+    where: dict[str, Any] = {"subfolder": text.tokenizer, "revision": revision or "main"}
+    return as_read(KINDS[name].from_pretrained(model, **where), text)
 
 
 def find_columns(model: str, revision: str | None = None) -> Columns:

@@ -25,6 +25,7 @@ from comat.models.names import ModelName
 from comat.models.record import check_models, write_lock
 from comat.params import Params, load
 from comat.storage.tables import ENTITIES, read_table, write_json, write_table
+from comat.tokenizers import find_columns
 from comat.training.data import TrainingData
 from comat.training.warmup import denoising_loss, warm_up
 
@@ -358,4 +359,4 @@ def test_attributes_of_no_entity_are_refused(project: Path, tmp_path: Path) -> N
     folders = [project / "data" / name for name in ("prompts", "reference_latents", "image_latents")]
     folders.insert(1, tmp_path)
     with pytest.raises(UserError, match=r"not one of the \d+ training prompts has an entity"):
-        TrainingData(params, params.discriminator_input, params.train.guard, *folders)
+        TrainingData(params, params.discriminator_input, params.train.guard, *folders, find_columns(params.base_model))

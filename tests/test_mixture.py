@@ -17,6 +17,7 @@ from comat.method.concept_activation import captioners_loss
 from comat.models.names import named_models, with_revisions
 from comat.params import SHOWS, Params
 from comat.randomness import generator
+from comat.tokenizers import find_columns
 from comat.training.data import TrainingData
 from comat.training.trainer import Trainer
 from tests.test_replay import build, full_gradient, gradient, relative
@@ -91,8 +92,10 @@ def test_each_captioner_has_its_column(make_params, project: Path, tiny: Path, t
     data, work = project / "data", tmp_path / "work"
     folders = [data / name for name in ("prompts", "entities", "reference_latents", "image_latents")]
     work.mkdir()
-    rows = TrainingData(params, params.discriminator_input, params.train.guard, *folders)
-    trainer = Trainer(params, load_backbone(params, data / "warmup/unet"), rows, work)
+    rows = TrainingData(
+        params, params.discriminator_input, params.train.guard, *folders, find_columns(params.base_model)
+    )
+    trainer = Trainer(params, load_backbone(params, data / "warmup"), rows, work)
     trainer.run()
     trainer.export(tmp_path / "out")
     (row,) = csv.DictReader((tmp_path / "out/curves.csv").open())

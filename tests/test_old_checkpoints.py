@@ -188,16 +188,20 @@ def test_slow_tokenizers_padded_with_an_exclamation_mark(tiny: Path, old) -> Non
     assert not torch.allclose(found.tokens[:, -1], expected.tokens[:, -1])
 
 
+PROCESSOR = {"processor_class": "LlavaProcessor"}
+"""Which a vlm is told by; no other looks at it."""
+
+
 def as_one_file(folder: Path) -> None:
     """As transformers 5 saves processors: everything in one file."""
     config = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").unlink()
-    (folder / "processor_config.json").write_text(json.dumps({"image_processor": config, "processor_class": "X"}))
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": config, **PROCESSOR}))
 
 
 def as_two_files(folder: Path) -> None:
     """As transformers 4.5x saved them: the processor's own file beside that of the images."""
-    (folder / "processor_config.json").write_text(json.dumps({"processor_class": "X"}))
+    (folder / "processor_config.json").write_text(json.dumps(PROCESSOR))
 
 
 def as_a_feature_extractor(folder: Path) -> None:
@@ -223,7 +227,13 @@ def test_image_processors_in_one_file_or_two(tiny: Path, old, aged: Callable[[Pa
 @pytest.mark.parametrize("kind", ["blip", "git", "llava"])
 @pytest.mark.parametrize("aged", [as_one_file, as_two_files])
 def test_captioners_with_their_processor_in_one_file_or_two(tiny: Path, old, kind: str, aged) -> None:
+    """Of LLaVA's first files none says how many tokens an image is: that is of the model."""
     folder = old(kind)
+    whole = folder / "processor_config.json"
+    if kind == "llava":
+        own = json.loads(whole.read_text())["image_processor"]
+        (folder / "preprocessor_config.json").write_text(json.dumps(own | {"image_mean": [0.4, 0.5, 0.6]}))
+        edit(whole, image_processor=own | {"image_mean": [0.4, 0.5, 0.6]})
     edit(folder / "preprocessor_config.json", image_mean=[0.4, 0.5, 0.6])
     like = shutil.copytree(folder, folder.with_name("like"))
     aged(folder)

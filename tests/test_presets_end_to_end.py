@@ -88,6 +88,8 @@ def test_all_stages_run(
     check(tmp_path)
 
 
+LATER = {"sd35-medium": "sd3", "pixart-sigma": "pixart_sigma", "flux-dev": "flux_dev"}
+"""Presets that are not the paper's → the random twins of their base models."""
 FAMILIES = [("sd3", "fp32")] + [
     pytest.param(name, precision, marks=pytest.mark.slow)
     for name, precision in (
@@ -118,7 +120,7 @@ def test_all_stages_run_on_each_family(tmp_path: Path, tiny: Path, family: str, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["sd15", "sdxl"])
+@pytest.mark.parametrize("preset", ["sd15", "sdxl", *LATER])
 def test_dvc_repro_runs_the_pipeline_in_a_clone(
     tmp_path: Path, tiny: Path, segmenters: dict[str, dict], preset: str
 ) -> None:
@@ -155,7 +157,12 @@ def twin(preset: str, tiny: Path) -> dict:
     if values["vae"]:
         values |= {"vae": str(tiny / preset / "vae"), "vae_revision": None}
     values |= {"captioner_model": str(tiny / "blip"), "captioner_revision": None}
-    values |= {"discriminator_model": str(tiny / "sd15"), "discriminator_revision": None}
+    critic = tiny / ("sd15" if values["discriminator"] == "denoiser" else "dinov2")
+    values |= {"discriminator_model": str(critic), "discriminator_revision": None}
+    if preset in LATER:
+        model = getattr(tiny_families, f"save_{LATER[preset]}")(tiny / LATER[preset])
+        values |= {"base_model": str(model)}
+        values |= {"discriminator_model": str(model)} if preset == "sd35-medium" else {}
     return values
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoProcessor, ProcessorMixin
+from transformers import AutoConfig, AutoProcessor, ProcessorMixin
 
 from comat.errors import UserError
 from comat.models.loading import loaded
@@ -37,6 +37,7 @@ class Dialogue:
         self.processor: ProcessorMixin = loaded(
             model, "processor", lambda: AutoProcessor.from_pretrained(model, revision=revision, trust_remote_code=False)
         )
+        _complete(self.processor, model, revision)
         self.tokenizer: Any = getattr(self.processor, "tokenizer", None)
         self._check_processor()
         self.specials = _special_tokens(self.tokenizer)
@@ -168,6 +169,18 @@ def _special_tokens(tokenizer: Any) -> list[str]:
     """The texts of the tokens that stand for no text, longest first."""
     added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
     return sorted({*tokenizer.all_special_tokens, *added}, key=len, reverse=True)
+
+
+def _complete(processor: Any, model: str, revision: str | None) -> None:
+    """Tell a LLaVA's processor of old make what it does not say itself: how many tokens an image is for its model."""
+    if getattr(processor, "patch_size", 0) is not None:
+        return
+    config = loaded(
+        model, "config.json", lambda: AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+    )
+    processor.patch_size = config.vision_config.patch_size
+    processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+    processor.num_additional_image_tokens = int("clip_vision" in config.vision_config.model_type)
 
 
 def _limits(processor: Any) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,8 @@ def meta_backbone(model: str, revision: str | None, vae: str | None, vae_revisio
         if issubclass(kind, ModelMixin):
             config = kind.load_config(model, revision=revision, subfolder=name)
             return emptied(lambda: kind.from_config(config), dtype)
-        own = kind.config_class.from_pretrained(model, revision=revision or "main", subfolder=name)
+        where = {"subfolder": name, "revision": revision or "main"}
+        own = kind.config_class.from_pretrained(model, **where)
         return emptied(lambda: kind(own), dtype)
 
     where = (vae, vae_revision, None) if vae else (model, revision, "vae")

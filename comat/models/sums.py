@@ -16,7 +16,6 @@ from typing_extensions import TypedDict
 
 from comat.errors import UserError
 from comat.storage.json_files import read_json
-from comat.storage.tables import write_json
 
 PIECE = 1 << 24
 """Bytes read at once; what is smaller than one is never remembered."""
@@ -47,6 +46,8 @@ def sum_of_file(path: Path, read: Callable[[int], object] = lambda count: None) 
             digest.update(piece)
             read(len(piece))
     if state.st_size >= PIECE and own == _known(path) and time.time() - state.st_ctime >= SETTLED:
+        from comat.storage.tables import write_json  # whose import takes seconds, and which is needed once a file
+
         write_json(memory, {**own, "sha256": digest.hexdigest()})
     return digest.hexdigest()
 
