@@ -115,7 +115,7 @@ def _discriminator(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> No
         if p.train.gradient_checkpointing == "all":
             source.denoiser.enable_gradient_checkpointing(checkpoint_as_on_device)
         critic, run = DenoiserDiscriminator(source, p.lora_rank, generator), source.denoiser
-        calls.weights["discriminator"] = size(source.denoiser, *source.text_encoders)
+        calls.weights["discriminator"] = size(source.denoiser)
     calls.trained["discriminator"] = sum(w.numel() for w in critic.trainable_parameters())
     modules: list[nn.Module] = [critic, run]
     calls.discriminate = cost(lambda: critic(z), modules=modules)

@@ -87,12 +87,12 @@ class StableDiffusionXL(StableDiffusion):
 
     def _conditions(self, z: Tensor, prompts: PromptEmbeddings) -> dict[str, Tensor] | None:
         assert prompts.pooled is not None
-        return {"text_embeds": prompts.pooled, "time_ids": self._sizes(z).expand(len(z), 6)}
+        return {"text_embeds": prompts.pooled, "time_ids": self._sizes(z, prompts.pooled.dtype).expand(len(z), 6)}
 
-    def _sizes(self, z: Tensor) -> Tensor:
+    def _sizes(self, z: Tensor, dtype: torch.dtype) -> Tensor:
         """The micro-conditioning of uncropped latents (B, C, h, w): (6,), in px; one copy a size."""
         height, width = (side * self.vae_scale for side in z.shape[-2:])
         if (height, width) not in self._time_ids:
-            sizes = torch.tensor([height, width, 0, 0, height, width], dtype=self.text_encoders[-1].dtype)
+            sizes = torch.tensor([height, width, 0, 0, height, width], dtype=dtype)
             self._time_ids[height, width] = sizes.to(z.device)
         return self._time_ids[height, width]
