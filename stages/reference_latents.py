@@ -21,7 +21,7 @@ def main() -> None:
 
     from comat.diffusion.load import load_backbone
     from comat.diffusion.sampling import sample_latents
-    from comat.randomness import python_random, stratified
+    from comat.randomness import python_random
     from comat.running.distributed import join
     from comat.running.shared_store import Row, SharedStore
     from comat.storage.tables import PROMPTS, read_table
@@ -42,9 +42,8 @@ def main() -> None:
         processes.directory("reference_latents", params.model_dump(), args.models, inputs) as work,
     ):
         rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
-        rng = python_random(params.seed, "reference prompts")
-        rows = stratified(rows, section.count or len(rows), itemgetter("category"), rng)
-        rng.shuffle(rows)
+        python_random(params.seed, "reference prompts").shuffle(rows)  # so that a part of them is of every category
+        rows = rows[: section.count or len(rows)]
         store = SharedStore(processes, work, section.shard_size, rows, itemgetter("id"), section.batch_size)
         store.fill(compute, "reference latents")
         if processes.main:

@@ -26,7 +26,7 @@ def main() -> None:
 
     from comat.diffusion.load import load_backbone
     from comat.diffusion.sampling import decoded, sample_latents
-    from comat.randomness import python_random, stratified
+    from comat.randomness import python_random
     from comat.running.distributed import join
     from comat.running.shared_store import Row, SharedStore
     from comat.storage.tables import PROMPTS, read_table
@@ -48,9 +48,8 @@ def main() -> None:
         processes.directory("warmup_images", params.model_dump(), args.models, [args.prompts]) as work,
     ):
         rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
-        rng, count = python_random(params.seed, "warmup prompts"), params.warmup_images.count
-        rows = stratified(rows, count, itemgetter("category"), rng) if params.warmup.steps else []
-        rng.shuffle(rows)
+        python_random(params.seed, "warmup prompts").shuffle(rows)  # so that a part of them is of every category
+        rows = rows[: params.warmup_images.count] if params.warmup.steps else []
         store = SharedStore(processes, work, SHARD_SIZE, rows, itemgetter("id"), params.warmup_images.batch_size)
         store.fill(compute, "warm-up images")
         if processes.main:

@@ -20,7 +20,7 @@ from comat.errors import UserError, unbroken
 from comat.judges.benchmark import Benchmark, Drawn
 from comat.judges.frechet import Features, batches, frechet_distances
 from comat.params import GuardParams, SamplingParams
-from comat.randomness import python_random, stratified
+from comat.randomness import python_random
 from comat.storage.images import read_rgb, to_bytes, write_png
 from comat.storage.tensor_store import TensorStore
 
@@ -30,11 +30,12 @@ ORIGINALS = 256
 
 
 def set_apart(rows: Sequence[dict], section: GuardParams, seed: int) -> list[dict]:
-    """The guard's prompts: training rows of `PROMPTS`, drawn by seed from their categories; none while it is off."""
+    """The guard's prompts: training rows of `PROMPTS`, drawn by seed; none while it is off."""
     if not section.every:
         return []
-    training = [row for row in rows if row["split"] == "train"]
-    return stratified(training, section.prompts, lambda row: row["category"], python_random(seed, "guard prompts"))
+    drawn = [row for row in rows if row["split"] == "train"]
+    python_random(seed, "guard prompts").shuffle(drawn)
+    return drawn[: section.prompts]
 
 
 class Guard:
