@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from comat.method.step import TERMS
 from comat.reporting.report import TERM_CURVES, training_charts
-from comat.training.gradients import COLUMNS, TERMS, measured
+from comat.training.gradients import COLUMNS, measured
 from tests.test_replay import TERMS as LOSSES
 from tests.test_replay import build, gradient, relative
 

@@ -102,7 +102,7 @@ def _vlm(own: OneCaptioner, precision: str, resolution: int) -> Seen:
     scored = {"use_cache": False, "logits_to_keep": TOKENS + 1}
     try:
         call = cost(lambda: model(pixel_values=pixels, **inputs, **scored).logits, modules=[model], inputs=[pixels])
-    except (RuntimeError, NotImplementedError):
+    except RuntimeError:
         return Seen(weights=size(model), uncounted=(f"what {own.captioner_model} computes",))
     return Seen(call, size(model))
 

@@ -5,7 +5,6 @@ As `comat.estimate.architectures` for UNets: for tests and estimates on the meta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from diffusers import AutoencoderKL
@@ -80,7 +79,7 @@ TRANSFORMERS: dict[str, dict[str, Any]] = {
         "axes_dims_rope": (16, 56, 56),
     },
 }
-VAES_16 = {
+AUTOENCODERS = {
     "sd35-medium": VAE_16 | {"scaling_factor": 1.5305, "shift_factor": 0.0609},
     "pixart-sigma": VAES["sdxl"],
     "flux-dev": VAE_16 | {"scaling_factor": 0.3611, "shift_factor": 0.1159},
@@ -92,9 +91,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 }
 
 
-def build_transformer(
-    name: str, clip: PreTrainedTokenizerBase, t5: PreTrainedTokenizerBase, schedule: Mapping[str, Any] | None = None
-) -> Backbone:
+def build_transformer(name: str, clip: PreTrainedTokenizerBase, t5: PreTrainedTokenizerBase) -> Backbone:
     """The whole model of a preset on the default device, untrained; the tokenizers say how long the texts are."""
     family = BY_PIPELINE[PIPELINES[name]]
     kind = backbone_class(family)
@@ -105,5 +102,5 @@ def build_transformer(
         for encoder, is_t5, config in zip(kind.ENCODERS, t5s, clips, strict=True)
     ]
     tokenizers = [t5 if is_t5 else clip for is_t5 in t5s]
-    denoiser, vae = kind.DENOISER(**TRANSFORMERS[name]), AutoencoderKL(**VAES_16[name])
-    return kind(family, family.texts, denoiser, vae, encoders, tokenizers, schedule or SCHEDULES[name])
+    denoiser, vae = kind.DENOISER(**TRANSFORMERS[name]), AutoencoderKL(**AUTOENCODERS[name])
+    return kind(family, family.texts, denoiser, vae, encoders, tokenizers, SCHEDULES[name])

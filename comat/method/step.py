@@ -40,6 +40,9 @@ class RealImages:
         return RealImages(self.latents[rows], self.captions[rows])
 
 
+TERMS = ("i2t", "i2t_real", "attribute", "adversarial")
+"""The captioner on generated and on real images (Eq. 2), attribute concentration (Eq. 4, 5), the generator's side of
+Eq. 3 with its weight lambda."""
 NO_IMAGES = RealImages(torch.empty(0), ())
 
 
@@ -179,7 +182,7 @@ class Step:
         """Each term's own gradient in the LoRA weights, times the loss scale: they add up to the gradient."""
         weights = [weight for weight in self.backbone.denoiser.parameters() if weight.requires_grad]
         found: dict[str, list[Tensor]] = {}
-        for term in ("i2t", "i2t_real", "attribute", "adversarial"):
+        for term in TERMS:
             before = [weight.grad for weight in weights]
             for weight in weights:
                 weight.grad = None

@@ -8,9 +8,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-TERMS = ("i2t", "i2t_real", "attribute", "adversarial")
-"""The captioner on generated and on real images (Eq. 2), attribute concentration (Eq. 4, 5), the generator's side of
-Eq. 3 with its weight lambda."""
+from comat.method.step import TERMS
+
 NORMS = {term: f"grad_{term}" for term in TERMS}
 COSINES = {(a, b): f"cos_{a}_{b}" for a, b in combinations(TERMS, 2)}
 COLUMNS = [*NORMS.values(), *COSINES.values()]
