@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, ModelMixin
+from diffusers import AutoencoderKL, DDPMScheduler
 
 from comat.diffusion.backbones.autoencoder import load_vae
 from comat.diffusion.backbones.base import Backbone, PromptEmbeddings, Stored
@@ -67,7 +67,7 @@ def load_encoders(
     """
     family = family_of(model, pipeline_index(model, revision))
 
-    def config_only(kind: type[ModelMixin], name: str) -> Any:
+    def config_only(kind: Any, name: str) -> Any:
         where = {"subfolder": name, "revision": revision}
         config = loaded(model, name, lambda: kind.load_config(model, **where))
         with torch.device("meta"):
