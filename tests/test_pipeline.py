@@ -124,6 +124,7 @@ def test_a_stage_depends_on_the_sha256_of_the_models_that_it_binds(name: str) ->
 
 WORLD = YAML(typ="safe").load((ROOT / "data/shapes/dvc.yaml").read_text())["stages"]
 MODULES = {"painter": "recipe.base", "refined": "recipe.base", "coco": "world.corpora"}
+MODULES |= {"flow_painter": "recipe.flow", "flow_base": "recipe.flow", "flow_release": "recipe.release"}
 MODULES |= {"captioner_medium": "recipe.captioner", "captioner_weak": "recipe.captioner"}
 """Stages of the world that are not made by the module of their name."""
 
