@@ -76,17 +76,17 @@ def train_text(steps: int, clip: CLIPTokenizer, t5: T5Tokenizer, work: Path) -> 
     specs = random_specs()
     of_clip, of_t5 = lesson(clip, specs), lesson(t5, specs)
     encoders = FlowTextEncoders(clip, t5)
-    heads = nn.ModuleDict({"clip": reading_heads(), "t5": reading_heads()})
+    clip_heads, t5_heads = reading_heads(), reading_heads()
     counting = nn.Linear(2 * POOLED_WIDTH, of_clip.pooled.shape[1])
 
     def loss(generator: torch.Generator) -> Tensor:
         rows, device = torch.randint(len(specs), (128,), generator=generator), encoders.first.device
         tokens, pooled = encoders(of_clip.ids[rows].to(device), of_t5.ids[rows].to(device))
         counted = F.mse_loss(counting(pooled), of_clip.pooled[rows].to(device)) * 10
-        clip_read = reading_loss(heads["clip"], tokens[:, :MAX_TOKENS], of_clip.nouns[rows].to(device))
-        return counted + clip_read + reading_loss(heads["t5"], tokens[:, MAX_TOKENS:], of_t5.nouns[rows].to(device))
+        clip_read = reading_loss(clip_heads, tokens[:, :MAX_TOKENS], of_clip.nouns[rows].to(device))
+        return counted + clip_read + reading_loss(t5_heads, tokens[:, MAX_TOKENS:], of_t5.nouns[rows].to(device))
 
-    taught = nn.ModuleList([encoders, heads, counting])
+    taught = nn.ModuleList([encoders, clip_heads, t5_heads, counting])
     fit("flow_text", taught, loss, steps=steps, learning_rate=2e-3, work=work)
     return encoders.requires_grad_(False).eval()
 
