@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, DiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusion3Pipeline, StableDiffusionXLPipeline
 from tqdm import tqdm
 from transformers import (
     AutoTokenizer,
@@ -28,6 +28,7 @@ from comat.shapes.world.captions import describe
 from comat.shapes.world.oracle import judge
 from comat.shapes.world.scenes import NOUNS, Spec, sample_spec
 
+Pipeline = StableDiffusionXLPipeline | StableDiffusion3Pipeline
 HELD_OUT = 1000
 """Seeds from here on are used by no training set."""
 EMPTY = 0.01
@@ -135,9 +136,7 @@ def asked_of_base(count: int) -> dict[str, list[Spec]]:
     return {"dominant": dominant, "uniform": uniform}
 
 
-def judge_samples(
-    pipe: DiffusionPipeline, specs: list[Spec], title: str, ask: Mapping[str, object]
-) -> dict[str, float]:
+def judge_samples(pipe: Pipeline, specs: list[Spec], title: str, ask: Mapping[str, object]) -> dict[str, float]:
     """The oracle's verdicts on images that a stock pipeline draws, called with `ask` besides the prompts."""
     verdicts = []
     for start in tqdm(range(0, len(specs), 20), desc=title):
