@@ -79,13 +79,14 @@ def phases(p: Params, c: Calls, chunk: int) -> dict[str, float]:
 
     The segmenter looks at the images while their graphs wait for the backward pass.
     """
-    replayed = c.replay_maps if p.attribute_concentration else c.replay
+    plain = min(p.train.device_batch, p.grad_steps * max(p.global_batch, p.image_batch))  # of several steps together
+    mapped = chunk * c.replay_maps.peak if p.attribute_concentration else 0
     held = c.image.kept + c.adversary.kept
     runs = max(c.image.peak - c.image.kept, c.adversary.peak - c.adversary.kept)
     return {
         "rollout": chunk * c.denoise.peak,
         "images": chunk * held + max(chunk * runs, min(chunk, CHUNK) * c.segment.peak),
-        "replay": chunk * replayed.peak,
+        "replay": max(plain * c.replay.peak, mapped),
         "discriminator": 2 * chunk * c.discriminate.peak,
         "guard": chunk * max(c.decode.peak, c.guard.peak) * bool(p.train.guard.every),
     }

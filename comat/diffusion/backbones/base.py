@@ -212,14 +212,16 @@ class Backbone(ABC):
     def guided(
         self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance_scale: float, *, sampling: bool = False
     ) -> Tensor:
-        """Classifier-free guidance in one call, unconditional half first; `sampling` without gradients or maps.
+        """Classifier-free guidance in one call at timestep t (0-dimensional, or (B,)), unconditional half first;
+        `sampling` without gradients or maps.
 
         A guidance scale of 1 asks for the prompts alone, so that half of the work is enough.
         """
         if guidance_scale == 1:
             return self.denoise(z, t, prompts, sampling=sampling)
         both = PromptEmbeddings.cat([self.null.repeat(len(z)), prompts])
-        halves = self.denoise(torch.cat([z, z]), t, both, sampling=sampling).chunk(2)
+        both_times = torch.cat([t, t]) if t.ndim else t
+        halves = self.denoise(torch.cat([z, z]), both_times, both, sampling=sampling).chunk(2)
         unconditional, conditional = halves
         return unconditional + guidance_scale * (conditional - unconditional)
 
