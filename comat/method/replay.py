@@ -85,7 +85,7 @@ def replay(
 def _side_by_side(
     rollout: Rollout, steps: Sequence[int], gradients: Mapping[int, Tensor]
 ) -> tuple[Tensor, Tensor, PromptEmbeddings, Tensor]:
-    """The predictions of all `steps` as one batch: what the denoiser saw, when, of which prompts, and their gradients."""
+    """The predictions of all `steps` as one batch: what the denoiser saw, when, of which prompts, their gradients."""
     inputs = [rollout.inputs[index] for index in steps]
     times = [rollout.timesteps[index].expand(len(x)) for index, x in zip(steps, inputs, strict=True)]
     prompts = PromptEmbeddings.cat([_prompts(rollout, index) for index in steps])
