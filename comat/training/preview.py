@@ -17,7 +17,7 @@ from comat.diffusion.lora import merged
 from comat.diffusion.sampling import decoded, sample_latents
 from comat.errors import UserError
 from comat.params import PreviewParams, SamplingParams
-from comat.storage.images import read_rgb, to_bytes, webp
+from comat.storage.images import EXACT, read_rgb, to_bytes, webp
 from comat.storage.tables import write_bytes
 from comat.tokenizers import check_length
 
@@ -67,7 +67,8 @@ class Preview:
 
     def page(self, done: int, last: int) -> bytes:
         """The page of all looks so far, after `done` of `last` iterations."""
-        return _page(self.section.prompts, {at: self._uris(at) for at in self._looks()}, done, last)
+        looks = {at: self._uris(at) for at in self._looks()}
+        return _page(self.section.prompts, looks, done, last, self.sampling.resolution <= EXACT)
 
     @torch.no_grad()
     def _draw(self) -> list[torch.Tensor]:
@@ -99,10 +100,10 @@ class Preview:
 
 def empty_page() -> bytes:
     """The page of a run that draws none, so that a pipeline finds the file."""
-    return _page([], {}, 0, 0)
+    return _page([], {}, 0, 0, False)
 
 
-def _page(prompts: Sequence[str], looks: dict[int, list[str]], done: int, last: int) -> bytes:
+def _page(prompts: Sequence[str], looks: dict[int, list[str]], done: int, last: int, tiny: bool) -> bytes:
     environment = Environment(
         loader=PackageLoader("comat.training"),
         autoescape=True,
@@ -111,5 +112,5 @@ def _page(prompts: Sequence[str], looks: dict[int, list[str]], done: int, last: 
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    values = {"prompts": prompts, "looks": looks, "done": done, "last": last}
+    values = {"prompts": prompts, "looks": looks, "done": done, "last": last, "tiny": tiny}
     return environment.get_template(f"{PAGE}.j2").render(values).encode()
