@@ -129,6 +129,8 @@ def evaluate(
     from comat.models.names import judges
     from comat.params import load
     from comat.running.device import choose_device
+    from comat.running.distributed import join
+    from comat.running.launch import launch_where_asked
     from comat.samples.peers import Peer, Weights
 
     if model and not name:
@@ -139,11 +141,15 @@ def evaluate(
         raise UserError("--revision, --unet and --lora say how --model draws: give it, or remove them")
     own = load(params)
     own = pinned(own, data / "models", *(judge.role for judge in judges(own.evaluate)))
-    files, parser, device = own.samples.benchmarks, own.entities.spacy_model, choose_device(own.device)
-    judging = Judging(own.evaluate, files, parser, device, own.seed, own.resolution, own, own.precision)
+    launch_where_asked("comat.cli")
+    files, parser = own.samples.benchmarks, own.entities.spacy_model
     peer = Peer(name, Weights(model, revision, unet, lora) if model else None)
-    evaluate_peer(own, own.samples.batch_size, judging, peer, data / "base_samples", out / name)
-    say(_table(data / "evaluate", out))
+    with join(own.device) as processes:
+        device = choose_device(own.device)
+        judging = Judging(own.evaluate, files, parser, device, own.seed, own.resolution, own, own.precision)
+        evaluate_peer(own, own.samples.batch_size, judging, peer, data / "base_samples", out / name, processes)
+        if processes.main:
+            say(_table(data / "evaluate", out))
 
 
 def _table(folder: Path, peers: Path) -> str:

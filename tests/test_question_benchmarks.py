@@ -14,6 +14,7 @@ from comat.errors import UserError
 from comat.evaluation.dpg import Dpg, dpg_score
 from comat.evaluation.tifa import Tifa, tifa_score
 from comat.judges.benchmark import Drawn
+from comat.judges.later import Later, ready
 from comat.judges.vqa import BlipVqa
 from comat.samples.formats import dpg, tifa
 from tests.tiny_judges import save_blip_vqa
@@ -170,7 +171,7 @@ def test_both_on_a_random_model(tmp_path: Path, tifa_file: Path, dpg_file: Path)
     vqa = BlipVqa(str(save_blip_vqa(tmp_path / "vqa")), None, torch.device("cpu"))
     texts = ["two red balls", "a blue cube", "two red balls"]
     images = drawn(tmp_path, "tifa", texts)
-    benchmark = Tifa(tifa_file, vqa, batch_size=2)
+    benchmark = Tifa(tifa_file, ready(vqa), batch_size=2)
     assert all(benchmark.covers(image) for image in images)
     values = [score.value for score in benchmark.scores(images, tmp_path)]
     for image, value in zip(images, values, strict=True):
@@ -180,7 +181,7 @@ def test_both_on_a_random_model(tmp_path: Path, tifa_file: Path, dpg_file: Path)
         right = [q.choices[int(np.argmax(c))] == q.answer for q, c in zip(own, choices, strict=True)]
         assert value == np.mean(right)
     images = drawn(tmp_path, "dpg", ["a dog", "a cat in a red hat, asleep"])
-    benchmark = Dpg(dpg_file, vqa, batch_size=2)
+    benchmark = Dpg(dpg_file, ready(vqa), batch_size=2)
     assert all(benchmark.covers(image) for image in images)
     dog = np.asarray(Image.open(tmp_path / "0.png"))
     values = [score.value for score in benchmark.scores(images, tmp_path)]
@@ -189,7 +190,7 @@ def test_both_on_a_random_model(tmp_path: Path, tifa_file: Path, dpg_file: Path)
 
 
 def test_only_their_own_prompts_are_covered(tmp_path: Path, tifa_file: Path) -> None:
-    benchmark = Tifa(tifa_file, BlipVqa(str(save_blip_vqa(tmp_path / "vqa")), None, torch.device("cpu")), 2)
+    benchmark = Tifa(tifa_file, Later(str(tmp_path / "vqa"), lambda: pytest.fail("loaded for nothing")), 2)
     assert benchmark.evaluators == {"vqa": str(tmp_path / "vqa")}
     assert not benchmark.covers(Drawn("base", "p", "two red balls", "t2i", "color", 0, "x.png"))
     assert not benchmark.covers(Drawn("base", "p", "three red balls", "tifa", "tifa", 0, "x.png"))

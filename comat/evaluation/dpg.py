@@ -12,6 +12,7 @@ from pathlib import Path
 
 from comat.evaluation.questions import asked
 from comat.judges.benchmark import Drawn, Score
+from comat.judges.later import Later
 from comat.judges.vqa import BlipVqa
 from comat.samples.formats.dpg import Question, read
 
@@ -21,7 +22,7 @@ class Dpg:
 
     name = "dpg"
 
-    def __init__(self, path: Path, vqa: BlipVqa, batch_size: int) -> None:
+    def __init__(self, path: Path, vqa: Later[BlipVqa], batch_size: int) -> None:
         self.questions = read(path)
         self.vqa, self.batch_size = vqa, batch_size
         self.evaluators = {"vqa": vqa.id}
@@ -36,7 +37,7 @@ class Dpg:
             UserError: if an image is missing or unreadable.
         """
         for groups, pixels in asked(self.questions, images, folder, self.batch_size):
-            found = self.vqa.yes(pixels, [[question.question for question in own] for own in groups])
+            found = self.vqa().yes(pixels, [[question.question for question in own] for own in groups])
             for questions, probabilities in zip(groups, found, strict=True):
                 yield dpg_score(questions, [p > 0.5 for p in probabilities])
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from comat.evaluation.questions import asked
 from comat.judges.benchmark import Drawn, Score
+from comat.judges.later import Later
 from comat.judges.vqa import BlipVqa
 from comat.samples.formats.tifa import Question, read
 
@@ -17,7 +18,7 @@ class Tifa:
 
     name = "tifa"
 
-    def __init__(self, path: Path, vqa: BlipVqa, batch_size: int) -> None:
+    def __init__(self, path: Path, vqa: Later[BlipVqa], batch_size: int) -> None:
         self.questions = read(path)
         self.vqa, self.batch_size = vqa, batch_size
         self.evaluators = {"vqa": vqa.id}
@@ -32,7 +33,7 @@ class Tifa:
             UserError: if an image is missing or unreadable.
         """
         for groups, pixels in asked(self.questions, images, folder, self.batch_size):
-            found = self.vqa.log_likelihoods(pixels, [[(q.question, q.choices) for q in own] for own in groups])
+            found = self.vqa().log_likelihoods(pixels, [[(q.question, q.choices) for q in own] for own in groups])
             for questions, values in zip(groups, found, strict=True):
                 yield tifa_score(questions, values)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from comat.judges.benchmark import Drawn, Score
 from comat.judges.clip import Clip
+from comat.judges.later import Later
 from comat.storage.images import read_rgb
 
 
@@ -18,7 +19,7 @@ class ClipScore:
 
     name = "clip_score"
 
-    def __init__(self, clip: Clip, batch_size: int) -> None:
+    def __init__(self, clip: Later[Clip], batch_size: int) -> None:
         self.clip, self.batch_size = clip, batch_size
         self.evaluators = {"clip": clip.id}
 
@@ -28,7 +29,7 @@ class ClipScore:
     def scores(self, images: Sequence[Drawn], folder: Path) -> Iterator[Score]:
         for at in range(0, len(images), self.batch_size):
             part = images[at : at + self.batch_size]
-            drawn = self.clip.images([read_rgb(folder / image.path) for image in part])
-            asked = self.clip.texts([image.text for image in part])
+            drawn = self.clip().images([read_rgb(folder / image.path) for image in part])
+            asked = self.clip().texts([image.text for image in part])
             for cosine in (drawn * asked).sum(1).tolist():
                 yield Score(max(0.0, 100 * cosine))

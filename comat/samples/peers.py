@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol
@@ -12,21 +12,24 @@ import torch
 from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 from huggingface_hub import hf_hub_download
 from PIL import Image
+from tqdm import tqdm
 
 from comat.diffusion.backbones import backbone_class
-from comat.diffusion.sampling import in_batches
 from comat.errors import UserError
 from comat.models.families import family_of
 from comat.models.loading import load_model, loaded, pipeline_index
 from comat.params import DrawingParams
 from comat.randomness import generator
 from comat.running.device import DTYPES, choose_device
+from comat.running.distributed import ALONE, Processes
 from comat.running.workdir import fingerprint
 from comat.samples.draw import undrawn
 from comat.samples.peer_lora import load_peer_lora
-from comat.storage.images import write_image
+from comat.storage.images import png
 from comat.storage.json_files import read_json
-from comat.storage.tables import IMAGE_INDEX, read_table, write_json, write_table
+from comat.storage.tables import IMAGE_INDEX, read_table, write_bytes, write_json, write_table
+
+RECORD = "peer.json"
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,9 @@ class TextToImage(Protocol):
     ) -> HasImages: ...
 
 
-def draw_peer(drawing: DrawingParams, batch_size: int, peer: Peer, base: Path, out: Path) -> None:
+def draw_peer(
+    drawing: DrawingParams, batch_size: int, peer: Peer, base: Path, out: Path, processes: Processes = ALONE
+) -> None:
     """Draw the prompts and seeds of the folder `base` into `out`: `images/`, `index.parquet` and `peer.json`.
 
     Images that are there are left alone. Of the parameters the base model's own are not used.
@@ -82,16 +87,26 @@ def draw_peer(drawing: DrawingParams, batch_size: int, peer: Peer, base: Path, o
     index = [{**row, "model": peer.name} for row in read_table(base / "index.parquet", IMAGE_INDEX)]
     weights = peer.weights and replace(peer.weights, revision=commit_of(peer.weights))
     record = _record(drawing, peer.name, weights)
-    _check(record, out)
-    todo = undrawn(index, out)
+    if processes.main:
+        _check(record, out)
+    todo = processes.from_main(lambda: undrawn(index, out))
     if todo and weights is None:
         path = out / todo[0]["path"]
         raise UserError(f"{path}: missing, as {len(todo)} of {len(index)} images; draw them, or give --model")
-    pipeline = load_pipeline(weights, drawing.precision) if todo and weights else None
-    write_json(out / "peer.json", record)
-    if pipeline:
-        _draw(drawing, pipeline, peer.name, todo, batch_size, out)
-    write_table(out / "index.parquet", index, IMAGE_INDEX)
+    if todo and weights:
+        batches = [todo[at : at + batch_size] for at in range(0, len(todo), batch_size)]
+        own = _pictures(drawing, load_pipeline(weights, drawing.precision), processes.share(batches))
+        results = processes.in_order(own, len(batches))
+        title = f"samples of {peer.name}"
+        for part, images in zip(tqdm(batches, desc=title, disable=not processes.main), results, strict=False):
+            if not (out / RECORD).is_file():  # not before there is an image: until then the folder is nobody's
+                write_json(out / RECORD, record)
+            for row, image in zip(part, images, strict=True):
+                write_bytes(out / row["path"], image)
+    if processes.main:
+        write_json(out / RECORD, record)
+        write_table(out / "index.parquet", index, IMAGE_INDEX)
+    processes.wait()
 
 
 def commit_of(weights: Weights) -> str | None:
@@ -114,7 +129,7 @@ def _record(drawing: DrawingParams, name: str, weights: Weights | None) -> dict:
 
 def _check(record: dict, out: Path) -> None:
     """See that `out` is the peer's of this record, or nobody's yet."""
-    path = out / "peer.json"
+    path = out / RECORD
     if not path.is_file():
         return
     found = read_json(path, dict[str, object], "the record of a peer", "remove its folder, or give --name")
@@ -123,23 +138,23 @@ def _check(record: dict, out: Path) -> None:
         raise UserError(f"{out}: holds images of another model or run ({', '.join(other)}); remove it, or give --name")
 
 
-@torch.no_grad()
-def _draw(
-    drawing: DrawingParams, pipeline: TextToImage, name: str, todo: Sequence[dict], batch_size: int, out: Path
-) -> None:
+def _pictures(
+    drawing: DrawingParams, pipeline: TextToImage, batches: Sequence[Sequence[dict]]
+) -> Iterator[list[bytes]]:
+    """The PNG files of each batch of rows of `IMAGE_INDEX`."""
     pipeline.to(choose_device(drawing.device))
     pipeline.set_progress_bar_config(disable=True)
-    for part in in_batches(todo, batch_size, f"samples of {name}"):
-        images = pipeline(
-            [row["text"] for row in part],
-            height=drawing.resolution,
-            width=drawing.resolution,
-            num_inference_steps=drawing.sampling_steps,
-            guidance_scale=drawing.guidance_scale,
-            generator=[generator(drawing.seed, "sample", row["prompt_id"], row["seed"]) for row in part],
-        ).images
-        for row, image in zip(part, images, strict=True):
-            write_image(out / row["path"], image)
+    for part in batches:
+        with torch.no_grad():
+            images = pipeline(
+                [row["text"] for row in part],
+                height=drawing.resolution,
+                width=drawing.resolution,
+                num_inference_steps=drawing.sampling_steps,
+                guidance_scale=drawing.guidance_scale,
+                generator=[generator(drawing.seed, "sample", row["prompt_id"], row["seed"]) for row in part],
+            ).images
+        yield [png(image) for image in images]
 
 
 def load_pipeline(weights: Weights, precision: str) -> TextToImage:
