@@ -16,7 +16,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Self
 
-import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -114,15 +113,15 @@ class Features:
         path = self._folder / f"{key}.safetensors"
         try:
             with safe_open(path, "pt") as file:
-                found, said = file.get_tensor("features"), file.metadata() or {}
+                found, check, _, skipped = file.get_tensor("features"), *file.metadata()["said"].partition(" ")
         except (OSError, SafetensorError):
             return None
-        return (found, json.loads(said["skipped"])) if said.get("crc32") == _checksum(found) else None
+        return (found, json.loads(skipped)) if check == _checksum(found) else None
 
     def add(self, key: str, features: Tensor, skipped: Mapping[str, int]) -> None:
-        said = {"skipped": json.dumps(dict(skipped)), "crc32": _checksum(features)}
-        write_safetensors(self._folder / f"{key}.safetensors", {"features": features}, said)
+        said = f"{_checksum(features)} {json.dumps(dict(skipped))}"
+        write_safetensors(self._folder / f"{key}.safetensors", {"features": features}, {"said": said})
 
 
 def _checksum(features: Tensor) -> str:
-    return f"{zlib.crc32(features.contiguous().view(torch.uint8).numpy().tobytes()):08x}"
+    return f"{zlib.crc32(features.contiguous().numpy().tobytes()):08x}"

@@ -96,7 +96,8 @@ def distances_between(
     """
     batches = iter(real)
     first = next(batches, torch.empty(0, 1))
-    metric = FrechetInceptionDistance(feature=_Given(first.shape[1]), reset_real_features=False).to(device)
+    metric = FrechetInceptionDistance(feature=_Given(first.shape[1]), reset_real_features=False, sync_on_compute=False)
+    metric = metric.to(device)
     for batch in (first, *batches):
         metric.update(batch.to(device), real=True)
     found = {}
