@@ -6,12 +6,11 @@ there is a hat.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from comat.evaluation.questions import asked
-from comat.judges.benchmark import Drawn, Score
+from comat.judges.benchmark import Answer, Drawn, Score
 from comat.judges.later import Later
 from comat.judges.vqa import BlipVqa
 from comat.samples.formats.dpg import Question, read
@@ -23,7 +22,8 @@ class Dpg:
     name = "dpg"
 
     def __init__(self, path: Path, vqa: Later[BlipVqa], batch_size: int) -> None:
-        self.questions = read(path)
+        found = read(path)
+        self.questions, self.left_out = found.by_prompt, found.left_out
         self.vqa, self.batch_size = vqa, batch_size
         self.evaluators = {"vqa": vqa.id}
 
@@ -31,7 +31,7 @@ class Dpg:
         return image.source == self.name and image.text in self.questions
 
     def scores(self, images: Sequence[Drawn], folder: Path) -> Iterator[Score]:
-        """The share of fulfilled questions for every image, in order; in the details, the share for each category.
+        """The share of fulfilled questions for every image, in order, with the answers.
 
         Raises:
             UserError: if an image is missing or unreadable.
@@ -43,17 +43,18 @@ class Dpg:
 
 
 def dpg_score(questions: Sequence[Question], answers: Sequence[bool]) -> Score:
-    """The score of an image, in [0, 1]. Categories take the answers as they are, as the published ones do."""
-    by_category: dict[str, list[bool]] = defaultdict(list)
-    for question, answer in zip(questions, answers, strict=True):
-        by_category[question.category].append(answer)
+    """The score of an image, in [0, 1]. Its answers are as given, and so the published categories take them."""
+    said = [Answer(q.question, q.category, "yes" if a else "no", a) for q, a in zip(questions, answers, strict=True)]
     counted = fulfilled(questions, answers)
-    return Score(sum(counted) / len(counted), {kind: sum(own) / len(own) for kind, own in by_category.items()})
+    return Score(sum(counted) / len(counted), answers=tuple(said))
 
 
 def fulfilled(questions: Sequence[Question], answers: Sequence[bool]) -> list[bool]:
-    """Which of a prompt's questions count as answered with yes: those whose parents do as well. Parents come first."""
-    counted: dict[int, bool] = {}
-    for question, answer in zip(questions, answers, strict=True):
-        counted[question.number] = answer and all(counted[parent] for parent in question.parents)
-    return [counted[question.number] for question in questions]
+    """Which of a prompt's questions count as answered with yes: those whose parents do as well.
+
+    Parents come first. Of one that does not, in a circle, the answer as it is counts, as in the published code.
+    """
+    counted: list[bool] = []
+    for place, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+        counted.append(answer and all((counted if p < place else answers)[p] for p in question.parents))
+    return counted

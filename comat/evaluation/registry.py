@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from comat.errors import say
 from comat.evaluation.judging import Judging
 from comat.judges.benchmark import Benchmark, evaluator
 from comat.judges.clip import Clip
@@ -15,6 +16,7 @@ from comat.judges.later import Later
 from comat.judges.vqa import BlipVqa
 from comat.params import ClipScoreParams, GenEvalParams, T2ICompBenchParams, VqaParams
 from comat.running.device import DTYPES
+from comat.samples.formats import dpg, tifa
 
 
 def benchmarks(judging: Judging) -> Iterator[Benchmark]:
@@ -58,6 +60,19 @@ def benchmarks(judging: Judging) -> Iterator[Benchmark]:
         taught, dtype = judging.captioner, DTYPES[judging.precision]
         ids = [evaluator(one.captioner_model, one.captioner_revision) for one in taught.captioners]
         yield CaptionerScore(Later(" + ".join(ids), lambda: load_teacher(taught, device, dtype)), batch, device)
+
+
+def left_out(judging: Judging) -> dict[str, int]:
+    """How much of the files of the benchmarks that are on could not be used, and is said."""
+    found = {}
+    for name, read in (("tifa", tifa.read), ("dpg", dpg.read)):
+        if getattr(judging.section, name):
+            path = _file(getattr(judging.files, name))
+            parts = read(path).left_out
+            if parts:
+                say(f"{path}: left out " + ", ".join(f"{count} {what}" for what, count in parts.items()))
+            found[name] = sum(parts.values())
+    return found
 
 
 def _file(path: str | None) -> Path:

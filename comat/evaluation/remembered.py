@@ -113,9 +113,10 @@ class Features:
         path = self._folder / f"{key}.safetensors"
         try:
             with safe_open(path, "pt") as file:
-                found, check, _, skipped = file.get_tensor("features"), *file.metadata()["said"].partition(" ")
+                found, said = file.get_tensor("features"), file.metadata()["said"]
         except (OSError, SafetensorError):
             return None
+        check, _, skipped = said.partition(" ")
         return (found, json.loads(skipped)) if check == _checksum(found) else None
 
     def add(self, key: str, features: Tensor, skipped: Mapping[str, int]) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from comat.evaluation.distances import DISTANCES, distances
 from comat.evaluation.judging import Judging
+from comat.evaluation.registry import left_out
 from comat.evaluation.scores import SCORES, drawn, score
-from comat.evaluation.summary import by_benchmark, comparison
+from comat.evaluation.summary import TOTAL, by_benchmark, comparison
 from comat.judges.benchmark import Drawn
 from comat.running.distributed import ALONE, Processes
 from comat.storage.tables import write_csv, write_json, write_table
@@ -60,6 +61,8 @@ def judge(
         return {}
     resamples, seed = judging.section.bootstrap, judging.seed
     metrics = {name: summary(rows, resamples, seed) for name, rows in by_benchmark(scores).items()}
+    for name, count in left_out(judging).items():
+        metrics[name][TOTAL]["left_out"] = count
     for name, (found, models) in found_distances.items():
         metrics[name] = distance(found)
         evaluators[name] = models

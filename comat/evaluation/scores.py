@@ -8,6 +8,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -133,6 +134,7 @@ def _asked(image: Drawn) -> str:
 
 
 def _row(benchmark: str, image: Drawn, found: Score) -> dict:
+    answers = {"questions": [asdict(answer) for answer in found.answers]} if found.answers else {}
     return {
         "benchmark": benchmark,
         "model": image.model,
@@ -142,5 +144,5 @@ def _row(benchmark: str, image: Drawn, found: Score) -> dict:
         "seed": image.seed,
         "path": image.path,
         "value": found.value,
-        "details": json.dumps(found.details, ensure_ascii=False, sort_keys=True),
+        "details": json.dumps({**found.details, **answers}, ensure_ascii=False, sort_keys=True),
     }

@@ -14,6 +14,8 @@ from comat.storage.images import read_rgb
 class ClipScore:
     """100 times the cosine similarity, not below 0: the scale of torchmetrics.
 
+    Details: `cut`, 1 where the prompt is longer than CLIP reads.
+
     Torchmetrics itself gives the mean of a batch, not a score for every image, and 1.9 fails with transformers 5.
     """
 
@@ -31,5 +33,5 @@ class ClipScore:
             part = images[at : at + self.batch_size]
             drawn = self.clip().images([read_rgb(folder / image.path) for image in part])
             asked = self.clip().texts([image.text for image in part])
-            for cosine in (drawn * asked).sum(1).tolist():
-                yield Score(max(0.0, 100 * cosine))
+            for image, cosine in zip(part, (drawn * asked).sum(1).tolist(), strict=True):
+                yield Score(max(0.0, 100 * cosine), {"cut": float(self.clip().cuts(image.text))})

@@ -59,10 +59,12 @@ def _benchmark(name: str, rows: Mapping[str, dict], peers: Mapping[str, dict[str
     yield from (head, "-" * len(head))
     for category, row in rows.items():
         base, tuned = (f"{row[model] * scale:.{digits}f}{unit}" for model in ("base", "tuned"))
-        gain, low, high = (f"{row[key] * scale:+.{digits}f}" for key in ("gain", "gain_low", "gain_high"))
+        gain = f"{row['gain'] * scale:+.{digits}f}"
+        ends = [row["gain_low"], row["gain_high"]]
+        interval = "none" if None in ends else f"[{', '.join(f'{end * scale:+.{digits}f}' for end in ends)}]"
         own = (found[category]["value"] * scale if category in found else float("nan") for found in peers.values())
         title = NAMES.get(category, clean(category, 60))
         yield (
-            f"{title:<20}{base:>8}{tuned:>8}{gain:>8}   {f'[{low}, {high}]':<18}{row['n']:>7}"
+            f"{title:<20}{base:>8}{tuned:>8}{gain:>8}   {interval:<18}{row['n']:>7}"
             + "".join(f"{f'{value:.{digits}f}{unit}':>{PEER}}" for value in own)
         )
