@@ -107,7 +107,7 @@ def test_the_exact_interval_is_clopper_and_pearsons() -> None:
 def test_images_of_one_prompt_count_as_one_where_they_are_equal() -> None:
     singles = exact_interval([1.0] + [0.0] * 19, [str(n) for n in range(20)])
     doubled = exact_interval([1.0, 1.0] + [0.0] * 38, [str(n // 2) for n in range(40)])
-    assert doubled == pytest.approx(singles, abs=0.005)
+    assert singles[2] < doubled[2] < singles[2] + 0.02  # a little wider: the variance is less well known
     apart = exact_interval([1.0, 0.0, 1.0, 0.0] + [0.0] * 36, [str(n // 2) for n in range(40)])
     assert apart[2] < doubled[2]
 
