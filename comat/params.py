@@ -167,6 +167,11 @@ class ImageLatentsParams(Section):
         return self
 
 
+class PromptEmbeddingsParams(Section):
+    store: bool  # encode every prompt once, beforehand: no later stage loads the text encoders
+    shard_size: Count  # prompts per file; 256 of Stable Diffusion 3 are 700 MB
+
+
 class GuardParams(Section):
     """The guard against reward hacking: docs/guard.md. Its models may be null while it is off."""
 
@@ -524,9 +529,16 @@ class Params(OptimizationParams, StepParams, DiscriminatorParams, SegmenterParam
     warmup: WarmupParams
     reference_latents: ReferenceLatentsParams
     image_latents: ImageLatentsParams
+    prompt_embeddings: PromptEmbeddingsParams
     train: TrainParams
     samples: SamplesParams
     evaluate: EvaluateParams
+
+    @property
+    def discriminator_is_the_base(self) -> bool:
+        """Whether the discriminator starts from the base model, text encoders and all."""
+        own = (self.discriminator_model, self.discriminator_revision)
+        return self.discriminator == "denoiser" and own == (self.base_model, self.base_revision)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

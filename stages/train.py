@@ -11,7 +11,11 @@ from comat.running.stage import options, publish
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, ["models", "prompts", "entities", "warmup", "reference_latents", "image_latents"], "train")
+    args = options(
+        __doc__,
+        ["models", "prompts", "entities", "prompt_embeddings", "warmup", "reference_latents", "image_latents"],
+        "train",
+    )
     params = pinned(
         load(args.params),
         args.models,
@@ -39,7 +43,8 @@ def main() -> None:
     from comat.training.trainer import Trainer
 
     use_deterministic_algorithms(params.train.deterministic)
-    inputs = [args.prompts, args.entities, args.warmup, args.reference_latents, args.image_latents]
+    own = [args.prompts, args.entities, args.prompt_embeddings, args.warmup]
+    inputs = [*own, args.reference_latents, args.image_latents]
     values = params.model_dump()
     with join(params.device) as processes, processes.directory("train", values, args.models, inputs) as work:
         data = TrainingData(
@@ -52,7 +57,7 @@ def main() -> None:
             args.image_latents,
             find_columns(params.base_model, params.base_revision),
         )
-        trainer = Trainer(params, load_backbone(params, args.warmup), data, work, processes)
+        trainer = Trainer(params, load_backbone(params, args.warmup, args.prompt_embeddings), data, work, processes)
         trainer.run()
         if processes.main:
             trainer.export(work / "out")

@@ -41,7 +41,15 @@ RERUN = {
     "comat/__init__.py": EVERY,
     "comat/captioners": ["train", "evaluate"],
     "comat/cli.py": [],
-    "comat/corpora": ["corpora", "prompts", "image_latents", "base_samples", "samples", "evaluate"],
+    "comat/corpora": [
+        "corpora",
+        "prompts",
+        "image_latents",
+        "prompt_embeddings",
+        "base_samples",
+        "samples",
+        "evaluate",
+    ],
     "comat/diffusion": [name for name in EVERY if name not in ("corpora", "models", "prompts", "entities")],
     "comat/discriminators": ["train"],
     "comat/entities": ["entities", "evaluate"],
@@ -57,7 +65,7 @@ RERUN = {
     "comat/randomness.py": [name for name in EVERY if name not in ("corpora", "models")],
     "comat/reporting": ["evaluate"],
     "comat/running": EVERY,
-    "comat/samples": ["base_samples", "samples", "evaluate"],
+    "comat/samples": ["prompt_embeddings", "base_samples", "samples", "evaluate"],
     "comat/segmenters": ["train", "evaluate"],
     "comat/shapes/recipe": [],
     "comat/shapes/world": ["train", "evaluate"],
@@ -116,6 +124,7 @@ def test_a_stage_depends_on_the_sha256_of_the_models_that_it_binds(name: str) ->
 
 WORLD = YAML(typ="safe").load((ROOT / "data/shapes/dvc.yaml").read_text())["stages"]
 MODULES = {"painter": "recipe.base", "refined": "recipe.base", "coco": "world.corpora"}
+MODULES |= {"flow_painter": "recipe.flow", "flow_base": "recipe.flow", "flow_release": "recipe.release"}
 MODULES |= {"captioner_medium": "recipe.captioner", "captioner_weak": "recipe.captioner"}
 """Stages of the world that are not made by the module of their name."""
 

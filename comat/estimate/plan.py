@@ -50,6 +50,7 @@ def work(p: Params, c: Calls, n: Counts) -> dict[str, float | None]:
     drawn = c.denoise_native.flops * p.sampling_steps + c.decode_native.flops + c.encode.flops
     sample = c.denoise.flops * p.sampling_steps
     return {
+        "prompt_embeddings": _times(_texts(p, n), c.read.flops),
         "warmup_images": _times(_warmup_images(p, n), drawn),
         "warmup": p.warmup.steps * p.warmup.batch_size * c.warmup.flops,
         "reference_latents": _times(_used(p.reference_latents.count, n.train), sample),
@@ -64,6 +65,7 @@ def disk(p: Params, c: Calls, n: Counts) -> dict[str, float | None]:
     """Bytes that every stage leaves; images are taken as uncompressed."""
     samples = _times(_samples(p, n), 3 * p.resolution**2)
     return {
+        "prompt_embeddings": _times(_texts(p, n), c.embedding),
         "warmup_images": _times(_warmup_images(p, n), c.latent),
         "warmup": 4 * c.unet,
         "reference_latents": _times(_used(p.reference_latents.count, n.train), c.latent),
@@ -88,6 +90,15 @@ def warmup_state(p: Params, c: Calls) -> int:
     """Bytes of the warm-up's saved state: the denoiser, and both moments of what learns, in float32."""
     learns = c.warmup_lora if p.warmup.lora_rank else c.unet
     return (4 * (c.unet + c.warmup_lora) + 8 * learns) * bool(p.warmup.steps)
+
+
+def _texts(p: Params, n: Counts) -> int | None:
+    """Prompts and captions whose embeddings are stored, without those of the files of benchmarks; none is one too."""
+    if not p.prompt_embeddings.store:
+        return 0
+    images = _used(p.image_latents.count, n.images) if p.image_batch else 0
+    known = [count for count in (n.train, n.test, images) if count is not None]
+    return 1 + sum(known) if len(known) == 3 else None
 
 
 def _warmup_images(p: Params, n: Counts) -> int:

@@ -40,6 +40,8 @@ def draw_base(
     warmup: Path,
     out: Path,
     processes: Processes = ALONE,
+    *,
+    embeddings: Path | None = None,
 ) -> None:
     """Write the base model's `images/<prompt>-<seed>.png`, `index.parquet`, `attention.safetensors`, `attention.json`.
 
@@ -56,7 +58,7 @@ def draw_base(
         raise UserError(
             f"{prompts}: no prompt of split 'test' to draw; add a source with a validation list, or samples.benchmarks"
         )
-    backbone = load_backbone(drawing, warmup)
+    backbone = load_backbone(drawing, warmup, embeddings)
     shown = _drawn(rows, section.attention_prompts, drawing.seed, "attention prompts")
     legend = _legend(backbone, shown, entities)
     if processes.main:
@@ -77,9 +79,12 @@ def draw_tuned(
     lora: Path,
     out: Path,
     processes: Processes = ALONE,
+    *,
+    embeddings: Path | None = None,
 ) -> None:
     """Write what `draw_base` wrote to the folder `base`, by the tuned model: same prompts, same seeds, same noise."""
-    backbone, index = load_backbone(drawing, warmup), read_table(base / "index.parquet", IMAGE_INDEX)
+    backbone = load_backbone(drawing, warmup, embeddings)
+    index = read_table(base / "index.parquet", IMAGE_INDEX)
     load_lora(backbone, lora)
     with merged(backbone.denoiser):
         _draw(drawing, backbone, "tuned", index, batch_size, out, processes)

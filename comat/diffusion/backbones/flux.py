@@ -32,7 +32,7 @@ class Flux(Backbone):
         return 2
 
     @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
+    def _encode(self, prompts: Sequence[str]) -> PromptEmbeddings:
         pooled = self.text_encoders[0](self._tokenized(0, prompts)[0]).pooler_output
         return PromptEmbeddings(self.text_encoders[1](self._tokenized(1, prompts)[0])[0], pooled)
 

@@ -25,7 +25,7 @@ class PixArtSigma(Backbone):
         return self.denoiser.config["patch_size"]
 
     @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
+    def _encode(self, prompts: Sequence[str]) -> PromptEmbeddings:
         ids, mask = self._tokenized(0, prompts)
         return PromptEmbeddings(self.text_encoders[0](ids, attention_mask=mask)[0], mask=mask)
 
