@@ -222,12 +222,31 @@ class BenchmarkFiles(Section):
     coco: CocoPrompts | None
 
 
+class SeedsParams(Section):
+    """Images per prompt, by what the prompt is of."""
+
+    held_out: Count  # the sources' own, T2I-CompBench's among them
+    tifa: Count
+    dpg: Count
+    geneval: Count
+    coco: Count
+
+
 class SamplesParams(Section):
     prompts: CountOrNone  # held-out prompts to draw by seed from every category; 0 takes all
     benchmarks: BenchmarkFiles
-    seeds: Count  # images per prompt
+    seeds: Annotated[
+        Annotated[Count, Tag("(a number)")] | Annotated[SeedsParams, Tag("(by benchmark)")],
+        Discriminator(lambda value: "(by benchmark)" if isinstance(value, dict | SeedsParams) else "(a number)"),
+    ]  # images per prompt
     batch_size: Count  # images
     attention_prompts: CountOrNone  # prompts, drawn so as well, whose attention maps are kept
+
+    def seeds_of(self, source: str) -> int:
+        """Images of each prompt of a source or benchmark. Of a number COCO's captions take one: FID reads no more."""
+        if isinstance(self.seeds, SeedsParams):
+            return getattr(self.seeds, source if source in SeedsParams.model_fields else "held_out")
+        return 1 if source == "coco" else self.seeds
 
 
 class VqaParams(Section):

@@ -135,7 +135,7 @@ def small(values: dict, tiny: Path) -> dict:
         "batch_size": 2,
     }
     values["train"] |= {"checkpoint_every": 1}
-    values["samples"] |= {"batch_size": 3, "attention_prompts": 1}
+    values["samples"] |= {"seeds": 2, "batch_size": 3, "attention_prompts": 1}
     values["evaluate"] |= {
         "oracle": True,
         "t2i_compbench": None,
