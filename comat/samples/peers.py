@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from comat.diffusion.backbones import backbone_class
-from comat.errors import UserError
+from comat.errors import UserError, first_line
 from comat.models.families import family_of
 from comat.models.loading import load_model, loaded, pipeline_index
 from comat.params import DrawingParams
@@ -28,6 +29,7 @@ from comat.samples.peer_lora import load_peer_lora
 from comat.storage.images import png
 from comat.storage.json_files import read_json
 from comat.storage.tables import IMAGE_INDEX, read_table, write_bytes, write_json, write_table
+from comat.storage.yaml_files import shown
 
 RECORD = "peer.json"
 
@@ -50,6 +52,18 @@ class Peer:
     weights: Weights | None
 
 
+def check_name(name: str) -> None:
+    """See that a peer may be called so.
+
+    Raises:
+        UserError: if the name is the base's or the tuned model's, or is no name of a folder.
+    """
+    if name in ("base", "tuned"):
+        raise UserError(f"--name {name}: the table has a {name} of its own; give another --name")
+    if not name.isprintable() or name.startswith(".") or set(name) & {"/", "\\"} or not 0 < len(name.strip()) <= 60:
+        raise UserError(f"--name {shown(name)}: expected the name of a folder, of at most 60 characters")
+
+
 class HasImages(Protocol):
     @property
     def images(self) -> list[Image.Image]: ...
@@ -62,16 +76,7 @@ class TextToImage(Protocol):
 
     def set_progress_bar_config(self, *, disable: bool) -> None: ...
 
-    def __call__(
-        self,
-        prompt: list[str],
-        *,
-        height: int,
-        width: int,
-        num_inference_steps: int,
-        guidance_scale: float,
-        generator: list[torch.Generator],
-    ) -> HasImages: ...
+    def __call__(self, prompt: list[str], *, generator: list[torch.Generator], **options: object) -> HasImages: ...
 
 
 def draw_peer(
@@ -145,16 +150,47 @@ def _pictures(
     pipeline.to(choose_device(drawing.device))
     pipeline.set_progress_bar_config(disable=True)
     for part in batches:
+        texts = [row["text"] for row in part]
+        sources = [generator(drawing.seed, "sample", row["prompt_id"], row["seed"]) for row in part]
+        yield [png(image) for image in _images(pipeline, texts, sources, drawing)]
+
+
+def _images(
+    pipeline: TextToImage, texts: list[str], sources: list[torch.Generator], drawing: DrawingParams
+) -> list[Image.Image]:
+    """One image of each text.
+
+    Raises:
+        UserError: if the pipeline cannot draw so, or draws in another size than it was asked for.
+    """
+    kind, size = type(pipeline).__name__, drawing.resolution
+    try:
         with torch.no_grad():
-            images = pipeline(
-                [row["text"] for row in part],
-                height=drawing.resolution,
-                width=drawing.resolution,
-                num_inference_steps=drawing.sampling_steps,
-                guidance_scale=drawing.guidance_scale,
-                generator=[generator(drawing.seed, "sample", row["prompt_id"], row["seed"]) for row in part],
-            ).images
-        yield [png(image) for image in images]
+            images = pipeline(texts, generator=sources, **_options(pipeline, drawing, len(texts))).images
+    except Exception as error:  # whatever pipelines of diffusers raise where they do not fit what is asked
+        if "out of memory" in str(error):
+            raise
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(f"{kind} cannot draw {len(texts)} images of {size} px: {why}") from error
+    found = {image.size for image in images}
+    if found != {(size, size)} or len(images) != len(texts):
+        sizes = ", ".join(f"{width} x {height}" for width, height in sorted(found))
+        raise UserError(f"{kind} drew {len(images)} images of {sizes} px, asked for {len(texts)} of {size} x {size}")
+    return list(images)
+
+
+def _options(pipeline: TextToImage, drawing: DrawingParams, count: int) -> dict[str, object]:
+    """How a pipeline is asked for the size, the steps and the guidance of the parameters."""
+    takes = inspect.signature(type(pipeline).__call__).parameters
+    options: dict[str, object] = {"height": drawing.resolution, "width": drawing.resolution}
+    options["num_inference_steps"] = drawing.sampling_steps
+    if "use_resolution_binning" in takes:  # PixArt, Sana: another size than asked for, silently
+        options["use_resolution_binning"] = False
+    own = takes.get("true_cfg_scale")
+    if own is not None and own.default is not None and own.default > 1:  # Qwen-Image: guided by this alone
+        return options | {"true_cfg_scale": drawing.guidance_scale, "negative_prompt": [" "] * count}
+    scale = next((name for name in ("guidance_scale", "prior_guidance_scale") if name in takes), None)
+    return options | ({scale: drawing.guidance_scale} if scale else {})
 
 
 def load_pipeline(weights: Weights, precision: str) -> TextToImage:
