@@ -124,11 +124,8 @@ def save_lumina2(folder: Path) -> Path:
         axes_lens=(512, 64, 64),
         cap_feat_dim=16,
     )
-    parts = {
-        "text_encoder": _gemma(16),
-        "tokenizer": llama_tokenizer(),
-        "vae": of_levels(4),
-        "transformer": transformer,
-    }
+    vae = of_levels(4)  # the pipeline takes eight for granted
+    vae.register_to_config(shift_factor=0.1)
+    parts = {"text_encoder": _gemma(16), "tokenizer": llama_tokenizer(), "vae": vae, "transformer": transformer}
     Lumina2Pipeline(**parts, scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0)).save_pretrained(folder)
     return folder
