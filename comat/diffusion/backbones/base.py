@@ -8,7 +8,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from diffusers import AutoencoderKL, ModelMixin
@@ -78,6 +78,10 @@ class Backbone(ABC):
     DENOISER: ClassVar[type[ModelMixin]]
     ENCODERS: ClassVar[tuple[type[PreTrainedModel], ...]]
     """Of `Family.texts`."""
+    TEXT: ClassVar[Literal["cross", "projected", "joint"]]
+    """How its attention reads the text encoders' words: as they are, projected first, or jointly with the image's."""
+    DISTILLED: ClassVar[bool] = False
+    """Whether guidance is a number that the denoiser takes, so that it says nothing without a prompt."""
     LORA_TARGETS: ClassVar[tuple[str, ...]]
     """The attention projections that get LoRA, by the ends of their names."""
 

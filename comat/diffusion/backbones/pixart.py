@@ -18,6 +18,7 @@ class PixArtSigma(Backbone):
 
     DENOISER = PixArtTransformer2DModel
     ENCODERS = (T5EncoderModel,)
+    TEXT = "projected"
     LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
     @property

@@ -23,6 +23,7 @@ class StableDiffusion3(Backbone):
 
     DENOISER = SD3Transformer2DModel
     ENCODERS = (CLIPTextModelWithProjection, CLIPTextModelWithProjection, T5EncoderModel)
+    TEXT = "joint"
     LORA_TARGETS = (
         *("to_q", "to_k", "to_v", "to_out.0"),
         *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),

@@ -21,6 +21,7 @@ class StableDiffusion(Backbone):
 
     DENOISER = UNet2DConditionModel
     ENCODERS: ClassVar[tuple[type[PreTrainedModel], ...]] = (CLIPTextModel,)
+    TEXT = "cross"
     LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
