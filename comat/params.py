@@ -220,6 +220,7 @@ class BenchmarkFiles(Section):
     dpg: Name | None  # CSV of questions
     geneval: Name | None  # JSON Lines of metadata
     coco: CocoPrompts | None
+    dsg: Name | None = None  # CSV of questions, DSG-1k's
 
 
 class SeedsParams(Section):
@@ -230,6 +231,7 @@ class SeedsParams(Section):
     dpg: Count
     geneval: Count
     coco: Count
+    dsg: Count = 1
 
 
 class SamplesParams(Section):
@@ -305,6 +307,7 @@ class EvaluateParams(Section):
     t2i_compbench: T2ICompBenchParams | None
     tifa: VqaParams | None
     dpg: VqaParams | None
+    dsg: VqaParams | None = None
     geneval: GenEvalParams | None
     clip_score: ClipScoreParams | None
     vqa_score: VqaScoreParams | None = None
@@ -566,7 +569,7 @@ class Params(OptimizationParams, StepParams, DiscriminatorParams, SegmenterParam
                 raise ValueError(f"image_batch is {self.image_batch}: expected 0 where image_latents.images is null")
             if self.discriminator_input == "real_world":
                 raise ValueError("discriminator_input is real_world, which needs image_latents.images: got null")
-        for name, file in {"tifa": "tifa", "dpg": "dpg", "geneval": "geneval", "fid": "coco"}.items():
+        for name, file in {"tifa": "tifa", "dpg": "dpg", "dsg": "dsg", "geneval": "geneval", "fid": "coco"}.items():
             if getattr(self.evaluate, name) and not getattr(self.samples.benchmarks, file):
                 raise ValueError(f"samples.benchmarks.{file} is null, but evaluate.{name} needs it: give both or none")
         return self

@@ -24,6 +24,7 @@ def main() -> None:
         "t2i_compbench_clip_model",
         "tifa_vqa_model",
         "dpg_vqa_model",
+        "dsg_vqa_model",
         "geneval_detector_model",
         "geneval_clip_model",
         "clip_score_clip_model",

@@ -79,7 +79,7 @@ def test_the_questions_and_prompts_of_dpg(dpg_file: Path) -> None:
     asked = [(question.question, question.parents) for question in found]
     assert asked[:2] == [("Is there a cat?", ()), ("Does it wear a hat?", (0,))]
     assert asked[2:] == [("Is the hat red?", (0, 1)), ("Is it asleep?", ())]
-    assert dpg.prompts(dpg_file) == [("a cat in a red hat, asleep", "dpg"), ("a dog", "dpg")]
+    assert dpg.prompts("dpg", dpg_file) == [("a cat in a red hat, asleep", "dpg"), ("a dog", "dpg")]
 
 
 @pytest.mark.parametrize(

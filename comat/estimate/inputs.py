@@ -67,7 +67,7 @@ def judged(section: EvaluateParams, drawn: Sequence[dict], parser: Language | No
         "frechet": lambda row: in_world(row["text"]),
         "t2i_compbench": lambda row: _asks(row, parser),
         "fid": lambda row: row["source"] == "coco",
-        **{name: partial(_from, name) for name in ("tifa", "dpg", "geneval")},
+        **{name: partial(_from, name) for name in ("tifa", "dpg", "dsg", "geneval")},
     }
     on = [name for name in type(section).model_fields if getattr(section, name) and name in covers]
     if on and not (section.clip_score or section.vqa_score or section.captioner):

@@ -1,4 +1,4 @@
-"""DPG-Bench (Hu et al. 2024): the share of yes-or-no questions about a dense prompt that its image fulfils.
+"""DPG-Bench (Hu et al. 2024) and DSG-1k: the share of yes-or-no questions about a prompt that its image fulfils.
 
 Questions depend on each other as in a Davidsonian scene graph (Cho et al. 2024): whether the hat is red counts only if
 there is a hat.
@@ -17,11 +17,10 @@ from comat.samples.formats.dpg import Question, read
 
 
 class Dpg:
-    """The answer is yes where BLIP finds "yes" likelier than "no". `path`: the file of questions."""
+    """The answer is yes where BLIP finds "yes" likelier than "no". `path`: the file of questions, also DSG-1k's."""
 
-    name = "dpg"
-
-    def __init__(self, path: Path, vqa: Later[BlipVqa], batch_size: int) -> None:
+    def __init__(self, path: Path, vqa: Later[BlipVqa], batch_size: int, name: str = "dpg") -> None:
+        self.name = name
         found = read(path)
         self.questions, self.left_out = found.by_prompt, found.left_out
         self.vqa, self.batch_size = vqa, batch_size

@@ -37,10 +37,11 @@ def benchmarks(judging: Judging) -> Iterator[Benchmark]:
         from comat.evaluation.tifa import Tifa
 
         yield Tifa(_file(files.tifa), _vqa(on.tifa, device), batch)
-    if on.dpg:
-        from comat.evaluation.dpg import Dpg
+    for name, graph, path in (("dpg", on.dpg, files.dpg), ("dsg", on.dsg, files.dsg)):
+        if graph:
+            from comat.evaluation.dpg import Dpg
 
-        yield Dpg(_file(files.dpg), _vqa(on.dpg, device), batch)
+            yield Dpg(_file(path), _vqa(graph, device), batch, name)
     if on.geneval:
         from comat.evaluation.geneval import GenEval
 
@@ -65,7 +66,7 @@ def benchmarks(judging: Judging) -> Iterator[Benchmark]:
 def left_out(judging: Judging) -> dict[str, int]:
     """How much of the files of the benchmarks that are on could not be used, and is said."""
     found = {}
-    for name, read in (("tifa", tifa.read), ("dpg", dpg.read)):
+    for name, read in (("tifa", tifa.read), ("dpg", dpg.read), ("dsg", dpg.read)):
         if getattr(judging.section, name):
             path = _file(getattr(judging.files, name))
             parts = read(path).left_out

@@ -12,6 +12,7 @@ TITLES = {
     "t2i_compbench": "T2I-CompBench",
     "tifa": "TIFA",
     "dpg": "DPG-Bench",
+    "dsg": "DSG-1k",
     "geneval": "GenEval",
     "clip_score": "CLIPScore",
     "vqa_score": "VQAScore",
@@ -23,6 +24,7 @@ SUBSTITUTES = {
     "t2i_compbench": "Grounding DINO in the place of UniDet",
     "tifa": "BLIP in the place of mPLUG",
     "dpg": "BLIP in the place of mPLUG",
+    "dsg": "BLIP in the place of PaLI",
     "geneval": "Grounding DINO in the place of Mask2Former",
 }
 """Judges that are not those of the published numbers; docs/benchmarks.md."""

@@ -134,10 +134,10 @@ def _above(number: int, parents: Mapping[int, list[int]]) -> set[int]:
     return found
 
 
-def prompts(path: Path) -> list[tuple[str, str]]:
-    """The prompts, each once, and their category.
+def prompts(category: str, path: Path) -> list[tuple[str, str]]:
+    """The prompts, each once, and their `category`, the same of all.
 
     Raises:
         UserError: as `read`.
     """
-    return [(text, "dpg") for text in read(path).by_prompt]
+    return [(text, category) for text in read(path).by_prompt]
