@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import ceil
 
 from comat.estimate.calls import Calls
@@ -17,6 +18,7 @@ class Counts:
     train: int | None
     test: int | None
     images: int | None
+    files: Mapping[str, int] = field(default_factory=dict)  # prompts of the files of benchmarks, by their source
 
 
 def iteration(p: Params, c: Calls) -> dict[str, Cost]:
@@ -106,10 +108,19 @@ def _warmup_images(p: Params, n: Counts) -> int:
     return count if n.train is None else min(count, n.train)
 
 
+def judged(p: Params, n: Counts) -> int | None:
+    """Images that the stage evaluate judges at most, of both models."""
+    own = _samples(p, n)
+    return None if own is None else 2 * own
+
+
 def _samples(p: Params, n: Counts) -> int | None:
-    """Images of each model, without those of prompts from the files of benchmarks."""
+    """Images of each model."""
     prompts = _used(p.samples.prompts, n.test)
-    return prompts and prompts * p.samples.seeds
+    if prompts is None:
+        return None
+    files = sum(count * p.samples.seeds_of(source) for source, count in n.files.items())
+    return prompts * p.samples.seeds_of("held_out") + files
 
 
 def _used(asked: int, there: int | None) -> int | None:

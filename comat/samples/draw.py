@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -63,7 +63,7 @@ def draw_base(
     legend = _legend(backbone, shown, entities)
     if processes.main:
         write_json(out / "attention.json", legend)
-    _draw(drawing, backbone, "base", listed(rows, section.seeds), section.batch_size, out, processes)
+    _draw(drawing, backbone, "base", listed(rows, section.seeds_of), section.batch_size, out, processes)
     _draw_attention(drawing, backbone, legend, out, processes)
 
 
@@ -91,8 +91,11 @@ def draw_tuned(
         _draw_attention(drawing, backbone, read_legend(base), out, processes)
 
 
-def listed(rows: Sequence[dict], seeds: int) -> list[dict]:
-    """Rows of `IMAGE_INDEX` for rows of `PROMPTS`, as the base draws them; `path` is relative to the index."""
+def listed(rows: Sequence[dict], seeds: Callable[[str], int]) -> list[dict]:
+    """Rows of `IMAGE_INDEX` for rows of `PROMPTS`, as the base draws them; `path` is relative to the index.
+
+    seeds: from the source of a prompt to how many images are drawn of it.
+    """
     return [
         {
             "model": "base",
@@ -104,7 +107,7 @@ def listed(rows: Sequence[dict], seeds: int) -> list[dict]:
             "path": f"images/{row['id']}-{seed}.png",
         }
         for row in rows
-        for seed in range(seeds)
+        for seed in range(seeds(row["source"]))
     ]
 
 
