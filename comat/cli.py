@@ -10,14 +10,15 @@ from pathlib import Path
 import typer
 
 from comat.errors import UserError, main_guard, say
+from comat.finished.commands import app as finished
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(finished)
 PRESETS = Path("presets")
 PARAMS = Path("params.yaml")
 DATA = Path("data")
 PEERS = DATA / "peers"
 KEY = typer.Option(Path("preference-key.json"), help="Which side is whose: keep it from the voters.")
-SEEDS = typer.Option(4, min=1, help="Images of each prompt and model; the first are the same whatever their number.")
 IMAGES = typer.Option(None, help="Folder or tar file of images with captions, or a folder of samples.")
 FILES = typer.Argument(None, help="Lists of prompts, or folders of them; none: prompts.sources of the parameters.")
 COLUMN = typer.Option(None, help="Column or key that holds the prompt; by default prompt, caption or text.")
@@ -156,58 +157,6 @@ def _table(folder: Path, peers: Path) -> str:
 
     found = {file.parent.name: read_peer_metrics(file) for file in sorted(peers.glob("*/metrics.json"))}
     return result_table(read_metrics(path), found)
-
-
-@app.command()
-@main_guard
-def generate(
-    prompt: str,
-    out: Path = Path("generated"),
-    seeds: int = SEEDS,
-    base: bool = typer.Option(False, "--base", help="Draw with the base model."),
-    params: Path = PARAMS,
-    data: Path = DATA,
-) -> None:
-    """Draw PROMPT with the tuned model: one PNG for each seed, into the folder OUT."""
-    from comat.generate import generate as draw
-    from comat.params import load
-
-    draw(load(params), data, prompt, seeds, "base" if base else "tuned", out)
-    say(f"{out}: {seeds} images")
-
-
-@app.command()
-@main_guard
-def compare(
-    prompts: list[str],
-    out: Path = Path("compared.png"),
-    seeds: int = SEEDS,
-    params: Path = PARAMS,
-    data: Path = DATA,
-) -> None:
-    """Draw every prompt with the base and the tuned model, from the same noise, into one picture."""
-    from comat.generate import compare as draw
-    from comat.params import load
-
-    draw(load(params), data, prompts, seeds, out)
-    say(f"{out}: base above, tuned below")
-
-
-@app.command()
-@main_guard
-def attention(
-    prompt: str,
-    out: Path = Path("attention.png"),
-    seed: int = typer.Option(0, min=0, help="Which of the images that `generate` draws."),
-    params: Path = PARAMS,
-    data: Path = DATA,
-) -> None:
-    """Draw where each token of PROMPT looks, before and after: the cross-attention maps that Eq. 4 and 5 train."""
-    from comat.generate import attention as draw
-    from comat.params import load
-
-    draw(load(params), data, prompt, seed, out)
-    say(f"{out}: base above, tuned below, one scale for each token")
 
 
 @app.command()

@@ -13,7 +13,7 @@ from comat.diffusion.load import load_backbone
 from comat.diffusion.lora import in_turn
 from comat.diffusion.sampling import attention_of, sample_latents
 from comat.errors import UserError
-from comat.generate import attention, compare, generate
+from comat.finished.generate import attention, compare, generate
 from comat.params import Params, load
 from comat.reporting.grid import GAP, LABEL, TEXT, comparison_grid
 from comat.storage.images import read_rgb

@@ -28,15 +28,15 @@ def generate(params: Params, data: Path, prompt: str, seeds: int, model: str, ou
     params, backbone = _load(params, data, [prompt])
     for name in in_turn(backbone, data / "train/lora"):
         if name == model:
-            for number, image in enumerate(_draw(params, backbone, [prompt], seeds)):
+            for number, image in enumerate(drawn(params, backbone, [prompt], seeds)):
                 write_png(out / f"{number}.png", image)
 
 
 def compare(params: Params, data: Path, prompts: Sequence[str], seeds: int, out: Path) -> None:
     """Write one picture: for every prompt `seeds` images by the base and below them by the tuned model, same noise."""
     params, backbone = _load(params, data, prompts)
-    images = {name: _draw(params, backbone, prompts, seeds) for name in in_turn(backbone, data / "train/lora")}
-    arrays = {name: [to_bytes(image) for image in drawn] for name, drawn in images.items()}
+    images = {name: drawn(params, backbone, prompts, seeds) for name in in_turn(backbone, data / "train/lora")}
+    arrays = {name: [to_bytes(image) for image in own] for name, own in images.items()}
     write_image(out, comparison_grid(prompts, arrays))
 
 
@@ -72,7 +72,7 @@ def _load(params: Params, data: Path, prompts: Sequence[str]) -> tuple[Params, B
 
 
 @torch.no_grad()
-def _draw(params: Params, backbone: Backbone, prompts: Sequence[str], seeds: int) -> list[Tensor]:
+def drawn(params: Params, backbone: Backbone, prompts: Sequence[str], seeds: int) -> list[Tensor]:
     """Images (3, H, W), `seeds` of each prompt, prompt after prompt."""
     rows = [(prompt, number) for prompt in prompts for number in range(seeds)]
     images: list[Tensor] = []
