@@ -3,8 +3,8 @@
     python -m benchmarks.one_lora [--data data] [--ranks 4 16 64 128] [--count 90]
 
 Of a finished run on the shapes world: `count` of its held-out prompts, each drawn from noise of its own by the stock
-base, by the tuned model, and by the stock base with the LoRA that `comat export --rank` writes. Printed are the error in
-the weights (relative, Frobenius), the size of the file, the mean absolute difference of the images from those of the
+base, by the tuned model, and by the stock base with the LoRA that `comat export --rank` writes. Printed are the error
+in the weights (relative, Frobenius), the size of the file, the mean absolute difference of the images from those of the
 tuned model (of 255), how many the oracle judges as it judges those, and how many it finds right.
 """
 
