@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from comat.errors import main_guard, say
+from comat.errors import UserError, main_guard, say
 
 app = typer.Typer()
 PARAMS = Path("params.yaml")
@@ -22,16 +22,22 @@ def generate(
     prompt: str,
     out: Path = Path("generated"),
     seeds: int = SEEDS,
+    seed: int = typer.Option(0, min=0, help="Number of the first image; images with equal numbers have equal noise."),
     base: bool = typer.Option(False, "--base", help="Draw with the base model."),
+    steps: int | None = typer.Option(None, min=1, help="Sampling steps; by default sampling_steps."),
+    guidance: float | None = typer.Option(None, min=1, help="By default guidance_scale; 1 is none."),
+    size: int | None = typer.Option(None, min=8, help="Pixels of a side; by default resolution."),
     params: Path = PARAMS,
     data: Path = DATA,
 ) -> None:
-    """Draw PROMPT with the tuned model: one PNG for each seed, into the folder OUT."""
+    """Draw PROMPT with the tuned model: one PNG for each seed, into the folder OUT, with what it was drawn from."""
+    from comat.finished.generate import Asked
     from comat.finished.generate import generate as draw
     from comat.params import load
 
-    draw(load(params), data, prompt, seeds, "base" if base else "tuned", out)
-    say(f"{out}: {seeds} images")
+    asked = Asked(prompt, "base" if base else "tuned", seeds, seed, steps, guidance, size)
+    for path in draw(load(params), data, asked, out):
+        say(str(path))
 
 
 @app.command()
@@ -85,3 +91,57 @@ def export(
     for line in write(load(params), data, format_of(form), rank, out):
         say(line)
     say(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+
+
+@app.command()
+@main_guard
+def publish(
+    name: str,
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be sent, and send nothing."),
+    folder: Path | None = typer.Option(None, help="Put it there and keep it; by default it is gone when it is sent."),
+    private: bool = typer.Option(False, "--private", help="Make a repository that only you see."),
+    params: Path = PARAMS,
+    data: Path = DATA,
+) -> None:
+    """Publish the run on the hub as USER/NAME: LoRA, card with pairs, report, parameters, dvc.lock. docs/export.md."""
+    import tempfile
+
+    from rich.filesize import decimal
+
+    from comat.finished.publish import assemble, check_name, upload
+    from comat.params import load
+
+    check_name(name)
+    with tempfile.TemporaryDirectory() as passing:
+        out = folder or Path(passing)
+        own = load(params)
+        for path in assemble(own, params, data, name, out):
+            say(f"{decimal(path.stat().st_size):>12}  {path.relative_to(out)}")
+        if Path(own.base_model).is_dir():
+            say(f"hint: the card names the base model {own.base_model}, a folder that others do not have")
+        if dry_run:
+            say(f"nothing was sent to {name}" + (f"; it is in {out}" if folder else ""))
+        else:
+            say(upload(name, out, private))
+
+
+@app.command()
+@main_guard
+def pairs(
+    out: Path = Path("pairs.png"),
+    count: int = typer.Option(6, min=1, help="Pairs of the widest gain, by the main benchmark."),
+    data: Path = DATA,
+) -> None:
+    """Draw pairs of the last run into one picture, base above, tuned below: those that open the report."""
+    from comat.reporting.grid import pair_columns
+    from comat.reporting.pairs import read_shown
+    from comat.storage.images import write_image
+
+    table = data / "evaluate/scores.parquet"
+    if not table.is_file():
+        raise UserError(f"{table}: no result yet; run `dvc repro` first")
+    found = read_shown(table, count).gains
+    if not found:
+        raise UserError(f"{table}: no pair got better by the main benchmark: there is nothing to draw")
+    write_image(out, pair_columns(found))
+    say(f"{out}: base above, tuned below, {len(found)} pairs")
