@@ -57,7 +57,7 @@ RERUN = {
     "comat/errors.py": EVERY,
     "comat/estimate": [],
     "comat/evaluation": ["evaluate"],
-    "comat/generate.py": [],
+    "comat/finished": [],
     "comat/judges": ["train", "evaluate"],
     "comat/method": ["train"],
     "comat/models": EVERY,
