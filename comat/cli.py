@@ -269,13 +269,15 @@ def preference(
 @app.command()
 @main_guard
 def votes(files: list[Path], key: Path = KEY) -> None:
-    """Summarise the votes that people saved from the page: who is preferred, with a binomial interval."""
+    """Summarise the votes that people saved from the page: who is preferred, with a binomial interval, and how far
+    several voters agree."""
     from rich.console import Console
 
-    from comat.preference.votes import read_key, read_votes, show_votes, summary
+    from comat.preference.votes import agreements, read_key, read_votes, show_votes, summary
 
     own = read_key(key)
-    show_votes(summary(read_votes(files, own), own), Console())
+    voters = read_votes(files, own)
+    show_votes(summary(voters, own), Console(), agreements(voters, own) if len(voters) > 1 else None)
 
 
 @app.command()
