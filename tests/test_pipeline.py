@@ -44,14 +44,22 @@ RERUN = {
     "comat/__init__.py": EVERY,
     "comat/captioners": ["train", "evaluate"],
     "comat/cli.py": [],
-    "comat/corpora": ["corpora", "prompts", "image_latents", "base_samples", "samples", "evaluate"],
+    "comat/corpora": [
+        "corpora",
+        "prompts",
+        "image_latents",
+        "prompt_embeddings",
+        "base_samples",
+        "samples",
+        "evaluate",
+    ],
     "comat/diffusion": [name for name in EVERY if name not in ("corpora", "models", "prompts", "entities")],
     "comat/discriminators": ["train"],
     "comat/entities": ["entities", "evaluate"],
     "comat/errors.py": EVERY,
     "comat/estimate": [],
     "comat/evaluation": ["evaluate"],
-    "comat/generate.py": [],
+    "comat/finished": [],
     "comat/judges": ["train", "evaluate"],
     "comat/method": ["train"],
     "comat/models": EVERY,
@@ -60,7 +68,7 @@ RERUN = {
     "comat/randomness.py": [name for name in EVERY if name not in ("corpora", "models")],
     "comat/reporting": ["evaluate"],
     "comat/running": EVERY,
-    "comat/samples": ["base_samples", "samples", "evaluate"],
+    "comat/samples": ["prompt_embeddings", "base_samples", "samples", "evaluate"],
     "comat/segmenters": ["train", "evaluate"],
     "comat/shapes/recipe": [],
     "comat/shapes/world": ["train", "evaluate"],
@@ -121,6 +129,7 @@ RECIPE = ROOT / "data/shapes/recipe"
 WORLD = YAML(typ="safe").load((RECIPE / "dvc.yaml").read_text())["stages"]
 WORLD |= YAML(typ="safe").load((ROOT / "data/shapes/dvc.yaml").read_text())["stages"]
 MODULES = {"painter": "recipe.base", "refined": "recipe.base", "coco": "world.corpora"}
+MODULES |= {"flow_painter": "recipe.flow", "flow_base": "recipe.flow", "flow_release": "recipe.release"}
 MODULES |= {"captioner_medium": "recipe.captioner", "captioner_weak": "recipe.captioner"}
 """Stages of the world that are not made by the module of their name."""
 

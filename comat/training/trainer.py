@@ -69,6 +69,7 @@ class Trainer:
                 lora_rank=params.lora_rank,
                 precision=params.precision,
                 checkpointed=params.train.gradient_checkpointing == "all",
+                stored=backbone.stored if params.discriminator_is_the_base else None,
             )
         captioner = None
         self.segmenter: Segmenter | None = None
