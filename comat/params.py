@@ -194,6 +194,19 @@ class GuardParams(Section):
         return self
 
 
+class PreviewParams(Section):
+    """Pictures of fixed prompts from fixed noise while training goes on: docs/watching.md."""
+
+    every: CountOrNone  # iterations between two looks, one before the first and one after the last; 0: none
+    prompts: list[Name]
+
+    @model_validator(mode="after")
+    def _has_prompts(self) -> Self:
+        if self.every and not self.prompts:
+            raise ValueError(f"prompts is []: expected a prompt or more, since every is {self.every}")
+        return self
+
+
 class TrainParams(Section):
     device_batch: Count  # samples that go through the UNet at once; changes no result
     gradient_checkpointing: Literal["none", "decoder", "all"]  # what runs blocks again, not keeping activations
@@ -202,6 +215,9 @@ class TrainParams(Section):
     max_skipped: Count  # non-finite steps in a row after which the run stops
     deterministic: bool  # algorithms that give equal bytes twice on one device, where torch has them
     guard: GuardParams
+    preview: PreviewParams = PreviewParams(every=0, prompts=[])
+    keep_every: CountOrNone = 0  # iterations between two LoRAs that are kept beside the last one; 0: none
+    report_to: list[Literal["tensorboard", "wandb", "trackio", "dvclive"]] = []  # loggers; changes no result
 
 
 class CocoPrompts(Section):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from comat.generate import attention
+from comat.finished.generate import attention
 from comat.params import SHOWS, load
 from comat.storage.tables import read_safetensors
 from tests import tiny_families, tiny_segmenters

@@ -31,7 +31,7 @@ def main() -> None:
     if lines:
         raise UserError(
             f"{options.measurements}: {'; '.join(lines)}; nothing was released: change the recipe "
-            "(data/shapes/params.yaml, comat/shapes/recipe) and train again"
+            "(data/shapes/recipe/params.yaml, comat/shapes/recipe) and train again"
         )
     folders = {options.trained / name: options.models / place for name, place in released.items()}
     size = sum(file.stat().st_size for folder in folders for file in folder.rglob("*")) / 1e6
