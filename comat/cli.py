@@ -164,21 +164,28 @@ def evaluate(
     from comat.models.names import judges
     from comat.params import load
     from comat.running.device import choose_device
-    from comat.samples.peers import Peer, Weights
+    from comat.running.distributed import join
+    from comat.running.launch import launch_where_asked
+    from comat.samples.peers import Peer, Weights, check_name
 
     if model and not name:
         name = Path(os.path.abspath(model)).name
     if not name:
         raise UserError("give --model, or the --name of a folder that holds images drawn elsewhere")
+    check_name(name)
     if not model and (revision or unet or lora):
         raise UserError("--revision, --unet and --lora say how --model draws: give it, or remove them")
     own = load(params)
     own = pinned(own, data / "models", *(judge.role for judge in judges(own.evaluate)))
-    files, parser, device = own.samples.benchmarks, own.entities.spacy_model, choose_device(own.device)
-    judging = Judging(own.evaluate, files, parser, device, own.seed, own.resolution, own, own.precision)
+    launch_where_asked("comat.cli")
+    files, parser = own.samples.benchmarks, own.entities.spacy_model
     peer = Peer(name, Weights(model, revision, unet, lora) if model else None)
-    evaluate_peer(own, own.samples.batch_size, judging, peer, data / "base_samples", out / name)
-    say(_table(data / "evaluate", out))
+    with join(own.device) as processes:
+        device = choose_device(own.device)
+        judging = Judging(own.evaluate, files, parser, device, own.seed, own.resolution, own, own.precision)
+        evaluate_peer(own, own.samples.batch_size, judging, peer, data / "base_samples", out / name, processes)
+        if processes.main:
+            say(_table(data / "evaluate", out))
 
 
 def _table(folder: Path, peers: Path) -> str:
@@ -186,11 +193,12 @@ def _table(folder: Path, peers: Path) -> str:
     path = folder / "metrics.json"
     if not path.is_file():
         raise UserError(f"{path}: no result yet; run `dvc repro` first")
-    from comat.reporting.results import read_metrics, read_peer_metrics
+    from comat.reporting.peers import read_peers
+    from comat.reporting.results import read_metrics
     from comat.reporting.table import result_table
 
-    found = {file.parent.name: read_peer_metrics(file) for file in sorted(peers.glob("*/metrics.json"))}
-    return result_table(read_metrics(path), found)
+    found, notes = read_peers(folder, folder.parent / "base_samples", peers)
+    return "\n\n".join([result_table(read_metrics(path), found), *notes])
 
 
 @app.command()

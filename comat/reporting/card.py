@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from diffusers import DDPMScheduler
 from diffusers.loaders.peft import PeftAdapterMixin
@@ -139,12 +140,13 @@ def _cell(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|~])", r"\\\1", clean(text, 200))
 
 
-def table(benchmark: str, rows: Mapping[str, Mapping[str, float]]) -> str:
+def table(benchmark: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     """A benchmark's result as a table in Markdown."""
     unit = unit_of(benchmark)
     lines = [f"| {TITLES[benchmark]} | base | this LoRA | gain | 95% interval | images |", "|---|---|---|---|---|---|"]
     for category, row in rows.items():
-        interval = f"[{difference(row['gain_low'], unit)}, {difference(row['gain_high'], unit)}]"
+        ends = [row["gain_low"], row["gain_high"]]
+        interval = "none" if None in ends else f"[{', '.join(difference(end, unit) for end in ends)}]"
         cells = [_cell(NAMES.get(category, category)), score(row["base"], unit), score(row["tuned"], unit)]
         lines.append("| " + " | ".join([*cells, difference(row["gain"], unit), interval, str(row["n"])]) + " |")
     return "\n".join(lines)

@@ -153,9 +153,10 @@ def _judge(section: GuardParams, device: torch.device, batch_size: int) -> Bench
         return Oracle()
     from comat.judges.clip import Clip
     from comat.judges.clip_score import ClipScore
+    from comat.judges.later import ready
 
     assert section.clip_model is not None
-    return ClipScore(Clip(section.clip_model, section.clip_revision, device), batch_size)
+    return ClipScore(ready(Clip(section.clip_model, section.clip_revision, device)), batch_size)
 
 
 @torch.no_grad()
