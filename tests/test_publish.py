@@ -48,7 +48,9 @@ class _Answer(http.server.BaseHTTPRequestHandler):
             return self.answer({"error": f"storage is full for {self.headers['Authorization']}"}, 403)
         if "/preupload/" in self.path:
             asked = json.loads(body)["files"]
-            return self.answer({"files": [{"path": one["path"], "uploadMode": "regular"} for one in asked]})
+            return self.answer(
+                {"files": [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in asked]}
+            )
         assert "/commit/" in self.path
         for line in body.decode().splitlines():
             entry = json.loads(line)
