@@ -31,6 +31,7 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 demo: $(VENV)/.installed
 	dvc repro
 	comat show
+	@echo; echo "To use comat and dvc in this shell: . $(BIN)/activate"
 
 data: $(VENV)/.installed
 	dvc repro corpora

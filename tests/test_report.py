@@ -27,12 +27,15 @@ from comat.models.names import named_models
 from comat.params import load
 from comat.randomness import generator
 from comat.reporting.card import card_data, table, write_card
-from comat.reporting.charts import Axis, line_chart
+from comat.reporting.charts import Axis, line_chart, running_mean
 from comat.reporting.embed import data_uri
 from comat.reporting.html import difference, figure, score
-from comat.reporting.pairs import Pair, Shot, in_turns, read_shown
+from comat.reporting.pairs import Pair, Shot, in_turns, read_shown, visible_first
 from comat.reporting.plots_page import plots_page
+from comat.reporting.readings import reading
 from comat.reporting.report import Inputs, flat, training_charts, write_report
+from comat.shapes.world.captions import parse_prompt
+from comat.shapes.world.oracle import Detection
 from comat.storage.tables import read_table, write_table
 from comat.training.gradients import COLUMNS
 from tests.conftest import ROOT
@@ -80,7 +83,8 @@ def test_the_report_is_one_whole_file_that_fetches_nothing(evaluated: Path) -> N
     text = (evaluated / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert not page.open and "<script" not in text
-    assert all(address.startswith(("data:image/webp;base64,", "#")) for address in page.addresses)
+    others = [one for one in page.addresses if not one.startswith(("data:image/webp;base64,", "#"))]
+    assert all((evaluated / one).is_file() and one == "../train/preview.html" for one in others)
     assert {address[1:] for address in page.addresses if address.startswith("#")} <= page.ids
     assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org)", text)
     assert page.images and all(image["alt"] for image in page.images)
@@ -148,10 +152,15 @@ def test_wins_and_losses_are_of_the_main_benchmark(tmp_path: Path) -> None:
     rows = [row(model, id, pair[i]) for i, model in enumerate(("base", "tuned")) for id, pair in values.items()]
     rows += [{**one, "benchmark": "other", "value": 1 - one["value"]} for one in rows]
     write_table(tmp_path / "scores.parquet", rows, SCORES)
+    for one in rows:
+        one["path"] = str(tmp_path / one["path"])
+        Path(one["path"]).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(one["path"])
+    write_table(tmp_path / "scores.parquet", rows, SCORES)
     shown = read_shown(tmp_path / "scores.parquet", 5)
     assert ([pair.text for pair in shown.gains], [pair.text for pair in shown.losses]) == (["a"], ["b"])
     assert (shown.benchmark, shown.won, shown.lost, len(shown.every)) == ("oracle", 1, 1, 3)
-    assert shown.gains[0].tuned == Shot(Path("tuned/a.png"), 1.0, {"missing": 1})
+    assert shown.gains[0].tuned == Shot(tmp_path / "tuned/a.png", 1.0, {"missing": 1})
 
 
 def test_a_pair_without_its_twin_is_an_error(tmp_path: Path) -> None:
@@ -172,6 +181,38 @@ def test_categories_take_turns_among_equal_gains() -> None:
         "much",
         "little",
     ]
+
+
+def test_what_a_person_sees_comes_first_among_equal_gains(tmp_path: Path) -> None:
+    """Grey against grey by 3 of 255 is not seen, by 5 it is; a wider gain stays before both."""
+
+    def pair(name: str, gain: float, step: int) -> Pair:
+        for model, value in (("base", 100), ("tuned", 100 + step)):
+            Image.new("RGB", (64, 64), (value,) * 3).save(tmp_path / f"{name}-{model}.png")
+        shots = (Shot(tmp_path / f"{name}-{model}.png", own, {}) for model, own in (("base", 0.0), ("tuned", gain)))
+        return Pair(name, name, "c", 0, *shots)
+
+    pairs = [pair("wide", 2, 0), pair("unseen", 1, 3), pair("seen", 1, 5)]
+    assert [one.text for one in visible_first(pairs)] == ["wide", "seen", "unseen"]
+
+
+def test_a_reading_says_what_is_missing_then_what_is_there() -> None:
+    def found(noun: str | None, colour: str) -> Detection:
+        return Detection(noun, colour, 0.5, 0.5, 0.1, 1.0)
+
+    spec = parse_prompt("a red star and a blue ball")
+    assert reading([found("ball", "orange"), found("ball", "orange"), found(None, "red")], spec) == (
+        "no star, two orange balls, a red unknown shape"
+    )
+    assert reading([], spec) == "no star, no ball" and reading([found("ball", "orange")], spec).endswith(
+        "an orange ball"
+    )
+
+
+def test_a_running_mean_is_of_what_came_before() -> None:
+    assert running_mean([1, 3, math.nan, 5], 2) == [1, 2, 3, 5]
+    chart = line_chart("loss", [0, 1], {"loss": [0.0, 1.0]}, window=2)
+    assert (chart.lines["loss"], chart.faint["loss"]) == ("0,100 100,50", "0,100 100,0")
 
 
 def test_an_axis_has_round_ticks_around_its_values() -> None:

@@ -13,6 +13,7 @@ PARAMS = Path("params.yaml")
 DATA = Path("data")
 SEEDS = typer.Option(4, min=1, help="Images of each prompt and model; the first are the same whatever their number.")
 FORMAT = typer.Option("diffusers", "--format", help="diffusers, kohya (ComfyUI, A1111), or merged: a whole pipeline.")
+FOLDER = typer.Option(None, help="Put everything there and keep it; by default it is gone when it is sent.")
 RANK = typer.Option(None, min=1, help="Of one LoRA for the stock base, which holds the warm-up as well.")
 
 
@@ -115,7 +116,7 @@ def export(
 def publish(
     name: str,
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be sent, and send nothing."),
-    folder: Path | None = typer.Option(None, help="Put it there and keep it; by default it is gone when it is sent."),
+    folder: Path | None = FOLDER,
     private: bool = typer.Option(False, "--private", help="Make a repository that only you see."),
     params: Path = PARAMS,
     data: Path = DATA,

@@ -58,7 +58,8 @@ def generate(params: Params, data: Path, asked: Asked, out: Path) -> list[Path]:
     Image n has the same noise whatever else is drawn. Each file holds what it was drawn from, by which its name differs
     from others.
     """
-    params, backbone = finished_model(asked.within(params), data, [asked.prompt])
+    params, backbone = finished_model(params, data, [asked.prompt])
+    params = asked.within(params)
     numbers = range(asked.first, asked.first + asked.count)
     said = _said(params, data, asked)
     written: list[Path] = []

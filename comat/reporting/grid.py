@@ -69,14 +69,14 @@ SIDE, GUTTER, BETWEEN = 176, 64, 12
 
 def pair_columns(pairs: Sequence[Pair]) -> Image.Image:
     """Pairs beside each other, base above, tuned below, each prompt over its own; for a page of any colour."""
-    width, head = GUTTER + len(pairs) * (SIDE + BETWEEN), 56
+    width, head = GUTTER + len(pairs) * (SIDE + BETWEEN), 74
     sheet = Image.new("RGB", (width, head + 2 * (SIDE + BETWEEN)), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
     for row, name in enumerate(("base", "CoMat")):
         draw.text((BETWEEN, head + row * (SIDE + BETWEEN) + SIDE // 2), name, INK, font, anchor="lm")
     for number, pair in enumerate(pairs):
         x = GUTTER + number * (SIDE + BETWEEN)
-        draw.text((x, head - 8), "\n".join(textwrap.wrap(pair.text, SIDE // 8)[:2]), INK, font, anchor="ld", spacing=2)
+        draw.text((x, head - 8), "\n".join(textwrap.wrap(pair.text, SIDE // 8)[:3]), INK, font, anchor="ld", spacing=2)
         for row, shot in enumerate((pair.base, pair.tuned)):
             sheet.paste(_scaled(shot.path, SIDE), (x, head + row * (SIDE + BETWEEN)))
     return sheet

@@ -9,10 +9,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from comat.evaluation.scores import SCORES
 from comat.evaluation.summary import by_benchmark, paired
 from comat.judges.benchmark import Drawn
+from comat.storage.images import read_rgb
 from comat.storage.tables import read_table
+
+LOOKED_AT = 8
+"""Times as many pairs as are shown whose images are compared."""
+SMALL, VISIBLE = 32, 4.0
+"""Side in px at which images are compared, and the difference from which on it is seen."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,26 @@ def read_shown(table: Path, count: int) -> Shown:
     benchmark, rows = next(iter(by_benchmark(read_table(table, SCORES, anywhere=["path"])).items()))
     pairs = [_pair(base, tuned) for base, tuned in paired(rows)]
     won, lost = (in_turns(p for p in pairs if sign * p.gain > 0) for sign in (1, -1))
-    return Shown(benchmark, pairs, won[:count], lost[:count], len(won), len(lost))
+    gains, losses = (visible_first(own[: LOOKED_AT * count])[:count] for own in (won, lost))
+    return Shown(benchmark, pairs, gains, losses, len(won), len(lost))
+
+
+def visible_first(pairs: Sequence[Pair]) -> list[Pair]:
+    """Among equal gains first the pairs of which a person sees that they differ, else in the order that they have.
+
+    Raises:
+        UserError: if an image is missing or unreadable.
+    """
+    return sorted(pairs, key=lambda pair: (-abs(pair.gain), difference(pair) < VISIBLE))
+
+
+def difference(pair: Pair) -> float:
+    """The mean absolute difference of the two images, of 255, at `SMALL` px: blurred, as a glance sees them."""
+    small = [
+        np.asarray(Image.fromarray(read_rgb(shot.path)).resize((SMALL, SMALL), Image.Resampling.BOX), np.int16)
+        for shot in pair.shots.values()
+    ]
+    return float(np.abs(small[0] - small[1]).mean())
 
 
 def unjudged(images: Sequence[Drawn], count: int) -> Shown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from comat.reporting.embed import data_uri
 from comat.reporting.environment import environment
 from comat.reporting.html import render, unit_of
 from comat.reporting.pairs import Shown
+from comat.reporting.readings import readings
 from comat.reporting.results import read_curves, read_prompts_report
 from comat.reporting.table import DISTANCES, NAMES, SUBSTITUTES, TITLES
 from comat.storage.tables import read_legend, write_bytes, write_json
@@ -36,6 +38,8 @@ TERM_CURVES = {
         "cos_i2t_adversarial",
     ),
 }
+SMOOTHED = 10
+"""The running mean of a curve is over one of so many parts of the training."""
 IMAGE, OVERLAY = 320, 1100
 """Longest sides, pixels."""
 
@@ -80,6 +84,7 @@ def write_report(parameters: Mapping[str, object], device: str, shown: Shown, in
     """
     metrics, likelihood = (_read_json(out / name) for name in ("metrics.json", "likelihood.json"))
     benchmarks = {name: rows for name, rows in metrics.items() if name not in DISTANCES}
+    preview = inputs.curves.parent / "preview.html"
     overlays = [
         {"text": entry["text"], "uri": data_uri(out / f"pictures/attention-{number}.png", OVERLAY)}
         for number, entry in enumerate(read_legend(inputs.base_samples))
@@ -94,6 +99,8 @@ def write_report(parameters: Mapping[str, object], device: str, shown: Shown, in
         "substitutes": SUBSTITUTES,
         "shown": shown,
         "uris": {shot.path: data_uri(shot.path, IMAGE) for pair in shown.pairs for shot in pair.shots.values()},
+        "readings": readings(shown),
+        "preview": os.path.relpath(preview, out) if preview.is_file() else None,
         "captioner": likelihood["captioner"],
         "reads": {
             (row["prompt_id"], row["seed"], row["model"]): [
@@ -122,7 +129,8 @@ def training_charts(curves: Path) -> list[LineChart]:
         return []
     x = [row["iteration"] for row in rows]
     series = {title: {name: [row[name] for row in rows] for name in names} for title, names in CURVES.items()}
-    charts = [line_chart(title, x, own) for title, own in series.items() if any(map(any, own.values()))]
+    window = max(1, len(rows) // SMOOTHED)
+    charts = [line_chart(title, x, own, window) for title, own in series.items() if any(map(any, own.values()))]
     for title, names in TERM_CURVES.items():
         measured = read_curves(curves, ["iteration", *names], sparse=True)
         own = {name: [row[name] for row in measured] for name in names}
