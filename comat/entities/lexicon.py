@@ -129,3 +129,6 @@ OTHER_SINGULARS = {"axes": "axe", "lenses": "lens"} | {
     for word in _words("cookie collie pixie rookie hippie hoodie zombie birdie genie goalie magpie brownie moustache")
 }
 """Where spelling alone leads to another word: "cooky", "lense"."""
+
+ADJECTIVAL = ("ic", "ed", "ian", "ish", "ive", "al", "ous", "ful", "able", "less", "esque", "core")
+"""How words end that are adjectives where the dictionary does not know them."""
