@@ -20,6 +20,7 @@ from comat.entities.neighbours import (
     FRAGMENT_ENDS,
     follows_article,
     is_adjective,
+    is_before_link,
     is_opened,
     opens_compound,
     start_of_modifiers,
@@ -48,10 +49,12 @@ def must_be_noun(words: list[Word], place: int) -> bool:
         return False
     start = start_of_modifiers(words, place)
     opener, modifiers = words[start - 1] if start else None, words[start:place]
+    if word.lower.endswith("ing") and not _may_be_noun(word):
+        return False
     if modifiers and _is_surely_attribute(modifiers[-1]):
         return word.token.pos_ in ("ADJ", "VERB", "ADV", "AUX", "PRON", "INTJ")
     if modifiers and follows_article(words, place) and word.token.tag_ == "JJ":
-        return True
+        return not (is_before_link(words, place) and is_adjective(word))  # "a medieval, complex and beautiful axe"
     if not _may_be_noun(word) or _is_gapped(words, place):
         return False
     if not word.dictionary.is_other(word.lower) and word.dictionary.is_known(word.lower):

@@ -27,12 +27,17 @@ from comat.entities.neighbours import (
     start_of_modifiers,
 )
 from comat.entities.nouns_or_verbs import is_participle, is_verb_after_all, takes_object
+from comat.entities.word_classes import by_dictionary
 from comat.entities.words import Kind, Word, words_of
 
 
 def corrected_words(doc: Doc) -> list[Word]:
     """The words of a parsed prompt, corrected from the last to the first."""
     words = words_of(doc)
+    for place, word in enumerate(words):
+        kind = by_dictionary(words, place)
+        if kind is not None:
+            word.kind, word.closes = kind, False
     for place in reversed(range(len(words))):
         words[place].kind = _corrected(words, place)
     return words
@@ -43,7 +48,7 @@ def _corrected(words: list[Word], place: int) -> Kind:
     before = words[place - 1] if place else None
     if word.kind in (Kind.OTHER, Kind.LINK) and word.closes and word.token.pos_ != "AUX":
         return word.kind
-    if word.kind is Kind.NOUN and word.token.pos_ != "PROPN" and not word.dictionary.is_noun(word.lower):
+    if word.kind is Kind.NOUN and not _is_name(word, before) and not word.dictionary.is_noun(word.lower):
         word.kind = _without_noun(words, place) or Kind.NOUN
         if word.kind is not Kind.NOUN:
             return word.kind
@@ -79,9 +84,17 @@ def _corrected(words: list[Word], place: int) -> Kind:
     return Kind.NOUN if must_be_noun(words, place) else word.kind
 
 
+def _is_name(word: Word, before: Word | None) -> bool:
+    """By its tag, unless it is a common word in lower case: not in "hazy, misty light"."""
+    follows_name = before is not None and before.token.pos_ == "PROPN"
+    return word.token.pos_ == "PROPN" and (follows_name or not word.text.islower())
+
+
 def _is_work(words: list[Word], place: int) -> bool:
-    """ "a matte painting by": a picture, not what somebody does."""
+    """ "a matte painting by", "a movie still": a picture, not what somebody does."""
     word, following, before = words[place], words[place + 1 : place + 2], words[max(0, place - 1)]
+    if place and word.lower == "still" and before.lower in ("movie", "film"):
+        return True
     by = following != [] and following[0].lower in ("by", "of")
     opens = before.kind in (Kind.NOUN, Kind.ADJECTIVE) or before.token.text in FRAGMENT_ENDS
     return place > 0 and by and word.lower in WORKS_IN_ING and opens

@@ -44,6 +44,8 @@ def is_verb_after_all(words: list[Word], place: int) -> bool:
         return True
     if word.token.tag_ != "NNS" or not follows_article(words, place) or not follows_noun:
         return False
+    if word.dictionary.knows_as_noun(word.lower) and not word.dictionary.is_verb(word.lower):
+        return False  # "an egg yolk"
     is_noun = before.kind is Kind.NOUN and before.token.tag_ == "NN"
     is_only_noun = before.dictionary.is_known(before.lower) and not before.dictionary.is_other(before.lower)
     is_bare = place > 1 and words[place - 2].lower in ARTICLES and before.lower not in SIZES
