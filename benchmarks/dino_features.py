@@ -4,7 +4,7 @@
 
 Targets are the counts of objects by colour and noun of 2,500 scenes that it has not seen, 2,000 to fit and 500 to judge
 by: the share of variance explained, beside that of the same network before training. The features are the class token
-and mean and maximum of the patches. The model is trained by `dvc repro data/shapes/dvc.yaml:dino`.
+and mean and maximum of the patches. The model is trained by `dvc --cd data/shapes/recipe repro dino`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from difflib import get_close_matches
@@ -10,14 +11,16 @@ from pathlib import Path
 import typer
 
 from comat.errors import UserError, main_guard, say
+from comat.finished.commands import app as finished
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+HELP = {"help_option_names": ["-h", "--help"]}
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, context_settings=HELP, help=__doc__)
+app.add_typer(finished)
 PRESETS = Path("presets")
 PARAMS = Path("params.yaml")
 DATA = Path("data")
 PEERS = DATA / "peers"
 KEY = typer.Option(Path("preference-key.json"), help="Which side is whose: keep it from the voters.")
-SEEDS = typer.Option(4, min=1, help="Images of each prompt and model; the first are the same whatever their number.")
 IMAGES = typer.Option(None, help="Folder or tar file of images with captions, or a folder of samples.")
 FILES = typer.Argument(None, help="Lists of prompts, or folders of them; none: prompts.sources of the parameters.")
 COLUMN = typer.Option(None, help="Column or key that holds the prompt; by default prompt, caption or text.")
@@ -29,22 +32,54 @@ HOLD_OUT = typer.Option(0.0, min=0, max=0.99, help=HELD_OUT)
 CAPTIONS = typer.Option(None, help="File of captions, where they do not stand beside the images.")
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib import metadata
+
+        say(f"comat {metadata.version('comat')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Presets, the result, pictures from any prompt. The pipeline itself is `dvc repro`."""
+
+
 @app.command()
 @main_guard
-def preset(name: str) -> None:
+def preset(
+    name: str,
+    force: bool = typer.Option(False, "--force", help="Also where params.yaml was edited; a copy of it is kept."),
+) -> None:
     """Replace params.yaml by presets/NAME.yaml, comments and all."""
-    source = PRESETS / f"{name}.yaml"
-    if not source.is_file():
-        known = ", ".join(sorted(path.stem for path in PRESETS.glob("*.yaml"))) or f"none in {PRESETS.resolve()}"
-        like = "".join(f"; did you mean {one}?" for one in get_close_matches(name, known.split(", "), 1))
+    presets = {path.stem: path for path in sorted(PRESETS.glob("*.yaml"))}
+    if name not in presets:
+        known = ", ".join(presets) or f"none in {PRESETS.resolve()}"
+        like = "".join(f"; did you mean {one}?" for one in get_close_matches(name, presets, 1))
         raise UserError(f"no preset {name!r}; there are: {known}{like}")
     from comat.params import load
 
-    load(source)
+    load(presets[name])
+    if PARAMS.is_file() and all(PARAMS.read_bytes() != path.read_bytes() for path in presets.values()):
+        if not force:
+            raise UserError(
+                f"{PARAMS} was edited: it is none of the presets; --force replaces it and keeps a copy ({_unused()})"
+            )
+        copy = _unused()
+        shutil.copyfile(PARAMS, copy)
+        say(f"what stood in {PARAMS} is kept in {copy}")
     part = Path(".params.yaml.part")
-    shutil.copyfile(source, part)
-    os.replace(part, "params.yaml")
-    say(f"params.yaml is now {source}; `dvc repro` runs it")
+    shutil.copyfile(presets[name], part)
+    os.replace(part, PARAMS)
+    say(f"{PARAMS} is now {presets[name]}; `dvc repro` runs it")
+
+
+def _unused() -> Path:
+    """A name for a copy of the parameters that none has yet."""
+    numbered = (Path(f"params.{number}.yaml") for number in itertools.count(1))
+    return next(path for path in numbered if not path.exists())
 
 
 @app.command()
@@ -117,33 +152,53 @@ def evaluate(
     revision: str | None = typer.Option(None, help="Its commit, tag or branch."),
     unet: str | None = typer.Option(None, help="Folder of a UNet that takes the place of its own."),
     lora: str | None = typer.Option(None, help="Folder of a LoRA in safetensors."),
-    name: str | None = typer.Option(None, help="What the table calls it; by default the model's."),
+    method: str | None = typer.Option(None, help="The run's own model by composable, structured or attend_and_excite."),
+    tuned: bool = typer.Option(False, "--tuned", help="With --method: the tuned model, not the base."),
+    name: str | None = typer.Option(None, help="What the table calls it; by default the model's or method's."),
     out: Path = PEERS,
     params: Path = PARAMS,
     data: Path = DATA,
 ) -> None:
-    """Judge another model by the same prompts, seeds and benchmarks, into OUT/NAME; print it beside base and tuned."""
+    """Judge another model or way of sampling by the same prompts, seeds and benchmarks, into OUT/NAME; print it beside
+    base and tuned."""
     from comat.evaluation.judging import Judging
     from comat.evaluation.peers import evaluate_peer
     from comat.models.lock import pinned
     from comat.models.names import judges
     from comat.params import load
     from comat.running.device import choose_device
-    from comat.samples.peers import Peer, Weights
+    from comat.running.distributed import join
+    from comat.running.launch import launch_where_asked
+    from comat.samples.peer_method import MethodRun
+    from comat.samples.peers import Peer, Weights, check_name
 
+    if model and method:
+        raise UserError("--method draws with the run's own model: give it or --model, not both")
+    if tuned and not method:
+        raise UserError("--tuned goes with --method")
+    run = MethodRun(method, data, tuned) if method else None
+    if run:
+        run.check()
+        name = name or f"{run.method}{'-tuned' if tuned else ''}"
     if model and not name:
         name = Path(os.path.abspath(model)).name
     if not name:
         raise UserError("give --model, or the --name of a folder that holds images drawn elsewhere")
+    check_name(name)
     if not model and (revision or unet or lora):
         raise UserError("--revision, --unet and --lora say how --model draws: give it, or remove them")
     own = load(params)
-    own = pinned(own, data / "models", *(judge.role for judge in judges(own.evaluate)))
-    files, parser, device = own.samples.benchmarks, own.entities.spacy_model, choose_device(own.device)
-    judging = Judging(own.evaluate, files, parser, device, own.seed, own.resolution, own, own.precision)
-    peer = Peer(name, Weights(model, revision, unet, lora) if model else None)
-    evaluate_peer(own, own.samples.batch_size, judging, peer, data / "base_samples", out / name)
-    say(_table(data / "evaluate", out))
+    base = ("base_model", "vae") if run else ()
+    own = pinned(own, data / "models", *base, *(judge.role for judge in judges(own.evaluate)))
+    launch_where_asked("comat.cli")
+    files, parser = own.samples.benchmarks, own.entities.spacy_model
+    peer = Peer(name, Weights(model, revision, unet, lora) if model else None, run)
+    with join(own.device) as processes:
+        device = choose_device(own.device)
+        judging = Judging(own.evaluate, files, parser, device, own.seed, own.resolution, own, own.precision)
+        evaluate_peer(own, own.samples.batch_size, judging, peer, data / "base_samples", out / name, processes)
+        if processes.main:
+            say(_table(data / "evaluate", out))
 
 
 def _table(folder: Path, peers: Path) -> str:
@@ -151,63 +206,12 @@ def _table(folder: Path, peers: Path) -> str:
     path = folder / "metrics.json"
     if not path.is_file():
         raise UserError(f"{path}: no result yet; run `dvc repro` first")
-    from comat.reporting.results import read_metrics, read_peer_metrics
+    from comat.reporting.peers import read_peers
+    from comat.reporting.results import read_metrics
     from comat.reporting.table import result_table
 
-    found = {file.parent.name: read_peer_metrics(file) for file in sorted(peers.glob("*/metrics.json"))}
-    return result_table(read_metrics(path), found)
-
-
-@app.command()
-@main_guard
-def generate(
-    prompt: str,
-    out: Path = Path("generated"),
-    seeds: int = SEEDS,
-    base: bool = typer.Option(False, "--base", help="Draw with the base model."),
-    params: Path = PARAMS,
-    data: Path = DATA,
-) -> None:
-    """Draw PROMPT with the tuned model: one PNG for each seed, into the folder OUT."""
-    from comat.generate import generate as draw
-    from comat.params import load
-
-    draw(load(params), data, prompt, seeds, "base" if base else "tuned", out)
-    say(f"{out}: {seeds} images")
-
-
-@app.command()
-@main_guard
-def compare(
-    prompts: list[str],
-    out: Path = Path("compared.png"),
-    seeds: int = SEEDS,
-    params: Path = PARAMS,
-    data: Path = DATA,
-) -> None:
-    """Draw every prompt with the base and the tuned model, from the same noise, into one picture."""
-    from comat.generate import compare as draw
-    from comat.params import load
-
-    draw(load(params), data, prompts, seeds, out)
-    say(f"{out}: base above, tuned below")
-
-
-@app.command()
-@main_guard
-def attention(
-    prompt: str,
-    out: Path = Path("attention.png"),
-    seed: int = typer.Option(0, min=0, help="Which of the images that `generate` draws."),
-    params: Path = PARAMS,
-    data: Path = DATA,
-) -> None:
-    """Draw where each token of PROMPT looks, before and after: the cross-attention maps that Eq. 4 and 5 train."""
-    from comat.generate import attention as draw
-    from comat.params import load
-
-    draw(load(params), data, prompt, seed, out)
-    say(f"{out}: base above, tuned below, one scale for each token")
+    found, notes = read_peers(folder, folder.parent / "base_samples", peers)
+    return "\n\n".join([result_table(read_metrics(path), found), *notes])
 
 
 @app.command()
@@ -265,13 +269,15 @@ def preference(
 @app.command()
 @main_guard
 def votes(files: list[Path], key: Path = KEY) -> None:
-    """Summarise the votes that people saved from the page: who is preferred, with a binomial interval."""
+    """Summarise the votes that people saved from the page: who is preferred, with a binomial interval, and how far
+    several voters agree."""
     from rich.console import Console
 
-    from comat.preference.votes import read_key, read_votes, show_votes, summary
+    from comat.preference.votes import agreements, read_key, read_votes, show_votes, summary
 
     own = read_key(key)
-    show_votes(summary(read_votes(files, own), own), Console())
+    voters = read_votes(files, own)
+    show_votes(summary(voters, own), Console(), agreements(voters, own) if len(voters) > 1 else None)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from typing import Any, TextIO, cast
 HELPS = {
     "stages.warmup_images": "warmup_images.batch_size or native_resolution",
     "stages.warmup": "warmup.batch_size, or set warmup.lora_rank above 0",
+    "stages.prompt_embeddings": "the precision: bf16",
     "stages.reference_latents": "reference_latents.batch_size, or set precision to bf16",
     "stages.image_latents": "image_latents.batch_size",
     "stages.train": "train.device_batch, or set train.gradient_checkpointing to all or precision to bf16",

@@ -167,6 +167,11 @@ class ImageLatentsParams(Section):
         return self
 
 
+class PromptEmbeddingsParams(Section):
+    store: bool  # encode every prompt once, beforehand: no later stage loads the text encoders
+    shard_size: Count  # prompts per file; 256 of Stable Diffusion 3 are 700 MB
+
+
 class GuardParams(Section):
     """The guard against reward hacking: docs/guard.md. Its models may be null while it is off."""
 
@@ -189,6 +194,19 @@ class GuardParams(Section):
         return self
 
 
+class PreviewParams(Section):
+    """Pictures of fixed prompts from fixed noise while training goes on: docs/watching.md."""
+
+    every: CountOrNone  # iterations between two looks, one before the first and one after the last; 0: none
+    prompts: list[Name]
+
+    @model_validator(mode="after")
+    def _has_prompts(self) -> Self:
+        if self.every and not self.prompts:
+            raise ValueError(f"prompts is []: expected a prompt or more, since every is {self.every}")
+        return self
+
+
 class TrainParams(Section):
     device_batch: Count  # samples that go through the UNet at once; changes no result
     gradient_checkpointing: Literal["none", "decoder", "all"]  # what runs blocks again, not keeping activations
@@ -197,6 +215,9 @@ class TrainParams(Section):
     max_skipped: Count  # non-finite steps in a row after which the run stops
     deterministic: bool  # algorithms that give equal bytes twice on one device, where torch has them
     guard: GuardParams
+    preview: PreviewParams = PreviewParams(every=0, prompts=[])
+    keep_every: CountOrNone = 0  # iterations between two LoRAs that are kept beside the last one; 0: none
+    report_to: list[Literal["tensorboard", "wandb", "trackio", "dvclive"]] = []  # loggers; changes no result
 
 
 class CocoPrompts(Section):
@@ -215,14 +236,35 @@ class BenchmarkFiles(Section):
     dpg: Name | None  # CSV of questions
     geneval: Name | None  # JSON Lines of metadata
     coco: CocoPrompts | None
+    dsg: Name | None = None  # CSV of questions, DSG-1k's
+
+
+class SeedsParams(Section):
+    """Images per prompt, by what the prompt is of."""
+
+    held_out: Count  # the sources' own, T2I-CompBench's among them
+    tifa: Count
+    dpg: Count
+    geneval: Count
+    coco: Count
+    dsg: Count = 1
 
 
 class SamplesParams(Section):
     prompts: CountOrNone  # held-out prompts to draw by seed from every category; 0 takes all
     benchmarks: BenchmarkFiles
-    seeds: Count  # images per prompt
+    seeds: Annotated[
+        Annotated[Count, Tag("(a number)")] | Annotated[SeedsParams, Tag("(by benchmark)")],
+        Discriminator(lambda value: "(by benchmark)" if isinstance(value, dict | SeedsParams) else "(a number)"),
+    ]  # images per prompt
     batch_size: Count  # images
     attention_prompts: CountOrNone  # prompts, drawn so as well, whose attention maps are kept
+
+    def seeds_of(self, source: str) -> int:
+        """Images of each prompt of a source or benchmark. Of a number COCO's captions take one: FID reads no more."""
+        if isinstance(self.seeds, SeedsParams):
+            return getattr(self.seeds, source if source in SeedsParams.model_fields else "held_out")
+        return 1 if source == "coco" else self.seeds
 
 
 class VqaParams(Section):
@@ -281,6 +323,7 @@ class EvaluateParams(Section):
     t2i_compbench: T2ICompBenchParams | None
     tifa: VqaParams | None
     dpg: VqaParams | None
+    dsg: VqaParams | None = None
     geneval: GenEvalParams | None
     clip_score: ClipScoreParams | None
     vqa_score: VqaScoreParams | None = None
@@ -524,9 +567,16 @@ class Params(OptimizationParams, StepParams, DiscriminatorParams, SegmenterParam
     warmup: WarmupParams
     reference_latents: ReferenceLatentsParams
     image_latents: ImageLatentsParams
+    prompt_embeddings: PromptEmbeddingsParams
     train: TrainParams
     samples: SamplesParams
     evaluate: EvaluateParams
+
+    @property
+    def discriminator_is_the_base(self) -> bool:
+        """Whether the discriminator starts from the base model, text encoders and all."""
+        own = (self.discriminator_model, self.discriminator_revision)
+        return self.discriminator == "denoiser" and own == (self.base_model, self.base_revision)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -535,7 +585,7 @@ class Params(OptimizationParams, StepParams, DiscriminatorParams, SegmenterParam
                 raise ValueError(f"image_batch is {self.image_batch}: expected 0 where image_latents.images is null")
             if self.discriminator_input == "real_world":
                 raise ValueError("discriminator_input is real_world, which needs image_latents.images: got null")
-        for name, file in {"tifa": "tifa", "dpg": "dpg", "geneval": "geneval", "fid": "coco"}.items():
+        for name, file in {"tifa": "tifa", "dpg": "dpg", "dsg": "dsg", "geneval": "geneval", "fid": "coco"}.items():
             if getattr(self.evaluate, name) and not getattr(self.samples.benchmarks, file):
                 raise ValueError(f"samples.benchmarks.{file} is null, but evaluate.{name} needs it: give both or none")
         return self

@@ -61,7 +61,7 @@ def find_columns(model: str, revision: str | None = None) -> Columns:
 def as_read(tokenizer: PreTrainedTokenizerBase, text: Text) -> PreTrainedTokenizerBase:
     """The tokenizer itself, set to read what the pipeline of its family does: how many tokens, in which case."""
     if text.length:
-        tokenizer.model_max_length = text.length
+        tokenizer.model_max_length = min(tokenizer.model_max_length, text.length)
     if text.lower_case:
         # In the tokenizer, not on the prompt: its offsets stay those of the prompt as written.
         backend = tokenizer.backend_tokenizer

@@ -11,7 +11,7 @@ from comat.running.stage import options, publish
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, ["models", "prompts", "entities", "warmup"], "base_samples")
+    args = options(__doc__, ["models", "prompts", "entities", "prompt_embeddings", "warmup"], "base_samples")
     params = pinned(load(args.params), args.models, "base_model", "vae")
 
     launch_where_asked("stages.base_samples")
@@ -19,10 +19,19 @@ def main() -> None:
     from comat.running.distributed import join
     from comat.samples.draw import draw_base
 
-    inputs = [args.prompts, args.entities, args.warmup]
+    inputs = [args.prompts, args.entities, args.prompt_embeddings, args.warmup]
     values = params.model_dump()
     with join(params.device) as processes, processes.directory("base_samples", values, args.models, inputs) as work:
-        draw_base(params, params.samples, args.prompts, args.entities, args.warmup, work / "out", processes)
+        draw_base(
+            params,
+            params.samples,
+            args.prompts,
+            args.entities,
+            args.warmup,
+            work / "out",
+            processes,
+            embeddings=args.prompt_embeddings,
+        )
         if processes.main:
             publish(work / "out", args.out)
 

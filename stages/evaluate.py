@@ -5,6 +5,7 @@ from __future__ import annotations
 from comat.errors import main_guard, say
 from comat.models.lock import pinned
 from comat.params import load
+from comat.running.launch import launch_where_asked
 from comat.running.stage import options
 
 
@@ -23,6 +24,7 @@ def main() -> None:
         "t2i_compbench_clip_model",
         "tifa_vqa_model",
         "dpg_vqa_model",
+        "dsg_vqa_model",
         "geneval_detector_model",
         "geneval_clip_model",
         "clip_score_clip_model",
@@ -30,6 +32,8 @@ def main() -> None:
         "frechet_feature_model",
         "fid_inception_model",
     )
+
+    launch_where_asked("stages.evaluate")
 
     from comat.evaluation.distances import DISTANCES
     from comat.evaluation.judging import Judging
@@ -42,10 +46,16 @@ def main() -> None:
     from comat.reporting.report import Inputs, write_likelihood, write_report
     from comat.reporting.table import result_table
     from comat.running.device import choose_device
+    from comat.running.distributed import join
 
-    files, parser, device = params.samples.benchmarks, params.entities.spacy_model, choose_device(params.device)
-    judging = Judging(params.evaluate, files, parser, device, params.seed, params.resolution, params, params.precision)
-    metrics = evaluate(judging, args.base_samples, args.samples, args.out)
+    files, parser = params.samples.benchmarks, params.entities.spacy_model
+    with join(params.device) as processes:
+        device, seed = choose_device(params.device), params.seed
+        judging = Judging(params.evaluate, files, parser, device, seed, params.resolution, params, params.precision)
+        metrics = evaluate(judging, args.base_samples, args.samples, args.out, processes)
+        main = processes.main
+    if not main:
+        return
     count = params.evaluate.grid_pairs
     judged = any(name not in DISTANCES for name in metrics)
     images = drawn(args.base_samples) + drawn(args.samples)

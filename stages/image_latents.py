@@ -80,7 +80,7 @@ def encode(params: Params, pictures: list[Picture], work: Path, processes: Proce
         for batch in batches:
             part = list(tally.wanted(islice(photos, len(batch))))
             latents = list(encode_images(vae, torch.stack([photo.pixels for photo in part]))) if part else []
-            yield [Row(photo.name, z, photo.caption) for photo, z in zip(part, latents, strict=True)]
+            yield [Row(photo.name, {"latents": z}, photo.caption) for photo, z in zip(part, latents, strict=True)]
 
     if store.writer is not None:  # of what an interrupted run has stored, only the counts are missing
         stored = {picture.name for picture in pictures if picture.name in store.writer}

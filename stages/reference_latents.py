@@ -14,7 +14,7 @@ from comat.running.stage import options, publish
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, ["models", "prompts", "warmup"], "reference_latents")
+    args = options(__doc__, ["models", "prompts", "prompt_embeddings", "warmup"], "reference_latents")
     params = pinned(load(args.params), args.models, "base_model", "vae")
 
     launch_where_asked("stages.reference_latents")
@@ -26,16 +26,16 @@ def main() -> None:
     from comat.running.shared_store import Row, SharedStore
     from comat.storage.tables import PROMPTS, read_table
 
-    section, inputs = params.reference_latents, [args.prompts, args.warmup]
+    section, inputs = params.reference_latents, [args.prompts, args.prompt_embeddings, args.warmup]
 
     def compute(batches: Sequence[Sequence[dict]]) -> Iterator[list[Row]]:
         if not batches:
             return
-        backbone = load_backbone(params, args.warmup)
+        backbone = load_backbone(params, args.warmup, args.prompt_embeddings)
         for part in batches:
             texts, keys = [row["text"] for row in part], [(row["id"], 0) for row in part]
             latents = sample_latents(backbone, params, texts, keys, "reference", params.resolution)
-            yield [Row(row["id"], z, row["text"]) for row, z in zip(part, latents, strict=True)]
+            yield [Row(row["id"], {"latents": z}, row["text"]) for row, z in zip(part, latents, strict=True)]
 
     with (
         join(params.device) as processes,

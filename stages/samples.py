@@ -11,7 +11,7 @@ from comat.running.stage import options, publish
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, ["models", "base_samples", "warmup", "train"], "samples")
+    args = options(__doc__, ["models", "base_samples", "prompt_embeddings", "warmup", "train"], "samples")
     params = pinned(load(args.params), args.models, "base_model", "vae")
 
     launch_where_asked("stages.samples")
@@ -20,10 +20,19 @@ def main() -> None:
     from comat.samples.draw import draw_tuned
 
     base, warmup, lora = args.base_samples, args.warmup, args.train / "lora"
-    inputs = [base, args.warmup, lora]
+    inputs = [base, args.prompt_embeddings, warmup, lora]
     values = params.model_dump()
     with join(params.device) as processes, processes.directory("samples", values, args.models, inputs) as work:
-        draw_tuned(params, params.samples.batch_size, base, warmup, lora, work / "out", processes)
+        draw_tuned(
+            params,
+            params.samples.batch_size,
+            base,
+            warmup,
+            lora,
+            work / "out",
+            processes,
+            embeddings=args.prompt_embeddings,
+        )
         if processes.main:
             publish(work / "out", args.out)
 

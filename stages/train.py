@@ -11,7 +11,11 @@ from comat.running.stage import options, publish
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, ["models", "prompts", "entities", "warmup", "reference_latents", "image_latents"], "train")
+    args = options(
+        __doc__,
+        ["models", "prompts", "entities", "prompt_embeddings", "warmup", "reference_latents", "image_latents"],
+        "train",
+    )
     params = pinned(
         load(args.params),
         args.models,
@@ -34,14 +38,24 @@ def main() -> None:
     from comat.diffusion.load import load_backbone
     from comat.running.device import use_deterministic_algorithms
     from comat.running.distributed import join
-    from comat.tokenizers import find_columns
+    from comat.tokenizers import find_columns, load_tokenizers
+    from comat.training import loggers
     from comat.training.data import TrainingData
+    from comat.training.preview import check_prompts
     from comat.training.trainer import Trainer
 
+    check_prompts(params.train.preview, load_tokenizers(params.base_model, params.base_revision))
     use_deterministic_algorithms(params.train.deterministic)
-    inputs = [args.prompts, args.entities, args.warmup, args.reference_latents, args.image_latents]
-    values = params.model_dump()
-    with join(params.device) as processes, processes.directory("train", values, args.models, inputs) as work:
+    own = [args.prompts, args.entities, args.prompt_embeddings, args.warmup]
+    inputs = [*own, args.reference_latents, args.image_latents]
+    values = params.model_dump(exclude={"train": {"report_to"}})  # another logger makes no other run
+    # A result that stands there whole is left alone until the new one is.
+    live = None if (args.out / "lora").exists() else args.out
+    with (
+        join(params.device) as processes,
+        processes.directory("train", values, args.models, inputs) as work,
+        loggers.started(params.train.report_to if processes.main else [], work, params.model_dump()) as told,
+    ):
         data = TrainingData(
             params,
             params.discriminator_input,
@@ -52,7 +66,8 @@ def main() -> None:
             args.image_latents,
             find_columns(params.base_model, params.base_revision),
         )
-        trainer = Trainer(params, load_backbone(params, args.warmup), data, work, processes)
+        backbone = load_backbone(params, args.warmup, args.prompt_embeddings)
+        trainer = Trainer(params, backbone, data, work, processes, live, told)
         trainer.run()
         if processes.main:
             trainer.export(work / "out")

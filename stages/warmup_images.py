@@ -17,7 +17,7 @@ SHARD_SIZE = 1024
 
 @main_guard
 def main() -> None:
-    args = options(__doc__, ["models", "prompts"], "warmup_images")
+    args = options(__doc__, ["models", "prompts", "prompt_embeddings"], "warmup_images")
     params = pinned(load(args.params), args.models, "base_model", "vae")
 
     launch_where_asked("stages.warmup_images")
@@ -31,21 +31,23 @@ def main() -> None:
     from comat.running.shared_store import Row, SharedStore
     from comat.storage.tables import PROMPTS, read_table
 
+    inputs = [args.prompts, args.prompt_embeddings]
+
     def compute(batches: Sequence[Sequence[dict]]) -> Iterator[list[Row]]:
         if not batches:
             return
-        backbone = load_backbone(params)
+        backbone = load_backbone(params, embeddings=args.prompt_embeddings)
         for part in batches:
             texts, keys = [row["text"] for row in part], [(row["id"], 0) for row in part]
             z = sample_latents(backbone, params, texts, keys, "warmup image", params.native_resolution)
             images = decoded(backbone, z).clamp(0, 1)
             small = F.interpolate(images, (params.resolution,) * 2, mode="bicubic", antialias=True).clamp(0, 1)
             encoded = zip(part, backbone.encode_images(small), strict=True)
-            yield [Row(row["id"], latents, row["text"]) for row, latents in encoded]
+            yield [Row(row["id"], {"latents": z}, row["text"]) for row, z in encoded]
 
     with (
         join(params.device) as processes,
-        processes.directory("warmup_images", params.model_dump(), args.models, [args.prompts]) as work,
+        processes.directory("warmup_images", params.model_dump(), args.models, inputs) as work,
     ):
         rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
         python_random(params.seed, "warmup prompts").shuffle(rows)  # so that a part of them is of every category

@@ -40,6 +40,20 @@ def online(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def judged_apart(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What judges say in tests is remembered by no run of the user's."""
+    os.environ["COMAT_JUDGED_DIR"] = str(tmp_path_factory.mktemp("judged"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_judged(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The store of judgements, empty at the start of every test."""
+    folder = tmp_path_factory.mktemp("judged")
+    monkeypatch.setenv("COMAT_JUDGED_DIR", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tiny models: sdxl, sd15, blip, git, llava, clipseg, clip, dino, dinov2."""
@@ -79,10 +93,11 @@ STAGES = [
     "models",
     "prompts",
     "entities",
+    "image_latents",
+    "prompt_embeddings",
     "warmup_images",
     "warmup",
     "reference_latents",
-    "image_latents",
     "base_samples",
     "train",
     "samples",
@@ -120,7 +135,7 @@ def small(values: dict, tiny: Path) -> dict:
         "batch_size": 2,
     }
     values["train"] |= {"checkpoint_every": 1}
-    values["samples"] |= {"batch_size": 3, "attention_prompts": 1}
+    values["samples"] |= {"seeds": 2, "batch_size": 3, "attention_prompts": 1}
     values["evaluate"] |= {
         "oracle": True,
         "t2i_compbench": None,

@@ -26,6 +26,7 @@ def free_port() -> int:
 def start(count: int, function: Callable[..., None], *args: object, errors: Path | None = None) -> list:
     """Start `function(*args)` in `count` processes as a launcher would; what they print to stderr goes to `errors`."""
     shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    shared["COMAT_JUDGED_DIR"] = os.environ["COMAT_JUDGED_DIR"]  # the server's own is of the test that started it
     started = []
     for rank in range(count):
         environment = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}

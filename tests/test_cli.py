@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,30 @@ def call(*words: str):
 
 
 def test_a_preset_replaces_the_parameters_comments_and_all(folder: Path) -> None:
-    (folder / "params.yaml").write_text("seed: 5\n")
+    assert call("preset", "sd15").exit_code == 0
+    assert (folder / "params.yaml").read_text() == (ROOT / "presets/sd15.yaml").read_text()
+    (folder / "params.yaml").unlink()
     assert call("preset", "shapes").exit_code == 0
     assert (folder / "params.yaml").read_text() == (ROOT / "presets/shapes.yaml").read_text()
+    assert not list(folder.glob("params.*.yaml"))
+
+
+def test_edited_parameters_are_replaced_by_force_alone_and_kept(folder: Path) -> None:
+    """Twice: each copy stays."""
+    for number, edited in enumerate(("seed: 5\n", "seed: 6 # mine\n"), start=1):
+        (folder / "params.yaml").write_text(edited)
+        result = call("preset", "sdxl")
+        assert result.exit_code == 1 and f"--force replaces it and keeps a copy (params.{number}.yaml)" in result.stderr
+        assert (folder / "params.yaml").read_text() == edited and not (folder / f"params.{number}.yaml").exists()
+        assert call("preset", "sdxl", "--force").exit_code == 0
+        assert (folder / f"params.{number}.yaml").read_text() == edited
+        assert (folder / "params.yaml").read_text() == (ROOT / "presets/sdxl.yaml").read_text()
+
+
+def test_version_short_help_and_completion() -> None:
+    assert call("--version").stdout == f"comat {metadata.version('comat')}\n"
+    assert "Usage" in call("-h").stdout and "--install-completion" in call("-h").stdout
+    assert "--guidance" in call("generate", "-h").stdout
 
 
 def test_an_unknown_preset_leaves_the_parameters_alone(folder: Path) -> None:
@@ -61,3 +83,10 @@ def test_generate_needs_a_tuned_model_and_a_prompt(folder: Path) -> None:
     result = call("generate", "a red ball")
     assert result.exit_code == 1 and "run `dvc repro` first" in result.stderr
     assert "the prompt is empty" in call("generate", " ").stderr
+    for words in (["--steps", "0"], ["--size", "2"], ["--guidance", "0.5"]):
+        assert call("generate", "a red ball", *words).exit_code == 2
+
+
+def test_export_names_its_forms(folder: Path) -> None:
+    result = call("export", "--format", "safetensor")
+    assert result.exit_code == 1 and "expected diffusers, kohya, merged" in result.stderr

@@ -21,6 +21,7 @@ from comat.judges.benchmark import Drawn
 from comat.judges.clip import Clip
 from comat.judges.clip_score import ClipScore
 from comat.judges.inception import Inception, build
+from comat.judges.later import ready
 from comat.params import BenchmarkFiles, Params
 from comat.samples.prompt_files import benchmark_prompts
 from comat.shapes.world.corpora import write_coco
@@ -48,17 +49,18 @@ def test_clip_score_is_a_hundred_times_the_cosine(tiny: Path, tmp_path: Path) ->
         expected.append(max(0.0, 100 * logit.item() / model.logit_scale.exp().item()))
     assert len(set(expected)) > 1
     for batch_size in (1, 2):
-        judge = ClipScore(Clip(str(tiny / "clip"), None, CPU), batch_size)
+        judge = ClipScore(ready(Clip(str(tiny / "clip"), None, CPU)), batch_size)
         assert [score.value for score in judge.scores(images, tmp_path)] == pytest.approx(expected, abs=1e-3)
 
 
 def test_clip_score_is_not_below_zero(tiny: Path, tmp_path: Path) -> None:
     """An image whose cosine to a text is c has -c to the text's opposite: one of the two scores 0."""
     noise_image(tmp_path / "0.png", 0)
-    judge = ClipScore(Clip(str(tiny / "clip"), None, CPU), 1)
+    judge = ClipScore(ready(Clip(str(tiny / "clip"), None, CPU)), 1)
     image = Drawn("base", "a", "a red ball", "lists", "color", 0, "0.png")
     before = next(judge.scores([image], tmp_path)).value
-    judge.clip.model.text_projection.weight.data.neg_()
+    judge.clip().model.text_projection.weight.data.neg_()
+    judge.clip()._texts.clear()
     after = next(judge.scores([image], tmp_path)).value
     assert min(before, after) == 0 < max(before, after)
 

@@ -208,7 +208,7 @@ def test_the_guard_adds_its_looks(make_params, tiny: Path) -> None:
 def test_a_part_that_is_switched_off_costs_nothing(make_params) -> None:
     p = make_params(concept_activation=False, alpha=0.0, beta=0.0, lambda_adv=0.0, train_steps=0)
     calls = measure(p)
-    assert set(calls.weights) == {"denoiser", "autoencoder and text encoders"} and set(calls.trained) == {"LoRA"}
+    assert set(calls.weights) == {"denoiser", "autoencoder", "text encoders"} and set(calls.trained) == {"LoRA"}
     assert iteration(p, calls)["replay"].flops == 0
     assert sum(memory(p, calls).values()) < sum(memory(make_params(), measure(make_params())).values())
 
@@ -329,6 +329,7 @@ def test_the_warm_up_is_counted_whole(make_params) -> None:
     assert host(lora, calls) == 2 * (4 * 1030 + 8 * 30)
     none = p.model_copy(update={"warmup": type(p.warmup).model_validate(values | {"steps": 0})})
     assert warmup(none, calls) == {} and host(none, calls) == 0
+    assert disk(none, calls, Counts(4, 2, 5))["warmup"] == 0 and disk(full, calls, Counts(4, 2, 5))["warmup"] == 4000
 
 
 def test_a_working_folder_holds_the_outputs_and_two_states(make_params) -> None:

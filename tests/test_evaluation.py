@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from comat.errors import UserError
-from comat.evaluation.statistics import mean_interval
+from comat.evaluation.statistics import exact_interval, mean_interval, mean_of_means_interval
 from comat.evaluation.summary import comparison, means, paired
 from comat.judges.benchmark import Drawn
 from comat.judges.frechet import batches, frechet_distances
@@ -76,14 +76,75 @@ def test_a_comparison_by_hand() -> None:
     ]
     found = comparison(scores, 2000, 0)
     assert list(found) == ["color", "numeracy", "total"]
-    expected = {"base": 0.2, "tuned": 0.6, "gain": 0.4, "n": 1, "base_missing": 1.0, "tuned_missing": 0.0}
-    expected |= {f"{name}_{end}": expected[name] for name in ("base", "tuned", "gain") for end in ("low", "high")}
-    assert found["color"] == pytest.approx(expected)
+    expected = {"base": 0.2, "tuned": 0.6, "gain": 0.4, "n": 1, "prompts": 1, "base_missing": 1, "tuned_missing": 0}
+    ends = {f"{name}_{end}" for name in ("base", "tuned", "gain") for end in ("low", "high")}
+    assert {key: value for key, value in found["color"].items() if key not in ends} == pytest.approx(expected)
+    assert {found["color"][end] for end in ends} == {None}
     total = found["total"]
     assert (total["base"], total["tuned"], total["gain"], total["n"]) == pytest.approx((0.3, 0.5, 0.2, 2))
-    assert (total["gain_low"], total["gain_high"]) == pytest.approx((0.0, 0.4))
-    assert (total["base_low"], total["base_high"]) == pytest.approx((0.2, 0.4))
     assert total["tuned_missing"] == 0.5
+
+
+def test_intervals_are_of_ten_prompts_or_more() -> None:
+    """Ten prompts, whose base scores 2 to 3 and whose tuned model 1 more: the gain is 1, whatever is drawn."""
+    prompts = [(str(n), 2 + n / 9) for n in range(10)]
+    scores = [row("base", *own) for own in prompts] + [row("tuned", name, value + 1) for name, value in prompts]
+    total = comparison(scores, 2000, 0)["total"]
+    assert (total["gain_low"], total["gain"], total["gain_high"]) == pytest.approx((1, 1, 1))
+    assert 2 < total["base_low"] < 2.4 and 2.6 < total["base_high"] < 3
+    few = comparison([own for own in scores if own["prompt_id"] != "0"], 2000, 0)["total"]
+    assert (few["prompts"], few["base_low"], few["gain_high"]) == (9, None, None)
+
+
+def test_the_exact_interval_is_clopper_and_pearsons() -> None:
+    """One image a prompt: 0 of 20 up to 1 - 0.025^(1/20) = 0.1684; 1 of 20 from 0.00127 to 0.2487 (their table)."""
+    groups = [str(n) for n in range(20)]
+    assert exact_interval([0.0] * 20, groups) == pytest.approx((0, 0, 0.1684), abs=1e-4)
+    assert exact_interval([1.0] * 20, groups) == pytest.approx((1, 0.8316, 1), abs=1e-4)
+    assert exact_interval([1.0] + [0.0] * 19, groups) == pytest.approx((0.05, 0.00127, 0.2487), abs=1e-4)
+
+
+def test_images_of_one_prompt_count_as_one_where_they_are_equal() -> None:
+    singles = exact_interval([1.0] + [0.0] * 19, [str(n) for n in range(20)])
+    doubled = exact_interval([1.0, 1.0] + [0.0] * 38, [str(n // 2) for n in range(40)])
+    assert singles[2] < doubled[2] < singles[2] + 0.02  # a little wider: the variance is less well known
+    apart = exact_interval([1.0, 0.0, 1.0, 0.0] + [0.0] * 36, [str(n // 2) for n in range(40)])
+    assert apart[2] < doubled[2]
+
+
+def test_rare_successes_have_an_interval_that_is_no_point() -> None:
+    """0 of 20 against 1 of 20: a gain of 0.05, from 0.05 - hypot(0.0487, 0.1684) to 0.05 + hypot(0.1987, 0)."""
+    prompts = [str(n) for n in range(20)]
+    scores = [row("base", n, 0.0) for n in prompts] + [row("tuned", n, float(n == "0")) for n in prompts]
+    total = comparison(scores, 2000, 0)["total"]
+    assert (total["base_low"], total["base_high"]) == pytest.approx((0, 0.1684), abs=1e-4)
+    assert (total["gain_low"], total["gain_high"]) == pytest.approx((0.05 - 0.1753, 0.05 + 0.1987), abs=1e-3)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 14)), min_size=2, max_size=40))
+def test_an_exact_interval_lies_around_its_mean_and_between_0_and_1(rows: list[tuple[float, int]]) -> None:
+    values, numbers = zip(*rows, strict=True)
+    groups = [str(number) for number in numbers]
+    if len(set(groups)) > 1:
+        mean, low, high = exact_interval(values, groups)
+        assert 0 <= low <= mean + 1e-9 and mean - 1e-9 <= high <= 1
+
+
+def test_questions_are_counted_each_not_by_image() -> None:
+    """Colour: 1 of 3 questions of one image and 1 of 1 of another are 2 of 4; by image it would be 2/3."""
+    said = [[("color", True), ("color", False), ("color", False)], [("color", True), ("count", False)]]
+    scores = []
+    for model in ("base", "tuned"):
+        for number, own in enumerate(said):
+            right = [
+                {"category": kind, "right": r or model == "tuned", "question": "x", "answer": "y"} for kind, r in own
+            ]
+            scores.append(row(model, str(number), 0.0) | {"details": json.dumps({"questions": right})})
+    found = comparison(scores, 10, 0)
+    assert list(found) == ["color", "color (questions)", "count", "total"]
+    assert (found["color (questions)"]["base"], found["color (questions)"]["tuned"]) == (0.5, 1.0)
+    assert (found["color (questions)"]["n"], found["color (questions)"]["prompts"], found["count"]["n"]) == (4, 2, 1)
+    assert means(scores[:2], 10, 0)["color (questions)"]["value"] == 0.5
 
 
 @given(st.lists(st.sampled_from(["total", "total (category)", "total (category) (category)", "a", "a (category)"])))
@@ -104,7 +165,7 @@ def test_details_of_any_name_take_no_place_of_the_numbers() -> None:
     details = json.dumps({"low": 0.1, "value": 0.2, "n": 0.3})
     scores = [row(model, "a", 0.5) | {"details": details} for model in ("base", "tuned")]
     found = comparison(scores, 10, 0)["total"]
-    assert (found["base_low"], found["base_low (detail)"], found["tuned_value"]) == (0.5, 0.1, 0.2)
+    assert (found["base_low"], found["base_low (detail)"], found["tuned_value"]) == (None, 0.1, 0.2)
     found = means(scores[:1], 10, 0)["total"]
     assert (found["value"], found["value (detail)"], found["n"], found["n (detail)"]) == (0.5, 0.2, 1, 0.3)
 
@@ -126,26 +187,35 @@ def test_no_cell_is_a_formula(tmp_path: Path) -> None:
 
 def test_means_of_one_model_by_hand() -> None:
     scores = [row("peer", "a", 0.2, missing=1.0), row("peer", "b", 0.4, missing=0.0)]
-    expected = {"value": 0.3, "value_low": 0.2, "value_high": 0.4, "n": 2, "missing": 0.5}
-    assert means(scores, 2000, 0)["total"] == pytest.approx(expected)
+    found = means(scores, 2000, 0)["total"]
+    assert found.pop("value") == pytest.approx(0.3)
+    assert found == {"value_low": None, "value_high": None, "n": 2, "prompts": 2, "missing": 0.5}
 
 
 def test_the_total_of_geneval_is_the_mean_over_its_tags() -> None:
     """Counting (1, 0) and colour (1 in all of 4): 1/2 and 1, so 3/4; over the 6 images it would be 5/6.
 
-    Of counting's prompts both are right, one is, or none: 1, 1/2, 0. Colour's are always right, so the
-    total lies between 1/2 and 1. The base is wrong in all of counting: 1/2, whatever is drawn. The gain is 1/4.
+    The base is wrong in all of counting: 1/2. The gain is 1/4.
     """
     tuned = [("a", 1.0, "counting"), ("b", 0.0, "counting"), *((name, 1.0, "colors") for name in "cdef")]
     base = [("a", 0.0, "counting"), *tuned[1:]]
     scores = [row("base", *own) for own in base] + [row("tuned", *own) for own in tuned]
     total = comparison([own | {"benchmark": "geneval"} for own in scores], 2000, 0)["total"]
-    assert (total["tuned"], total["tuned_low"], total["tuned_high"], total["n"]) == (0.75, 0.5, 1.0, 6)
-    assert (total["base"], total["base_low"], total["base_high"]) == (0.5, 0.5, 0.5)
-    assert (total["gain"], total["gain_low"], total["gain_high"]) == (0.25, 0.0, 0.5)
+    assert (total["tuned"], total["base"], total["gain"], total["n"]) == (0.75, 0.5, 0.25, 6)
     assert comparison(scores, 2000, 0)["total"]["tuned"] == pytest.approx(5 / 6)
     peer = means([row("peer", *own) | {"benchmark": "geneval"} for own in tuned], 2000, 0)
-    assert (peer["total"]["value"], peer["total"]["value_low"], peer["counting"]["value"]) == (0.75, 0.5, 0.5)
+    assert (peer["total"]["value"], peer["counting"]["value"]) == (0.75, 0.5)
+
+
+def test_the_prompts_of_each_part_are_drawn_apart() -> None:
+    """Of two prompts both are right, one is, or none: 1, 1/2, 0. The other part's are always right."""
+    parts = [([1.0, 0.0], ["a", "b"]), ([1.0] * 4, list("cdef"))]
+    assert mean_of_means_interval(parts, 2000, 0) == (0.75, 0.5, 1.0)
+
+
+def test_what_is_not_finite_is_an_error() -> None:
+    with pytest.raises(ValueError, match="expected finite values: 1 of 2 are not"):
+        comparison([row(m, n, v) for m in ("base", "tuned") for n, v in (("a", 0.5), ("b", float("nan")))], 10, 0)
 
 
 class Brightness(nn.Module):

@@ -13,10 +13,12 @@ from comat.diffusion.load import load_backbone
 from comat.diffusion.lora import in_turn
 from comat.diffusion.sampling import attention_of, sample_latents
 from comat.errors import UserError
-from comat.generate import attention, compare, generate
+from comat.finished.generate import Asked, attention, compare, file_name, generate, strange_words
 from comat.params import Params, load
 from comat.reporting.grid import GAP, LABEL, TEXT, comparison_grid
 from comat.storage.images import read_rgb
+from comat.tokenizers import load_tokenizers
+from tests.conftest import ROOT
 
 PROMPTS = ["a zebra", "a red ball and a blue cube"]
 
@@ -39,10 +41,10 @@ def test_a_comparison_holds_the_images_that_generate_draws(project: Path, params
     compare(params, project / "data", PROMPTS, 2, tmp_path / "grid.png")
     sheet = read_rgb(tmp_path / "grid.png")
     for row, model in enumerate(("base", "tuned")):
-        generate(params, project / "data", PROMPTS[1], 3, model, tmp_path / model)
-        assert len(list((tmp_path / model).iterdir())) == 3
+        paths = generate(params, project / "data", Asked(PROMPTS[1], model, 3), tmp_path / model)
+        assert sorted((tmp_path / model).iterdir()) == sorted(paths) and len(paths) == 3
         for number in range(2):
-            drawn = read_rgb(tmp_path / model / f"{number}.png").astype(int)
+            drawn = read_rgb(paths[number]).astype(int)
             shown = cell(sheet, params.resolution, 2, prompt=1, model=row, number=number)
             assert np.abs(shown - drawn).max() <= 1
 
@@ -87,6 +89,52 @@ def test_what_cannot_be_drawn_is_named(project: Path, params: Params, tmp_path: 
     with pytest.raises(UserError, match="the prompt is empty"):
         compare(params, project / "data", ["a zebra", " "], 1, tmp_path / "x.png")
     with pytest.raises(UserError, match="would be cut off; shorten it"):
-        generate(params, project / "data", "very " * 99, 1, "base", tmp_path)
+        generate(params, project / "data", Asked("very " * 99, "base", 1), tmp_path)
     with pytest.raises(UserError, match="expected both; run `dvc repro` first"):
         attention(params, tmp_path, "a zebra", 0, tmp_path / "x.png")
+
+
+def test_an_image_says_what_it_was_drawn_from_and_shares_its_name_with_none(
+    project: Path, params: Params, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Image 1 alone is the second of two; other steps, guidance or another size are another file."""
+    data = project / "data"
+    (alone,) = generate(params, data, Asked(PROMPTS[1], "tuned", 1, first=1), tmp_path)
+    assert "hint" not in capsys.readouterr().err
+    both = generate(params, data, Asked(PROMPTS[1], "tuned", 2), tmp_path)
+    assert alone == both[1] and both[0] != alone
+    with Image.open(alone) as image:
+        said = image.text
+        assert image.size == (params.resolution,) * 2
+    assert (said["prompt"], said["seed"], said["steps"]) == (PROMPTS[1], "1", str(params.sampling_steps))
+    assert said["model"].startswith(f"tuned of {params.base_model} and LoRA ")
+    asked = Asked(PROMPTS[0], "base", 1, steps=2, guidance=1.0, size=2 * params.resolution)
+    (other,) = generate(params, data, asked, tmp_path)
+    assert other.name.startswith("a-zebra-base-0-")
+    with Image.open(other) as image:
+        assert image.size == (2 * params.resolution,) * 2
+        assert (image.text["steps"], image.text["guidance"], image.text["model"]) == (
+            "2", "1", f"base of {params.base_model}",
+        )  # fmt: skip
+    assert capsys.readouterr().err.endswith(
+        "hint: zebra: the base has hardly seen such words, its tokenizer spells them\n"
+    )
+
+
+def test_names_of_files_are_of_any_prompt() -> None:
+    said = {"prompt": "../a Größe?\n" + "x" * 99, "model": "tuned of m", "seed": "3", "steps": "5"}
+    assert file_name(said).startswith("a-größe-" + "x" * 52 + "-tuned-3-") and "/" not in file_name(said)
+    assert file_name(said) != file_name(said | {"steps": "6"}) and file_name(said) == file_name(
+        said | {"software": "2"}
+    )
+    assert file_name(said | {"prompt": "???"}).startswith("prompt-tuned-3-")
+
+
+def test_words_that_the_shipped_base_knows_are_not_strange() -> None:
+    tokenizers = load_tokenizers(str(ROOT / "data/shapes/models/base"))
+    assert strange_words(tokenizers, "Three small purple crosses on the left of an orange cone") == []
+    assert strange_words(tokenizers, "a turquoise zebra and a red ball in a kitchen") == [
+        "turquoise",
+        "zebra",
+        "kitchen",
+    ]

@@ -15,6 +15,7 @@ from comat.evaluation.geneval import TEMPLATES, GenEval, crop, directions, probl
 from comat.judges.benchmark import Drawn
 from comat.judges.clip import Clip
 from comat.judges.detector import Instance, NounDetector
+from comat.judges.later import ready
 from comat.samples.formats.geneval import COLOURS, Metadata, prompts, read
 from comat.segmenters.grounding import Thresholds
 from tests.tiny_models import save_clip
@@ -149,7 +150,7 @@ def test_on_random_models(tmp_path: Path) -> None:
     """What is wrong is what the judges themselves see: their boxes counted, their nearest colour named."""
     detector = NounDetector(str(save_grounding_dino_hf(tmp_path / "d")), None, CPU, Thresholds(0.0, 0.0, 0.8))
     clip = Clip(str(save_clip(tmp_path / "c")), None, CPU)
-    benchmark = GenEval(write(tmp_path, COUNTING, COLOUR, POSITION), detector, clip)
+    benchmark = GenEval(write(tmp_path, COUNTING, COLOUR, POSITION), ready(detector), ready(clip), 2)
     pixels = np.random.default_rng(0).integers(0, 256, (48, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "0.png")
     images = [
@@ -161,9 +162,9 @@ def test_on_random_models(tmp_path: Path) -> None:
     scores = list(benchmark.scores(images, tmp_path))
     for score in scores:
         assert score.value == float(score.details["wrong"] == "")
-    (cats,) = detector.instances(pixels, ["cat"])
+    ((cats,),) = detector.instances([pixels], [["cat"]])
     assert scores[0].details["wrong"] == f"{len(cats)} cat, expected fewer than 3"
-    cat, dog = (own[0] for own in detector.instances(pixels, ["cat", "dog"]))
+    cat, dog = (own[0] for own in detector.instances([pixels], [["cat", "dog"]])[0])
     expected = []
     for noun, found, wanted in (("cat", cat, "black"), ("dog", dog, "white")):
         near = []

@@ -134,7 +134,7 @@ def test_instances_are_the_librarys_boxes(folders: Path) -> None:
     )
     with torch.no_grad():
         out = detector.detector.model(**inputs)
-    (found,) = detector.instances(image, ["dog"])
+    ((found,),) = detector.instances([image], [["dog"]])
     scores = [own.score for own in found]
     assert len(found) > 3
     assert scores == sorted(scores, reverse=True)
@@ -143,7 +143,7 @@ def test_instances_are_the_librarys_boxes(folders: Path) -> None:
         apart = (corners - torch.tensor([own.left, own.top, own.right, own.bottom])).abs().amax(-1)
         assert apart.min() < 1e-3
         assert out.logits[0, apart.argmin(), 1].sigmoid().item() == pytest.approx(own.score, abs=1e-5)
-    (surest,) = NounDetector(source, None, CPU, Thresholds(0.0, scores[2], 1.0)).instances(image, ["dog"])
+    ((surest,),) = NounDetector(source, None, CPU, Thresholds(0.0, scores[2], 1.0)).instances([image], [["dog"]])
     assert surest == found[:2]
 
 

@@ -18,6 +18,7 @@ from comat.corpora.own.init import _changed
 from comat.errors import UserError
 from comat.evaluation.captioner import CaptionerScore
 from comat.judges.benchmark import Drawn
+from comat.judges.later import Later
 from comat.params import PromptsParams, load
 from comat.shapes.recipe.tokenizers import clip_tokenizer
 from comat.storage.prompt_language import language
@@ -241,7 +242,7 @@ def test_the_captioner_scores_by_the_mean_over_its_tokens(tiny: Path, project: P
     files = sorted((project / "data/base_samples/images").glob("*.png"))[: len(rows)]
     images = [Drawn("base", r["id"], r["text"], "s", "c", 0, str(f)) for r, f in zip(rows, files, strict=True)]
     own = load_captioner(params.captioners[0], torch.device("cpu"), torch.float32)
-    found = [s.value for s in CaptionerScore(own, "x", 2, torch.device("cpu")).scores(images, Path())]
+    found = [s.value for s in CaptionerScore(Later("x", lambda: own), 2, torch.device("cpu")).scores(images, Path())]
     params = params.model_copy(update={"caption_prefix": ""})
     words = read_images(params, params, 2, [(Path(image.path), image.text) for image in images])
     for value, read, image in zip(found, words, images, strict=True):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
 from comat.models.names import KEYS, named_models, role_of, with_revisions
@@ -192,3 +194,17 @@ def test_weights_of_the_packages_are_single_files() -> None:
     used = {model.role: model.files for model in named_models(Params.model_validate(values))}
     assert used["segmenter_model"] == ("d.pth",) and used["sam_model"] == ("s.pth",)
     assert used["text_encoder"][0] == "config.json" and not used["captioner_model"]
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml"))], ids=lambda p: p.stem
+)
+def test_a_sweep_changes_one_line(path: Path, tmp_path: Path) -> None:
+    """`dvc exp run -S` writes the whole file anew: of flow style, quotes and null it has its own forms."""
+    own = tmp_path / "params.yaml"
+    shutil.copy(path, own)
+    apply_overrides(own, ["seed=7", "train.guard.every=3"])
+    before, after = (file.read_text().splitlines() for file in (path, own))
+    assert len(before) == len(after)
+    changed = [(a.split("#")[0].split(), b.split("#")[0].split()) for a, b in zip(before, after, strict=True) if a != b]
+    assert changed == [(["seed:", "0"], ["seed:", "7"]), (["every:", "0"], ["every:", "3"])]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import re
+import subprocess
 
 import pytest
 from ruamel.yaml import YAML
@@ -41,14 +44,22 @@ RERUN = {
     "comat/__init__.py": EVERY,
     "comat/captioners": ["train", "evaluate"],
     "comat/cli.py": [],
-    "comat/corpora": ["corpora", "prompts", "image_latents", "base_samples", "samples", "evaluate"],
+    "comat/corpora": [
+        "corpora",
+        "prompts",
+        "image_latents",
+        "prompt_embeddings",
+        "base_samples",
+        "samples",
+        "evaluate",
+    ],
     "comat/diffusion": [name for name in EVERY if name not in ("corpora", "models", "prompts", "entities")],
     "comat/discriminators": ["train"],
     "comat/entities": ["entities", "evaluate"],
     "comat/errors.py": EVERY,
     "comat/estimate": [],
     "comat/evaluation": ["evaluate"],
-    "comat/generate.py": [],
+    "comat/finished": [],
     "comat/judges": ["train", "evaluate"],
     "comat/method": ["train"],
     "comat/models": EVERY,
@@ -57,7 +68,7 @@ RERUN = {
     "comat/randomness.py": [name for name in EVERY if name not in ("corpora", "models")],
     "comat/reporting": ["evaluate"],
     "comat/running": EVERY,
-    "comat/samples": ["base_samples", "samples", "evaluate"],
+    "comat/samples": ["prompt_embeddings", "base_samples", "samples", "evaluate"],
     "comat/segmenters": ["train", "evaluate"],
     "comat/shapes/recipe": [],
     "comat/shapes/world": ["train", "evaluate"],
@@ -114,8 +125,11 @@ def test_a_stage_depends_on_the_sha256_of_the_models_that_it_binds(name: str) ->
     assert roles <= {role_of(key) for key in KEYS}
 
 
-WORLD = YAML(typ="safe").load((ROOT / "data/shapes/dvc.yaml").read_text())["stages"]
+RECIPE = ROOT / "data/shapes/recipe"
+WORLD = YAML(typ="safe").load((RECIPE / "dvc.yaml").read_text())["stages"]
+WORLD |= YAML(typ="safe").load((ROOT / "data/shapes/dvc.yaml").read_text())["stages"]
 MODULES = {"painter": "recipe.base", "refined": "recipe.base", "coco": "world.corpora"}
+MODULES |= {"flow_painter": "recipe.flow", "flow_base": "recipe.flow", "flow_release": "recipe.release"}
 MODULES |= {"captioner_medium": "recipe.captioner", "captioner_weak": "recipe.captioner"}
 """Stages of the world that are not made by the module of their name."""
 
@@ -125,9 +139,11 @@ def test_deps_of_the_world_cover_every_module(name: str) -> None:
     imported = project_imports(f"comat.shapes.{MODULES.get(name, f'recipe.{name}')}")
     if "-m comat.shapes.recipe " in WORLD[name]["cmd"]:
         imported.add("comat/shapes/recipe/__main__.py")
-    if "comat/shapes/recipe/tokenizers.py" in WORLD[name]["deps"]:  # its tokenizers are made by __main__
+    folder = ROOT if name == "coco" else RECIPE
+    deps = [os.path.relpath((folder / dep).resolve(), ROOT) for dep in WORLD[name]["deps"]]
+    if "comat/shapes/recipe/tokenizers.py" in deps:  # its tokenizers are made by __main__
         imported.add("comat/shapes/recipe/tokenizers.py")
-    covered(WORLD[name]["deps"], imported)
+    covered(deps, imported)
 
 
 def test_dvc_yaml_reads_as_the_pipeline() -> None:
@@ -141,3 +157,22 @@ def test_what_is_known_before_training_is_said_before_it() -> None:
 
     planned = [stage.addressing for stage in plan_repro(Repo(ROOT).index.graph)]
     assert planned.index("prompts") < planned.index("base_samples") < planned.index("train")
+
+
+def test_the_table_of_experiments_has_at_most_40_columns() -> None:
+    """Of the columns that DVC makes of params.yaml and the committed metrics those that `make experiments` keeps."""
+    makefile = (ROOT / "Makefile").read_text()
+    kept = re.search(r"^COLUMNS := (.*)$", makefile, re.MULTILINE)
+    assert kept and "dvc exp show --drop '.*' --keep '$(COLUMNS)'" in makefile
+    command = ["dvc", "exp", "show", "--csv", "--drop", ".*", "--keep", kept[1].replace("$$", "$"), "--num", "1"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    columns = shown.splitlines()[0].split(",")
+    assert len(columns) <= 40
+    assert {"Experiment", "oracle.total.gain", "frechet.ratio", "seed", "lambda_adv", "train_steps"} <= {*columns}
+
+
+def test_the_world_s_recipe_is_not_part_of_the_pipeline() -> None:
+    """Its stages, never run in a clone, would make `dvc status` report changes for ever."""
+    from dvc.repo import Repo
+
+    assert {stage.addressing for stage in Repo(ROOT).index.stages} == {*STAGES, "data/shapes/dvc.yaml:coco"}

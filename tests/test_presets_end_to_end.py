@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from comat.generate import attention
+from comat.finished.generate import attention
 from comat.params import SHOWS, load
 from comat.storage.tables import read_safetensors
 from tests import tiny_families, tiny_segmenters
@@ -28,16 +28,19 @@ SIZES = {
     "train_steps": 3,
     "learning_rate": 1e-3,
 }
-RUNS = [
+SLOW = [
     # preset, captioner, segmenter, discriminator and its model, what is real, precision, rank of the warm-up's LoRA
     ("sd15", "blip", "grounded_sam_hf", "denoiser", "sd15", "generated", "fp32", 0),
     ("sd15", "git", "clipseg", "dino", "dino", "generated", "bf16", 2),
-    ("sd15", "llava", "clipseg", "denoiser", "sd15", "real_world", "fp16", 0),
     ("sdxl", "blip", "clipseg", "denoiser", "sd15", "generated", "bf16", 0),
     ("sdxl", "git", "clipseg", "denoiser", "sdxl", "real_world", "fp16", 2),
     ("sdxl", "vqa", "sam3", "denoiser", "sd15", "generated", "fp32", 0),
     ("sdxl", "mixture", "clipseg", "denoiser", "sd15", "generated", "bf16", 0),
     ("sdxl", "llava", "grounded_sam", "dino", "dinov2", "generated", "fp32", 0),
+]
+RUNS = [
+    ("sd15", "llava", "clipseg", "denoiser", "sd15", "real_world", "fp16", 0),
+    *(pytest.param(*row, marks=pytest.mark.slow) for row in SLOW),
 ]
 
 
@@ -57,7 +60,6 @@ def segmenters(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> dict[str
     return {"clipseg": {**clipseg, "grounded_sam": None}, "sam3": sam3, **grounded}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "captioner", "segmenter", "critic", "critic_model", "real", "precision", "rank"), RUNS
 )

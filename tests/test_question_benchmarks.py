@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from comat.errors import UserError
-from comat.evaluation.dpg import Dpg, dpg_score
+from comat.evaluation.dpg import Dpg, dpg_score, fulfilled
 from comat.evaluation.tifa import Tifa, tifa_score
 from comat.judges.benchmark import Drawn
+from comat.judges.later import Later, ready
 from comat.judges.vqa import BlipVqa
 from comat.samples.formats import dpg, tifa
 from tests.tiny_judges import save_blip_vqa
@@ -56,7 +59,7 @@ def dpg_file(tmp_path: Path) -> Path:
 
 
 def test_the_questions_and_prompts_of_tifa(tifa_file: Path) -> None:
-    found = tifa.read(tifa_file)
+    found = tifa.read(tifa_file).by_prompt
     assert [len(own) for own in found.values()] == [2, 1]
     assert found["two red balls"][1].answer == "2"
     assert tifa.prompts(tifa_file) == [("two red balls", "tifa"), ("a blue cube", "tifa")]
@@ -64,18 +67,19 @@ def test_the_questions_and_prompts_of_tifa(tifa_file: Path) -> None:
 
 def test_tifa_by_hand(tifa_file: Path) -> None:
     """Likeliest choices: red of red, blue and green (right); 1 of 1 and 2 (wrong). 1 of 2; colour 1, counting 0."""
-    own = tifa.read(tifa_file)["two red balls"]
+    own = tifa.read(tifa_file).by_prompt["two red balls"]
     found = tifa_score(own, [[-1.0, -2.0, -3.0], [-0.5, -0.7]])
-    assert (found.value, found.details) == (0.5, {"color": 1.0, "counting": 0.0})
+    said = [(answer.category, answer.answer, answer.right) for answer in found.answers]
+    assert (found.value, said) == (0.5, [("color", "red", True), ("counting", "1", False)])
 
 
 def test_the_questions_and_prompts_of_dpg(dpg_file: Path) -> None:
     """Parents come before their children, whatever the order of the file."""
-    found = dpg.read(dpg_file)
-    own = {question.number: question.parents for question in found["a cat in a red hat, asleep"]}
-    assert own == {1: [], 2: [1], 3: [1, 2], 4: []}
-    assert list(own).index(1) < list(own).index(2) < list(own).index(3)
-    assert dpg.prompts(dpg_file) == [("a cat in a red hat, asleep", "dpg"), ("a dog", "dpg")]
+    found = dpg.read(dpg_file).by_prompt["a cat in a red hat, asleep"]
+    asked = [(question.question, question.parents) for question in found]
+    assert asked[:2] == [("Is there a cat?", ()), ("Does it wear a hat?", (0,))]
+    assert asked[2:] == [("Is the hat red?", (0, 1)), ("Is it asleep?", ())]
+    assert dpg.prompts("dpg", dpg_file) == [("a cat in a red hat, asleep", "dpg"), ("a dog", "dpg")]
 
 
 @pytest.mark.parametrize(
@@ -90,10 +94,13 @@ def test_the_questions_and_prompts_of_dpg(dpg_file: Path) -> None:
 )
 def test_dpg_by_hand(dpg_file: Path, yes: set[int], score: float) -> None:
     """Four questions; 2 depends on 1, 3 on 1 and 2. Categories take the answers as they are."""
-    own = dpg.read(dpg_file)["a cat in a red hat, asleep"]
-    found = dpg_score(own, [question.number in yes for question in own])
+    own = dpg.read(dpg_file).by_prompt["a cat in a red hat, asleep"]
+    found = dpg_score(own, [number in yes for number in (1, 2, 3, 4)])
     assert found.value == score
-    assert found.details == {"entity": len(yes & {1, 2}) / 2, "attribute": len(yes & {3, 4}) / 2}
+    assert [(a.category, a.answer) for a in found.answers] == [
+        (category, "yes" if number in yes else "no")
+        for number, category in enumerate(("entity", "entity", "attribute", "attribute"), 1)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -107,12 +114,9 @@ def test_dpg_by_hand(dpg_file: Path, yes: set[int], score: float) -> None:
             [QUESTION, {k: v for k, v in COUNT.items() if k != "answer"}],
             r"entry 2: answer is missing; expected id,",
         ),
-        ([QUESTION | {"choices": ["red"]}], "entry 1: choices is .*at least 2 items"),
+        ([QUESTION | {"choices": ["red"]}], "none of 1 questions can be asked: .*fewer than two choices': 1"),
         ([QUESTION | {"choices": "red or blue"}], "entry 1: choices is 'red or blue': Input should be a valid list"),
-        (
-            [QUESTION | {"answer": "pink"}],
-            "entry 1: row is .*the answer 'pink' is none of the choices",
-        ),
+        ([QUESTION | {"id": True}], "entry 1: id is .*valid string"),
         ([QUESTION, COUNT | {"caption": "a ball"}], "entry 2: caption is 'a ball': expected 'two red balls', as id"),
     ],
 )
@@ -133,15 +137,8 @@ def test_what_is_wrong_with_a_file_of_tifa(tmp_path: Path, entries: object, mess
         ),
         (HEADER + LINES[4].replace(",1,0,", ",one,0,"), "line 2: proposition_id is 'one': expected a whole number"),
         (HEADER + LINES[4].replace(",1,0,", ",0,0,"), "line 2: proposition_id is .*greater than or equal to 1"),
-        (HEADER + LINES[4].replace(",1,0,", ",1,none,"), "line 2: dependency is 'none': expected numbers of propos"),
-        (
-            HEADER + LINES[4].replace(",1,0,", ",1,7,"),
-            r"item 'p2': proposition 1 depends on 7.* one of \[1\], or",
-        ),
-        (HEADER + LINES[4].replace(",1,0,", ",1,1,"), r"item 'p2': propositions \[1, 1\] depend on each other"),
         (HEADER + LINES[4] + "\n" + LINES[4], "line 3: item 'p2' has a proposition 1 before"),
         (HEADER + LINES[4] + "\n" + LINES[2].replace("p1", "p2"), "line 3: item 'p2' has another text before"),
-        (HEADER + LINES[4] + "\n" + LINES[4].replace("p2", "p3"), "item 'p3' has the text of another"),
         (HEADER + LINES[4] + ",more", "line 2: 10 cells, but 9 columns"),
     ],
 )
@@ -150,6 +147,66 @@ def test_what_is_wrong_with_a_file_of_dpg(tmp_path: Path, text: str, message: st
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         dpg.read(path)
+
+
+QUIRKS = [
+    "k1,a teal kettle left of a drum,,1,0,entity,whole,,Is there a kettle?",
+    'k1,a teal kettle left of a drum,,2,"1,2",attribute,color,,Is the kettle teal?',
+    'k1,a teal kettle left of a drum,,3,"5, left",relation,spatial,,Is the kettle left of the drum?',
+    "k1,a teal kettle left of a drum,,4,5,entity,whole,,Is there a drum?",
+    "k1,a teal kettle left of a drum,,5,4,attribute,state,,Is the drum struck?",
+    "k2,two flutes,,1,0,entity,whole,,Are there flutes?",
+    "k2,two flutes,,2,9,other,count,,Are there two flutes?",
+    "k3,two flutes,,1,0,entity,whole,,Are there flutes?",
+]
+
+
+def test_rows_that_no_rule_foresees_are_read_for_what_they_say(tmp_path: Path) -> None:
+    """A parent that is the row itself; a word, and one that is not there, counted; a circle; one text of two items."""
+    (tmp_path / "dpg.csv").write_text(HEADER + "\n".join(QUIRKS) + "\n")
+    found = dpg.read(tmp_path / "dpg.csv")
+    kettle, flutes = found.by_prompt.values()
+    assert [(question.question, question.parents) for question in kettle] == [
+        ("Is there a kettle?", ()),
+        ("Is the kettle teal?", (0,)),
+        ("Is there a drum?", (3,)),
+        ("Is the drum struck?", (2,)),
+        ("Is the kettle left of the drum?", (3,)),
+    ]
+    assert [question.parents for question in flutes] == [(), (), ()]
+    assert [question.question for question in flutes].count("Are there flutes?") == 2
+    assert found.left_out == {"parents that are no number": 1, "parents that are not there": 1}
+
+
+@pytest.mark.parametrize(("drum", "struck", "counted"), [(1, 1, (1, 1)), (1, 0, (0, 0)), (0, 1, (0, 0))])
+def test_a_circle_counts_as_in_the_published_code(tmp_path: Path, drum: int, struck: int, counted: tuple) -> None:
+    """Row by row: the drum counts if it was said to be struck as well, and is struck if it counts."""
+    (tmp_path / "dpg.csv").write_text(HEADER + "\n".join(QUIRKS) + "\n")
+    own = dpg.read(tmp_path / "dpg.csv").by_prompt["a teal kettle left of a drum"]
+    assert tuple(fulfilled(own, [True, True, bool(drum), bool(struck), True])[2:4]) == counted
+
+
+@given(st.data())
+def test_questions_in_whatever_circles_are_asked_each_once(data: st.DataObject) -> None:
+    """A parent stands behind its child only where the child is its parent, too, directly or not."""
+    numbers = list(range(1, data.draw(st.integers(1, 7)) + 1))
+    parents = {n: data.draw(st.lists(st.sampled_from(numbers), unique=True, max_size=3)) for n in numbers}
+    parents = {n: [parent for parent in own if parent != n] for n, own in parents.items()}
+    order = dpg.in_order(parents)
+    assert sorted(order) == numbers
+    for child, own in parents.items():
+        for parent in own:
+            assert order.index(parent) < order.index(child) or child in dpg._above(parent, parents)
+
+
+def test_questions_of_tifa_that_cannot_be_asked_are_counted(tmp_path: Path) -> None:
+    """One choice, an empty one, an answer that is none of them; an integer id is an id."""
+    odd = [{"choices": ["red"]}, {"choices": ["red", " ", "blue"]}, {"answer": "pink"}]
+    entries = [QUESTION, *(QUESTION | one for one in odd), QUESTION | {"id": 7}]
+    (tmp_path / "tifa.json").write_text(json.dumps(entries))
+    found = tifa.read(tmp_path / "tifa.json")
+    assert [question.id for question in found.by_prompt["two red balls"]] == ["own_1", "7"]
+    assert sorted(found.left_out.values()) == [1, 1, 1]
 
 
 @pytest.mark.parametrize("read", [tifa.read, dpg.read])
@@ -170,7 +227,7 @@ def test_both_on_a_random_model(tmp_path: Path, tifa_file: Path, dpg_file: Path)
     vqa = BlipVqa(str(save_blip_vqa(tmp_path / "vqa")), None, torch.device("cpu"))
     texts = ["two red balls", "a blue cube", "two red balls"]
     images = drawn(tmp_path, "tifa", texts)
-    benchmark = Tifa(tifa_file, vqa, batch_size=2)
+    benchmark = Tifa(tifa_file, ready(vqa), batch_size=2)
     assert all(benchmark.covers(image) for image in images)
     values = [score.value for score in benchmark.scores(images, tmp_path)]
     for image, value in zip(images, values, strict=True):
@@ -180,7 +237,7 @@ def test_both_on_a_random_model(tmp_path: Path, tifa_file: Path, dpg_file: Path)
         right = [q.choices[int(np.argmax(c))] == q.answer for q, c in zip(own, choices, strict=True)]
         assert value == np.mean(right)
     images = drawn(tmp_path, "dpg", ["a dog", "a cat in a red hat, asleep"])
-    benchmark = Dpg(dpg_file, vqa, batch_size=2)
+    benchmark = Dpg(dpg_file, ready(vqa), batch_size=2)
     assert all(benchmark.covers(image) for image in images)
     dog = np.asarray(Image.open(tmp_path / "0.png"))
     values = [score.value for score in benchmark.scores(images, tmp_path)]
@@ -189,7 +246,7 @@ def test_both_on_a_random_model(tmp_path: Path, tifa_file: Path, dpg_file: Path)
 
 
 def test_only_their_own_prompts_are_covered(tmp_path: Path, tifa_file: Path) -> None:
-    benchmark = Tifa(tifa_file, BlipVqa(str(save_blip_vqa(tmp_path / "vqa")), None, torch.device("cpu")), 2)
+    benchmark = Tifa(tifa_file, Later(str(tmp_path / "vqa"), lambda: pytest.fail("loaded for nothing")), 2)
     assert benchmark.evaluators == {"vqa": str(tmp_path / "vqa")}
     assert not benchmark.covers(Drawn("base", "p", "two red balls", "t2i", "color", 0, "x.png"))
     assert not benchmark.covers(Drawn("base", "p", "three red balls", "tifa", "tifa", 0, "x.png"))

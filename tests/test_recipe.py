@@ -16,7 +16,7 @@ from transformers import CLIPSegPreTrainedModel, LlavaForConditionalGeneration
 from comat.randomness import generator
 from comat.shapes.recipe import autoencoder, base, captioner, dino, features, segmenter, text, vlm
 from comat.shapes.recipe.autoencoder import standardise
-from comat.shapes.recipe.base import areas_and_words, binding_loss, interpolate
+from comat.shapes.recipe.base import binding_loss, group_words, interpolate, object_areas
 from comat.shapes.recipe.data import Example, clean_examples
 from comat.shapes.recipe.dino import Distillation, view
 from comat.shapes.recipe.fit import fit
@@ -132,7 +132,8 @@ def test_areas_and_words_of_each_group() -> None:
     spec = Spec((Group("ball", "red"), Group("cube", "blue")))
     tokenizer = clip_tokenizer()
     ids = tokenizer([describe(spec)], padding="max_length", return_tensors="pt").input_ids
-    areas, words = areas_and_words([Example(scene, spec, describe(spec))], ids, tokenizer, cells=2)
+    examples = [Example(scene, spec, describe(spec))]
+    areas, words = object_areas(examples, cells=2), group_words(examples, ids, tokenizer)
     assert words[0, 0].nonzero().flatten().tolist() == [1, 2, 3]
     assert words[0, 1].nonzero().flatten().tolist() == [5, 6, 7]
     assert not words[0, 2].any() and not areas[0, 2].any()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from comat.evaluation.registry import left_out
 from comat.evaluation.scores import score
 from comat.judges.benchmark import Drawn
 from comat.params import Params, load
@@ -29,8 +30,9 @@ def params(tmp_path: Path, tiny: Path, make_params: Callable[..., Params]) -> Pa
     clip = {"clip_model": str(tiny / "clip"), "clip_revision": None}
     (tmp_path / "tifa.json").write_text(json.dumps([QUESTION]))
     (tmp_path / "dpg.csv").write_text(HEADER + LINES[4] + "\n")
+    (tmp_path / "dsg.csv").write_text(HEADER + LINES[4].replace("a dog", "a duck") + "\n")
     (tmp_path / "geneval.jsonl").write_text(json.dumps(COUNTING) + "\n")
-    files = {"tifa": "tifa.json", "dpg": "dpg.csv", "geneval": "geneval.jsonl"}
+    files = {"tifa": "tifa.json", "dpg": "dpg.csv", "dsg": "dsg.csv", "geneval": "geneval.jsonl"}
     values = load(ROOT / "params.yaml")
     samples = values.samples.model_dump()
     samples["benchmarks"] |= {name: str(tmp_path / file) for name, file in files.items()}
@@ -39,6 +41,7 @@ def params(tmp_path: Path, tiny: Path, make_params: Callable[..., Params]) -> Pa
         "t2i_compbench": vqa | detector | clip,
         "tifa": vqa,
         "dpg": vqa,
+        "dsg": vqa,
         "geneval": detector | clip,
         "clip_score": clip,
         "frechet": None,
@@ -57,18 +60,21 @@ def test_every_benchmark_scores_what_is_its_own(params: Params, tmp_path: Path) 
         images.append(Drawn("base", row["id"], row["text"], row["source"], row["category"], 0, str(path)))
     scores, evaluators = score(judging_of(params), images)
     found = [(row["benchmark"], row["text"]) for row in scores]
-    assert found[:4] == [
+    assert found[:5] == [
         ("t2i_compbench", "a red ball"),
         ("tifa", "two red balls"),
         ("dpg", "a dog"),
+        ("dsg", "a duck"),
         ("geneval", "a photo of two cats"),
     ]
-    assert [name for name, _ in found[4:]] == ["clip_score"] * 4
-    assert [row["category"] for row in scores[:4]] == ["color", "tifa", "dpg", "counting"]
+    assert [name for name, _ in found[5:]] == ["clip_score"] * 5
+    assert [row["category"] for row in scores[:5]] == ["color", "tifa", "dpg", "dsg", "counting"]
+    assert left_out(judging_of(params)) == {"tifa": 0, "dpg": 0, "dsg": 0}
     assert {name: set(models) for name, models in evaluators.items()} == {
         "t2i_compbench": {"vqa", "detector", "clip", "parser"},
         "tifa": {"vqa"},
         "dpg": {"vqa"},
+        "dsg": {"vqa"},
         "geneval": {"detector", "clip"},
         "clip_score": {"clip"},
     }

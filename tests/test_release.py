@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from comat.shapes.recipe.promises import PROMISES, broken
-from comat.shapes.recipe.release import RELEASED
+from comat.shapes.recipe.promises import FLOW_PROMISES, PROMISES, broken
+from comat.shapes.recipe.release import FLOW_RELEASED, RELEASED
 from comat.shapes.recipe.release import main as release
 from tests.imports import ROOT
 
 
-def measured(**values: float) -> dict:
+def measured(promises: Mapping[str, tuple[float, float]] = PROMISES, **values: float) -> dict:
     """Measurements that keep every promise, but for some."""
     result: dict = {}
-    for key, (low, _) in PROMISES.items():
+    for key, (low, _) in promises.items():
         *path, last = key.split(".")
         part = result
         for name in path:
@@ -72,3 +73,22 @@ def test_models_that_break_a_promise_are_not_released(
     line = capsys.readouterr().err
     assert line.startswith("error: ") and line.count("\n") == 1 and "measurements.json" in line
     assert {path.read_text() for path in tmp_path.glob("models/*/config.json")} == {"old"}
+
+
+@pytest.mark.parametrize("right", [0.80, 0.79])
+def test_the_second_world_is_released_under_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: float
+) -> None:
+    for name in FLOW_RELEASED:
+        (tmp_path / "trained" / name).mkdir(parents=True)
+        (tmp_path / "trained" / name / "config.json").write_text("new")
+    (tmp_path / "measurements.json").write_text(json.dumps(measured(FLOW_PROMISES, **{"flow.dominant.right": right})))
+    options = [f"--{name}={tmp_path / name}" for name in ("trained", "models")]
+    measurements = f"--measurements={tmp_path / 'measurements.json'}"
+    monkeypatch.setattr(sys, "argv", ["release", "--world=flow", *options, measurements])
+    if right < 0.8:
+        with pytest.raises(SystemExit, match="1"):
+            release()
+    else:
+        release()
+    assert [path.name for path in tmp_path.glob("models/*")] == (["flow"] if right >= 0.8 else [])

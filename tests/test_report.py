@@ -18,11 +18,15 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from comat.captioners.blip import Blip
+from comat.diffusion.backbones import load_base
+from comat.diffusion.lora import add_lora, export_lora
 from comat.errors import UserError
 from comat.evaluation.likelihood import END, read_words, words_of
 from comat.evaluation.scores import SCORES
+from comat.models.names import named_models
 from comat.params import load
-from comat.reporting.card import card_data, table
+from comat.randomness import generator
+from comat.reporting.card import card_data, table, write_card
 from comat.reporting.charts import Axis, line_chart
 from comat.reporting.embed import data_uri
 from comat.reporting.html import difference, figure, score
@@ -268,6 +272,29 @@ def test_the_code_on_the_card_draws_the_image(evaluated: Path, monkeypatch: pyte
     exec(code[1], found)
     assert found["image"].size == (16, 16)
     assert any("lora" in name for name, _ in found["pipeline"].unet.named_parameters())
+
+
+def test_the_code_on_the_card_runs_on_the_shipped_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose text encoders and UNet are files of half precision, beside the float32 one that the warm-up writes."""
+    params = load(ROOT / "params.yaml")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/shapes").symlink_to(ROOT / "data/shapes")
+    monkeypatch.chdir(tmp_path)
+    backbone = load_base(params.base_model)
+    backbone.denoiser.save_pretrained("data/warmup/unet")
+    add_lora(backbone, 2, generator(0, "lora"))
+    export_lora(backbone, Path("data/train/lora"))
+    write_card(params, params.model_dump(), named_models(params), {}, tmp_path)
+    code = re.search(r"```python\n(.*?)```", (tmp_path / "model_card/README.md").read_text(), re.DOTALL)
+    found: dict = {}
+    exec(code[1], found)
+    pipeline, scheduler = found["pipeline"], found["pipeline"].scheduler
+    assert found["image"].size == (params.resolution,) * 2
+    parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
+    assert {weight.dtype for part in parts for weight in part.parameters()} == {torch.float32}
+    own = backbone.sampler(params.scheduler, params.sampling_steps, backbone.latent_shape(params.resolution)[1:])
+    scheduler.set_timesteps(params.sampling_steps)
+    assert scheduler.timesteps.tolist() == own.timesteps.tolist(), "as it was evaluated"
 
 
 def test_a_category_is_one_cell_of_the_card() -> None:

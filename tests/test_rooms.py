@@ -54,7 +54,7 @@ WHOLE_RUNS = (
     "comat/cli.py",
     "comat/corpora/own/",
     "comat/estimate/",
-    "comat/generate.py",
+    "comat/finished/",
     "comat/models/",
     "comat/training/trainer.py",
 )

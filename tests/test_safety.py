@@ -108,7 +108,7 @@ def test_no_source_can_be_made_to_run_what_it_reads(path: Path) -> None:
     assert not list(dangers(path.read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("file", ["dvc.yaml", "data/shapes/dvc.yaml"])
+@pytest.mark.parametrize("file", ["dvc.yaml", "data/shapes/dvc.yaml", "data/shapes/recipe/dvc.yaml"])
 def test_no_parameter_reaches_a_shell(file: str) -> None:
     """DVC gives `cmd` to a shell and would fill `${…}` from params.yaml."""
     for stage in YAML(typ="safe").load((ROOT / file).read_text())["stages"].values():

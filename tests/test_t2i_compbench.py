@@ -18,6 +18,7 @@ from comat.evaluation.t2i_compbench import CATEGORIES, Plan, T2ICompBench, plan_
 from comat.judges.benchmark import Drawn
 from comat.judges.clip import Clip
 from comat.judges.detector import Instance, NounDetector
+from comat.judges.later import ready
 from comat.judges.spatial import Relation, overlap, relation_in, relation_score, spatial_score
 from comat.judges.vqa import BlipVqa
 from comat.segmenters.grounding import Thresholds
@@ -134,7 +135,9 @@ def benchmark_(tmp_path_factory: pytest.TempPathFactory, parser: Language) -> T2
     root = tmp_path_factory.mktemp("judges")
     vqa = BlipVqa(str(save_blip_vqa(root / "vqa")), None, CPU)
     detector = NounDetector(str(save_grounding_dino_hf(root / "detector")), None, CPU, Thresholds(0.0, 0.0, 0.8))
-    return T2ICompBench(vqa, detector, Clip(str(save_clip(root / "clip")), None, CPU), parser, batch_size=3)
+    return T2ICompBench(
+        ready(vqa), ready(detector), ready(Clip(str(save_clip(root / "clip")), None, CPU)), parser, batch_size=3
+    )
 
 
 PROMPTS = {

@@ -28,7 +28,7 @@ def test_a_run_without_a_judge_ends_in_pictures_words_and_the_preference_page(
     assert json.loads((left / "metrics.json").read_text()) == {}
     assert (left / "categories.csv").read_text().splitlines() == ["category,score"]
     pictures = {path.name for path in (left / "pictures").glob("*.png")}
-    assert "grid.png" in pictures and "attention-0.png" in pictures and "gains.png" not in pictures
+    assert "grid.png" in pictures and "attention-0.png" in pictures and "got_better.png" not in pictures
     report = (left / "report.html").read_text()
     assert "Nothing is judged" in report and report.count('<figure class="pair"') >= 4
     assert len(json.loads((left / "likelihood.json").read_text())["images"]) == 2 * values["evaluate"]["grid_pairs"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from comat.diffusion.backbones import Backbone, load_base
+from comat.diffusion.embeddings import stored_in
 from comat.errors import UserError
 from comat.models.families import DENOISER_PARTS
 from comat.params import BaseModelParams
@@ -14,8 +15,9 @@ PASSED_THROUGH = "passed_through.json"
 """Stands in the place of a denoiser where no warm-up was asked for: the base model's own is used, uncopied."""
 
 
-def load_backbone(params: BaseModelParams, warmup: Path | None = None) -> Backbone:
-    """The base model, with the denoiser in the folder `warmup` where there is one; compiled if the parameters say so.
+def load_backbone(params: BaseModelParams, warmup: Path | None = None, embeddings: Path | None = None) -> Backbone:
+    """The base model, with the denoiser in the folder `warmup` where there is one, without its text encoders where the
+    folder `embeddings` has what they say; compiled if the parameters say so.
 
     Raises:
         UserError: if it cannot be had, or is no denoiser of this base model.
@@ -28,6 +30,7 @@ def load_backbone(params: BaseModelParams, warmup: Path | None = None) -> Backbo
         vae_revision=params.vae_revision,
         precision=params.precision,
         device=choose_device(params.device),
+        stored=stored_in(embeddings) if embeddings else None,
     )
     if params.compile:
         backbone.compile()

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from comat.diffusion.backbones import Backbone, load_base
+from comat.diffusion.backbones import Backbone, Stored, load_base
 from comat.errors import UserError
 from comat.params import DiscriminatorParams
 
@@ -31,11 +31,12 @@ def load_discriminator(
     lora_rank: int,
     precision: str,
     checkpointed: bool,
+    stored: Stored | None = None,
 ) -> Discriminator:
     """The discriminator that the parameters name, for latents of `backbone`; only its trainable part learns.
 
     Of a diffusion model that is LoRA of `lora_rank` and a head; `checkpointed`, it runs blocks again in the place of
-    keeping activations.
+    keeping activations. `stored`: what its text encoders say, if that was made beforehand.
 
     Raises:
         UserError: if it cannot be loaded, or reads latents of another depth.
@@ -46,7 +47,7 @@ def load_discriminator(
     model, revision = params.discriminator_model, params.discriminator_revision
     if params.discriminator == "dino":
         return DinoDiscriminator.load(model, revision, backbone, generator)
-    source = load_base(model, revision, vae=backbone.vae, precision=precision, device=backbone.device)
+    source = load_base(model, revision, vae=backbone.vae, precision=precision, device=backbone.device, stored=stored)
     source.text_encoders.clear()  # of T5 alone 9.5 GB; the empty prompt, all that it is asked, is encoded
     ours, theirs = (model.channels for model in (backbone, source))
     if ours != theirs:

@@ -21,6 +21,9 @@ from comat.estimate.seeing import Seen, captioned, guarded, segmented, size
 from comat.models.preprocess import Preprocess
 from comat.params import Params
 
+ENCODERS = "text encoders"
+"""The part of the weights that no stage but one holds where prompt embeddings are stored."""
+
 
 @dataclass
 class Calls:
@@ -32,6 +35,7 @@ class Calls:
     replay_maps: Cost = NOTHING
     warmup: Cost = NOTHING
     encode: Cost = NOTHING
+    read: Cost = NOTHING  # a prompt, by the text encoders
     decode: Cost = NOTHING
     decode_native: Cost = NOTHING
     image: Cost = NOTHING  # decoding and the captioner, with gradients
@@ -44,6 +48,7 @@ class Calls:
     merged: int = 0  # bytes of the weights that LoRA is merged into
     unet: int = 0  # weights of the denoiser
     latent: int = 0  # bytes of a latent in float32
+    embedding: int = 0  # bytes of a prompt's embeddings
     others: int = 0  # weights of autoencoder and text encoders
     warmup_lora: int = 0  # numbers that the warm-up trains, where it trains LoRA
     uncounted: list[str] = field(default_factory=list)
@@ -77,7 +82,10 @@ def _sampling(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
     calls.unet = sum(w.numel() for w in backbone.denoiser.parameters())
     calls.weights["denoiser"] = size(backbone.denoiser)
     calls.others = sum(w.numel() for m in (backbone.vae, *backbone.text_encoders) for w in m.parameters())
-    calls.weights["autoencoder and text encoders"] = size(backbone.vae, *backbone.text_encoders)
+    calls.weights["autoencoder"], calls.weights[ENCODERS] = size(backbone.vae), size(*backbone.text_encoders)
+    said = backbone.null
+    calls.embedding = sum(part.nbytes for part in (said.tokens, said.pooled, said.mask) if part is not None)
+    calls.read = cost(lambda: backbone.encode_prompts([""]).tokens)
     calls.denoise, calls.denoise_native = _guided(p, backbone, z), _guided(p, backbone, native)
     calls.decode, calls.decode_native = cost(lambda: backbone.decode(z)), cost(lambda: backbone.decode(native))
     calls.encode = cost(lambda: backbone.encode_images(_meta(3, p.resolution, p.resolution)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -66,9 +67,16 @@ def judged(section: EvaluateParams, drawn: Sequence[dict], parser: Language | No
         "frechet": lambda row: in_world(row["text"]),
         "t2i_compbench": lambda row: _asks(row, parser),
         "fid": lambda row: row["source"] == "coco",
-        **{name: partial(_from, name) for name in ("tifa", "dpg", "geneval")},
+        **{name: partial(_from, name) for name in ("tifa", "dpg", "dsg", "geneval")},
     }
     on = [name for name in type(section).model_fields if getattr(section, name) and name in covers]
+    if on and not (section.clip_score or section.vqa_score or section.captioner):
+        unread = Counter(row["source"] for row in drawn if not any(covers[name](row) for name in on))
+        if unread:
+            found = f"no judge reads the images of {unread.total()} of {len(drawn)} prompts: {dict(unread)}"
+            yield Finding(
+                "samples", "warning", found, "switch their judge on (evaluate), or do not draw them (samples)"
+            )
     for name in on:
         count = sum(map(covers[name], drawn))
         fewest = FEWEST if name in ("frechet", "fid") else 1

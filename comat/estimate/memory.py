@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from comat.errors import HELPS
-from comat.estimate.calls import Calls
+from comat.estimate.calls import ENCODERS, Calls
 from comat.estimate.plan import warmup_state
 from comat.params import Params
 
@@ -15,7 +15,6 @@ COPIES = 2
 """Of the warm-up's state in the host's memory while it is saved: the tensors, and the bytes of the file."""
 CHUNK = 4
 """Images that the segmenters take at once, at most."""
-BASE = ("autoencoder and text encoders",)
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,12 @@ class Need:
 
 def needs(p: Params, c: Calls) -> list[Need]:
     """Every stage that loads a model but `evaluate`, whose judges are not measured, in the pipeline's order."""
-    base = {name: float(size) for name, size in c.weights.items() if name in (*denoisers(c), *BASE)}
+    base = {name: float(size) for name, size in held(p, c).items() if name in (*denoisers(c), "autoencoder", ENCODERS)}
+    encoders = {ENCODERS: float(c.weights[ENCODERS])}
     drawn = max(c.denoise_native.peak, c.decode_native.peak, c.encode.peak)
     shown = max(c.denoise.peak, c.decode.peak)
     own = {
+        "prompt_embeddings": encoders | _activations(1, c.read.peak) if p.prompt_embeddings.store else {},
         "warmup_images": base | _activations(p.warmup_images.batch_size, drawn) if p.warmup.steps else {},
         "warmup": warmup(p, c),
         "reference_latents": base | _activations(p.reference_latents.batch_size, c.denoise.peak),
@@ -54,6 +55,11 @@ def needs(p: Params, c: Calls) -> list[Need]:
     return [Need(stage, parts) for stage, parts in own.items() if parts]
 
 
+def held(p: Params, c: Calls) -> dict[str, int]:
+    """Bytes of frozen weights while `train` runs, by part: without the text encoders where their work is done."""
+    return {name: size for name, size in c.weights.items() if name != ENCODERS or not p.prompt_embeddings.store}
+
+
 def denoisers(c: Calls) -> tuple[str, ...]:
     """The name of the denoiser among the weights, which stands first."""
     return tuple(c.weights)[:1]
@@ -65,7 +71,7 @@ def memory(p: Params, c: Calls) -> dict[str, float]:
     trained = {f"{name}: weights, gradients, AdamW": float(ADAM * count) for name, count in c.trained.items()}
     phase, most = max(phases(p, c, chunk).items(), key=lambda one: one[1])
     copies = {"copies of merged weights": float(c.merged)}
-    return c.weights | trained | copies | {f"activations of {chunk} samples: {phase}": most}
+    return held(p, c) | trained | copies | {f"activations of {chunk} samples: {phase}": most}
 
 
 def phases(p: Params, c: Calls, chunk: int) -> dict[str, float]:
@@ -73,13 +79,14 @@ def phases(p: Params, c: Calls, chunk: int) -> dict[str, float]:
 
     The segmenter looks at the images while their graphs wait for the backward pass.
     """
-    replayed = c.replay_maps if p.attribute_concentration else c.replay
+    plain = min(p.train.device_batch, p.grad_steps * max(p.global_batch, p.image_batch))  # of several steps together
+    mapped = chunk * c.replay_maps.peak if p.attribute_concentration else 0
     held = c.image.kept + c.adversary.kept
     runs = max(c.image.peak - c.image.kept, c.adversary.peak - c.adversary.kept)
     return {
         "rollout": chunk * c.denoise.peak,
         "images": chunk * held + max(chunk * runs, min(chunk, CHUNK) * c.segment.peak),
-        "replay": chunk * replayed.peak,
+        "replay": max(plain * c.replay.peak, mapped),
         "discriminator": 2 * chunk * c.discriminate.peak,
         "guard": chunk * max(c.decode.peak, c.guard.peak) * bool(p.train.guard.every),
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import ceil
 
 from comat.estimate.calls import Calls
@@ -17,6 +18,7 @@ class Counts:
     train: int | None
     test: int | None
     images: int | None
+    files: Mapping[str, int] = field(default_factory=dict)  # prompts of the files of benchmarks, by their source
 
 
 def iteration(p: Params, c: Calls) -> dict[str, Cost]:
@@ -50,6 +52,7 @@ def work(p: Params, c: Calls, n: Counts) -> dict[str, float | None]:
     drawn = c.denoise_native.flops * p.sampling_steps + c.decode_native.flops + c.encode.flops
     sample = c.denoise.flops * p.sampling_steps
     return {
+        "prompt_embeddings": _times(_texts(p, n), c.read.flops),
         "warmup_images": _times(_warmup_images(p, n), drawn),
         "warmup": p.warmup.steps * p.warmup.batch_size * c.warmup.flops,
         "reference_latents": _times(_used(p.reference_latents.count, n.train), sample),
@@ -64,8 +67,9 @@ def disk(p: Params, c: Calls, n: Counts) -> dict[str, float | None]:
     """Bytes that every stage leaves; images are taken as uncompressed."""
     samples = _times(_samples(p, n), 3 * p.resolution**2)
     return {
+        "prompt_embeddings": _times(_texts(p, n), c.embedding),
         "warmup_images": _times(_warmup_images(p, n), c.latent),
-        "warmup": 4 * c.unet,
+        "warmup": 4 * c.unet * bool(p.warmup.steps),  # without any the base is passed through
         "reference_latents": _times(_used(p.reference_latents.count, n.train), c.latent),
         "image_latents": _times(_used(p.image_latents.count, n.images), c.latent),
         "base_samples": samples,
@@ -90,15 +94,33 @@ def warmup_state(p: Params, c: Calls) -> int:
     return (4 * (c.unet + c.warmup_lora) + 8 * learns) * bool(p.warmup.steps)
 
 
+def _texts(p: Params, n: Counts) -> int | None:
+    """Prompts and captions whose embeddings are stored, without those of the files of benchmarks; none is one too."""
+    if not p.prompt_embeddings.store:
+        return 0
+    images = _used(p.image_latents.count, n.images) if p.image_batch else 0
+    known = [count for count in (n.train, n.test, images) if count is not None]
+    return 1 + sum(known) if len(known) == 3 else None
+
+
 def _warmup_images(p: Params, n: Counts) -> int:
     count = p.warmup_images.count if p.warmup.steps else 0
     return count if n.train is None else min(count, n.train)
 
 
+def judged(p: Params, n: Counts) -> int | None:
+    """Images that the stage evaluate judges at most, of both models."""
+    own = _samples(p, n)
+    return None if own is None else 2 * own
+
+
 def _samples(p: Params, n: Counts) -> int | None:
-    """Images of each model, without those of prompts from the files of benchmarks."""
+    """Images of each model."""
     prompts = _used(p.samples.prompts, n.test)
-    return prompts and prompts * p.samples.seeds
+    if prompts is None:
+        return None
+    files = sum(count * p.samples.seeds_of(source) for source, count in n.files.items())
+    return prompts * p.samples.seeds_of("held_out") + files
 
 
 def _used(asked: int, there: int | None) -> int | None:

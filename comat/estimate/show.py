@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -13,17 +14,18 @@ from rich.table import Table
 from rich.text import Text
 
 from comat.corpora.pictures.read import choose
-from comat.errors import clean
+from comat.errors import UserError, clean
 from comat.estimate.calls import Calls, measure
 from comat.estimate.card import Card, card_of, parse_rate, parse_size
 from comat.estimate.cost import matmul_rate
 from comat.estimate.memory import Need, host, memory, needs
-from comat.estimate.plan import Counts, disk, guard, iteration, scratch, work
+from comat.estimate.plan import Counts, disk, guard, iteration, judged, scratch, work
 from comat.estimate.published import described
 from comat.models.names import judges
 from comat.models.record import check_configurations
 from comat.params import Params
 from comat.running.device import DTYPES, choose_device
+from comat.samples.prompt_files import benchmark_prompts
 from comat.storage.tables import PROMPTS, read_table
 
 SHARE = 0.5
@@ -38,9 +40,13 @@ def counts(params: Params, data: Path) -> Counts:
     splits = [row["split"] for row in read_table(table, PROMPTS)] if table.is_file() else None
     there = section.images is not None and Path(section.images).exists()
     images = len(choose(section, params.seed).pictures) if there else None
+    try:
+        files = Counter(row["source"] for row in benchmark_prompts(params.samples.benchmarks, params.seed))
+    except (UserError, OSError):  # `comat doctor` says what is wrong with them
+        files = Counter()
     if splits is None:
-        return Counts(None, None, images)
-    return Counts(splits.count("train"), splits.count("test"), images)
+        return Counts(None, None, images, files)
+    return Counts(splits.count("train"), splits.count("test"), images, files)
 
 
 def planned_card(params: Params, size: str | None, rate: str | None) -> Card:
@@ -89,7 +95,7 @@ def show_estimate(params: Params, data: Path, card: Card, console: Console) -> N
     console.print(_stages(work(params, calls, known), disk(params, calls, known), scratch(params, calls, known), rate))
     judging = list(dict.fromkeys(model.name for model in judges(params.evaluate)))
     unknown = None in disk(params, calls, known).values()
-    console.print(Text(_limits(calls, judging, host(params, calls), unknown)))
+    console.print(Text(_limits(calls, judging, judged(params, known), host(params, calls), unknown)))
     console.print(Text(verdict(needs(params, calls), card)))
 
 
@@ -127,7 +133,7 @@ def _stages(
     return _table("time and disk of every stage: left in data/, and in its working folder", rows)
 
 
-def _limits(calls: Calls, judging: Sequence[str], saved: float, unknown: bool) -> str:
+def _limits(calls: Calls, judging: Sequence[str], images: int | None, saved: float, unknown: bool) -> str:
     lines = [
         "DVC's cache holds what is left once more, where the file system cannot share blocks (reflinks).",
         f"The stage warmup trains in float32; saving its state takes {decimal(int(saved))} of the host's memory."
@@ -138,7 +144,11 @@ def _limits(calls: Calls, judging: Sequence[str], saved: float, unknown: bool) -
         f"Not counted: weights, operations and activations of {' and '.join(calls.uncounted)}."
         if calls.uncounted
         else "",
-        f"Nor are the models that judge, in the stage evaluate: {', '.join(judging)}." if judging else "",
+        f"Nor are the models that judge, in the stage evaluate: {', '.join(judging)}. It judges "
+        f"{'images' if images is None else f'{images} images of base and tuned model'}, less what it judged before; "
+        "several processes share them."
+        if judging
+        else "",
         "Unknown: how many prompts or images there are; `dvc repro prompts` tells, or the stage's count."
         if unknown
         else "",

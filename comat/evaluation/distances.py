@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor, nn
 
+from comat.corpora.pictures.listed import Picture
 from comat.corpora.pictures.photos import Tally, read_photos
 from comat.corpora.pictures.read import choose
 from comat.errors import say
+from comat.evaluation.featured import Batch, Featured, Pictures, key_of
 from comat.evaluation.judging import Judging
+from comat.evaluation.remembered import Features as Known
+from comat.evaluation.remembered import judge_folder
+from comat.evaluation.scores import batches_by_model, sum_of_image
 from comat.judges.benchmark import Drawn, evaluator
-from comat.judges.frechet import Features, batches, frechet_distances
+from comat.judges.frechet import Features, distances_between
 from comat.judges.inception import SIDE, Inception
+from comat.judges.later import Later
 from comat.judges.oracle import in_world
 from comat.judges.renders import clean_renders
 from comat.params import CocoPrompts, FidParams, FrechetParams
+from comat.running.distributed import ALONE, Processes
 from comat.storage.images import read_rgb, read_square, to_bytes
 
 DISTANCES = ("frechet", "fid")
@@ -26,54 +36,121 @@ Found = tuple[dict[str, float], dict[str, str]]
 """Model → distance, and role → evaluator."""
 
 
-def distances(judging: Judging, images: Sequence[Drawn]) -> dict[str, Found]:
-    """The distances that are switched on, by name.
+def distances(judging: Judging, images: Sequence[Drawn], processes: Processes = ALONE) -> dict[str, Found]:
+    """The distances that are switched on, by name; on the main process alone.
 
     Raises:
         UserError: if an image is missing or unreadable, or a set is too small.
     """
     found, on, coco = {}, judging.section, judging.files.coco
     if on.frechet:
-        found["frechet"] = _to_clean_renders(on.frechet, judging, images)
+        found["frechet"] = _to_clean_renders(on.frechet, judging, images, processes)
     if on.fid:
         assert coco is not None  # `Params` asks for it
-        found["fid"] = _to_photographs(on.fid, coco, judging, images)
+        found["fid"] = _to_photographs(on.fid, coco, judging, images, processes)
+    return found if processes.main else {}
+
+
+def _to_clean_renders(own: FrechetParams, judging: Judging, images: Sequence[Drawn], processes: Processes) -> Found:
+    """Of the shapes world: to one clean render of the prompt of each image, what a perfect painter would draw."""
+    size, name, revision = judging.resolution, own.feature_model, own.feature_revision
+    features = Later[nn.Module](evaluator(name, revision), lambda: Features(name, revision, size))
+    looks = _featured("frechet", features, judging, processes)
+    shown = [image for image in images if in_world(image.text)]
+    first = next((image.model for image in shown), "")
+    texts = [image.text for image in shown if image.model == first]
+    real, _ = looks.of(_renders(texts, size, judging), "clean renders")
+    return _distances(looks, real, _drawn(shown, judging, read_rgb, "whole", processes), judging, "feature")
+
+
+def _to_photographs(
+    own: FidParams, coco: CocoPrompts, judging: Judging, images: Sequence[Drawn], processes: Processes
+) -> Found:
+    """FID: of one image of each caption to the photographs that the captions are of."""
+    name, revision, file = own.inception_model, own.inception_revision, own.inception_file
+    features = Later[nn.Module](evaluator(name, revision), lambda: Inception(name, revision, file))
+    looks = _featured("fid", features, judging, processes)
+    pictures, size = choose(coco, judging.seed).pictures, judging.section.batch_size
+    batches = [_photographs(pictures[at : at + size], processes) for at in range(0, len(pictures), size)]
+    real, left_out = looks.of(batches, "photographs")
+    if left_out:
+        say(f"{coco.images}: FID leaves out {left_out.total()} photographs: {dict(left_out)}")
+    shown = [image for image in images if image.source == "coco" and image.seed == 0]
+    return _distances(looks, real, _drawn(shown, judging, _square, "square", processes), judging, "inception")
+
+
+def _featured(name: str, features: Later[nn.Module], judging: Judging, processes: Processes) -> Featured:
+    known = Known(judge_folder(name, judging.judge(name, {"feature": features.id}))) if processes.main else None
+    return Featured(features, known, judging.device, processes)
+
+
+def _distances(
+    looks: Featured,
+    real: Sequence[Tensor],
+    drawn: dict[str, list[Batch]],
+    judging: Judging,
+    role: str,
+) -> Found:
+    """Of each model's images, batch by batch, to the real ones."""
+    sets = {model: looks.of(batches, f"images of {model}")[0] for model, batches in drawn.items()}
+    found = distances_between(real, sets, judging.device) if looks.processes.main else {}
+    return found, {role: looks.features.id}
+
+
+def _drawn(
+    images: Sequence[Drawn], judging: Judging, read: Callable[[Path], np.ndarray], how: str, processes: Processes
+) -> dict[str, list[Batch]]:
+    """Model → batches of its images, read as `how` says."""
+    found: dict[str, list[Batch]] = {}
+    for part in batches_by_model(images, judging.section.batch_size):
+        paths = [Path(image.path) for image in part]
+        key = key_of(how, *map(sum_of_image, paths)) if processes.main else ""
+        batch = Batch(key, partial(_shown, paths, read))
+        found.setdefault(part[0].model, []).append(batch)
     return found
 
 
-def _to_clean_renders(own: FrechetParams, judging: Judging, images: Sequence[Drawn]) -> Found:
-    """Of the shapes world: to one clean render of the prompt of each image, what a perfect painter would draw."""
-    size, batch = judging.resolution, judging.section.batch_size
-    sets = _by_model([image for image in images if in_world(image.text)])
-    renders = clean_renders([image.text for image in next(iter(sets.values()), [])], size, judging.seed)
-    drawn = {model: batches(map(_read, part), batch) for model, part in sets.items()}
-    features = Features(own.feature_model, own.feature_revision, size)
-    found = frechet_distances(features, batches(renders, batch), drawn, judging.device)
-    return found, {"feature": evaluator(own.feature_model, own.feature_revision)}
+def _shown(paths: Sequence[Path], read: Callable[[Path], np.ndarray]) -> Pictures:
+    return Pictures([read(path) for path in paths], {})
 
 
-def _to_photographs(own: FidParams, coco: CocoPrompts, judging: Judging, images: Sequence[Drawn]) -> Found:
-    """FID: of one image of each caption to the photographs that the captions are of."""
-    batch, tally = judging.section.batch_size, Tally()
-    photos = read_photos(choose(coco, judging.seed).pictures, SIDE, resample=Image.Resampling.BICUBIC)
-    photographs = (to_bytes(photo.pixels) for photo in tally.wanted(photos))
-    sets = _by_model([image for image in images if image.source == "coco" and image.seed == 0])
-    drawn = {model: batches(_squares([Path(i.path) for i in part]), batch) for model, part in sets.items()}
-    inception = Inception(own.inception_model, own.inception_revision, own.inception_file)
-    found = frechet_distances(inception, batches(photographs, batch), drawn, judging.device)
-    if tally.skipped:
-        say(f"{coco.images}: FID leaves out {tally.skipped.total()} photographs: {dict(tally.skipped)}")
-    return found, {"inception": evaluator(own.inception_model, own.inception_revision)}
+def _renders(texts: Sequence[str], size: int, judging: Judging) -> list[Batch]:
+    """They are drawn one after the other, from one source of randomness, where any of them is asked for."""
+    shown, count = enumerate(clean_renders(texts, size, judging.seed)), judging.section.batch_size
+
+    def batch(at: int) -> Batch:
+        wanted = range(at, min(at + count, len(texts)))
+        key = key_of("renders", judging.seed, size, wanted, *texts)
+        return Batch(key, lambda: Pictures(_up_to(wanted, shown), {}))
+
+    return [batch(at) for at in range(0, len(texts), count)]
 
 
-def _squares(paths: Sequence[Path]) -> Iterator[np.ndarray]:
-    return (read_square(path, SIDE) for path in paths)
+def _up_to(wanted: range, shown: Iterator[tuple[int, np.ndarray]]) -> list[np.ndarray]:
+    """The wanted ones of numbered images; what comes before them is passed over, nothing behind them is taken."""
+    found: list[np.ndarray] = []
+    while len(found) < len(wanted):
+        number, image = next(shown)
+        found += [image] if number in wanted else []
+    return found
 
 
-def _read(image: Drawn) -> np.ndarray:
-    return read_rgb(Path(image.path))
+def _photographs(pictures: Sequence[Picture], processes: Processes) -> Batch:
+    def read() -> Pictures:
+        tally = Tally()
+        photos = tally.wanted(read_photos(pictures, SIDE, resample=Image.Resampling.BICUBIC))
+        return Pictures([to_bytes(photo.pixels) for photo in photos], dict(tally.skipped))
+
+    return Batch(key_of("photographs", *map(_sum_of_photograph, pictures)) if processes.main else "", read)
 
 
-def _by_model(images: Sequence[Drawn]) -> dict[str, list[Drawn]]:
-    names = dict.fromkeys(image.model for image in images)
-    return {name: [image for image in images if image.model == name] for name in names}
+def _sum_of_photograph(picture: Picture) -> str:
+    try:
+        with picture.place.open() as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except OSError:
+        return "none"
+
+
+def _square(path: Path) -> np.ndarray:
+    return read_square(path, SIDE)

@@ -10,11 +10,12 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from comat.evaluation.questions import asked
 from comat.judges.benchmark import Drawn, Score
 from comat.judges.clip import Clip
 from comat.judges.detector import Instance, NounDetector
+from comat.judges.later import Later
 from comat.samples.formats.geneval import COLOURS, Included, Metadata, read
-from comat.storage.images import read_rgb
 
 SLACK = 0.1
 """Offsets count beyond this share of the sum of two objects' sizes."""
@@ -27,8 +28,8 @@ class GenEval:
 
     name = "geneval"
 
-    def __init__(self, path: Path, detector: NounDetector, clip: Clip) -> None:
-        self.metadata = read(path)
+    def __init__(self, path: Path, detector: Later[NounDetector], clip: Later[Clip], batch_size: int) -> None:
+        self.metadata, self.batch_size = read(path), batch_size
         self.detector, self.clip = detector, clip
         self.evaluators = {"detector": detector.id, "clip": clip.id}
         self._palettes: dict[str, Tensor] = {}
@@ -42,26 +43,42 @@ class GenEval:
         Raises:
             UserError: if an image is missing or unreadable.
         """
-        for image in images:
-            metadata, pixels = self.metadata[image.text], read_rgb(folder / image.path)
-            found = dict(zip(metadata.nouns, self.detector.instances(pixels, metadata.nouns), strict=True))
-            colours = [self._colours(pixels, wanted, found[wanted.noun]) for wanted in metadata.include]
-            wrong = problems(metadata, found, colours)
-            yield Score(float(not wrong), {"wrong": "; ".join(wrong)})
+        for groups, pixels in asked(self.metadata, images, folder, self.batch_size):
+            boxes = self.detector().instances(pixels, [metadata.nouns for metadata in groups])
+            found = [dict(zip(m.nouns, own, strict=True)) for m, own in zip(groups, boxes, strict=True)]
+            for metadata, own, colours in zip(groups, found, self._colours(pixels, groups, found), strict=True):
+                wrong = problems(metadata, own, colours)
+                yield Score(float(not wrong), {"wrong": "; ".join(wrong)})
 
-    def _colours(self, image: np.ndarray, wanted: Included, instances: Sequence[Instance]) -> list[str]:
-        """The colours of the surest instances, where any is asked for: whose texts are nearest to the crop in CLIP."""
-        surest = instances[: wanted.count] if wanted.color else []
-        if not surest:
-            return []
-        crops = self.clip.images([crop(image, instance) for instance in surest])
-        return [COLOURS[place] for place in (crops @ self._palette(wanted.noun).T).argmax(-1).tolist()]
+    def _colours(
+        self,
+        images: Sequence[np.ndarray],
+        groups: Sequence[Metadata],
+        found: Sequence[Mapping[str, Sequence[Instance]]],
+    ) -> list[list[list[str]]]:
+        """For each image and each entry of its `include` the colours of the surest instances, where any is asked for.
+
+        A crop's colour is that whose texts are nearest to it in CLIP.
+        """
+        colours: list[list[list[str]]] = [[[] for _ in metadata.include] for metadata in groups]
+        crops: list[np.ndarray] = []
+        whose: list[tuple[list[str], str]] = []
+        for image, metadata, own, into in zip(images, groups, found, colours, strict=True):
+            for wanted, named in zip(metadata.include, into, strict=True):
+                surest = own[wanted.noun][: wanted.count] if wanted.color else []
+                crops += [crop(image, instance) for instance in surest]
+                whose += [(named, wanted.noun)] * len(surest)
+        for at in range(0, len(crops), self.batch_size):
+            seen = self.clip().images(crops[at : at + self.batch_size])
+            for one, (named, noun) in zip(seen, whose[at : at + self.batch_size], strict=True):
+                named.append(COLOURS[int((one @ self._palette(noun).T).argmax())])
+        return colours
 
     def _palette(self, noun: str) -> Tensor:
         """(colours, D): the mean direction of each colour's texts."""
         if noun not in self._palettes:
             texts = [template.format(colour=colour, noun=noun) for colour in COLOURS for template in TEMPLATES]
-            means = self.clip.texts(texts).unflatten(0, (len(COLOURS), len(TEMPLATES))).mean(1)
+            means = self.clip().texts(texts).unflatten(0, (len(COLOURS), len(TEMPLATES))).mean(1)
             self._palettes[noun] = F.normalize(means, dim=-1)
         return self._palettes[noun]
 

@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
+from comat.models.names import ModelName, captioners, judges
+from comat.models.record import identity
 from comat.params import BenchmarkFiles, CaptionerParams, EvaluateParams
+from comat.running.workdir import CODE, fingerprint
+
+JUDGING = (
+    "captioners",
+    "corpora/pictures",
+    "entities",
+    "evaluation/captioner.py",
+    "evaluation/distances.py",
+    "evaluation/dpg.py",
+    "evaluation/featured.py",
+    "evaluation/geneval.py",
+    "evaluation/questions.py",
+    "evaluation/t2i_compbench.py",
+    "evaluation/tifa.py",
+    "judges",
+    "models/loading.py",
+    "models/preprocess.py",
+    "randomness.py",
+    "samples/formats",
+    "segmenters",
+    "shapes/world",
+    "storage/images.py",
+)
+"""The code that scores come of: after a change to it everything is judged again."""
+PACKAGES = ("numpy", "pillow", "scipy", "spacy", "torch", "torchvision", "transformers")
+"""Whose versions, as well, scores may depend on."""
 
 
 @dataclass(frozen=True)
@@ -21,3 +52,36 @@ class Judging:
     resolution: int  # px, of the clean renders: that of the images
     captioner: CaptionerParams  # for `evaluate.captioner`
     precision: str  # of the captioner
+
+    def judge(self, name: str, evaluators: Mapping[str, str]) -> dict[str, object]:
+        """All that the scores of a benchmark depend on, but for the images: models by commit or contents, and so on.
+
+        Raises:
+            UserError: if a model or file cannot be had.
+        """
+        section, file = getattr(self.section, name), getattr(self.files, name, None)
+        inputs = [Path(path) for path in (file, self.spacy_model) if isinstance(path, str) and Path(path).exists()]
+        code = [file for part in JUDGING for file in _sources(CODE / part)]
+        return {
+            "benchmark": name,
+            "evaluators": dict(evaluators),
+            "models": {model.role: identity(model) for model in self._models(name)},
+            "parameters": section if isinstance(section, bool) else section.model_dump(),
+            "captioner": self.captioner.model_dump(include=set(CaptionerParams.model_fields))
+            if name == "captioner"
+            else None,
+            "precision": self.precision if name in ("captioner", "vqa_score") else "fp32",
+            "device": self.device.type,
+            "files and code": fingerprint(name, inputs, code),
+            "packages": {package: version(package) for package in PACKAGES},
+        }
+
+    def _models(self, name: str) -> Iterator[ModelName]:
+        if name == "captioner":
+            yield from captioners(self.captioner)
+        yield from (model for model in judges(self.section) if model.key.startswith(f"evaluate.{name}."))
+
+
+def _sources(place: Path) -> list[Path]:
+    files = [place] if place.is_file() else sorted(place.rglob("*"))
+    return [file for file in files if file.is_file() and "__pycache__" not in file.parts]

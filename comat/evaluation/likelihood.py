@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from comat.captioners import Captioner
 from comat.captioners.load import load_captioner
 from comat.diffusion.sampling import in_batches
+from comat.judges.pixels import pixels_of
 from comat.params import Computing, OneCaptioner
 from comat.running.device import DTYPES, choose_device
-from comat.storage.images import read_rgb
 
 END = "(end)"
 """Stands for the end token: a caption that should go on is not the prompt."""
@@ -66,6 +65,6 @@ def read_images(
     captioner = load_captioner(own, device, dtype)
     found: list[Read] = []
     for part in in_batches(images, batch_size, "words"):
-        pixels = torch.from_numpy(np.stack([read_rgb(path) for path, _ in part])).permute(0, 3, 1, 2).float() / 255
-        found += read_words(captioner, pixels.to(device), [prompt for _, prompt in part])
+        pixels = pixels_of([path for path, _ in part], device)
+        found += read_words(captioner, pixels, [prompt for _, prompt in part])
     return found

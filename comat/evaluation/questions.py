@@ -15,8 +15,8 @@ Q = TypeVar("Q")
 
 
 def asked(
-    questions: Mapping[str, Sequence[Q]], images: Sequence[Drawn], folder: Path, batch_size: int
-) -> Iterator[tuple[list[Sequence[Q]], list[np.ndarray]]]:
+    questions: Mapping[str, Q], images: Sequence[Drawn], folder: Path, batch_size: int
+) -> Iterator[tuple[list[Q], list[np.ndarray]]]:
     """Batches of the images, in order: what is asked of each by its prompt, and its pixels (H, W, 3), uint8.
 
     Raises:

@@ -7,17 +7,20 @@ from pathlib import Path
 
 import torch
 
+from comat.errors import say
 from comat.evaluation.judging import Judging
 from comat.judges.benchmark import Benchmark, evaluator
 from comat.judges.clip import Clip
 from comat.judges.detector import NounDetector
+from comat.judges.later import Later
 from comat.judges.vqa import BlipVqa
 from comat.params import ClipScoreParams, GenEvalParams, T2ICompBenchParams, VqaParams
 from comat.running.device import DTYPES
+from comat.samples.formats import dpg, tifa
 
 
 def benchmarks(judging: Judging) -> Iterator[Benchmark]:
-    """One after the other, the main one first; a benchmark's models are loaded when its turn comes."""
+    """One after the other, the main one first; a benchmark's models are loaded when they are first asked."""
     on, files, device, batch = judging.section, judging.files, judging.device, judging.section.batch_size
     if on.oracle:
         from comat.judges.oracle import Oracle
@@ -34,14 +37,15 @@ def benchmarks(judging: Judging) -> Iterator[Benchmark]:
         from comat.evaluation.tifa import Tifa
 
         yield Tifa(_file(files.tifa), _vqa(on.tifa, device), batch)
-    if on.dpg:
-        from comat.evaluation.dpg import Dpg
+    for name, graph, path in (("dpg", on.dpg, files.dpg), ("dsg", on.dsg, files.dsg)):
+        if graph:
+            from comat.evaluation.dpg import Dpg
 
-        yield Dpg(_file(files.dpg), _vqa(on.dpg, device), batch)
+            yield Dpg(_file(path), _vqa(graph, device), batch, name)
     if on.geneval:
         from comat.evaluation.geneval import GenEval
 
-        yield GenEval(_file(files.geneval), _detector(on.geneval, device), _clip(on.geneval, device))
+        yield GenEval(_file(files.geneval), _detector(on.geneval, device), _clip(on.geneval, device), batch)
     if on.clip_score:
         from comat.judges.clip_score import ClipScore
 
@@ -54,9 +58,22 @@ def benchmarks(judging: Judging) -> Iterator[Benchmark]:
         from comat.captioners.load import load_teacher
         from comat.evaluation.captioner import CaptionerScore
 
-        captioner = load_teacher(judging.captioner, device, DTYPES[judging.precision])
-        ids = [evaluator(one.captioner_model, one.captioner_revision) for one in judging.captioner.captioners]
-        yield CaptionerScore(captioner, " + ".join(ids), batch, device)
+        taught, dtype = judging.captioner, DTYPES[judging.precision]
+        ids = [evaluator(one.captioner_model, one.captioner_revision) for one in taught.captioners]
+        yield CaptionerScore(Later(" + ".join(ids), lambda: load_teacher(taught, device, dtype)), batch, device)
+
+
+def left_out(judging: Judging) -> dict[str, int]:
+    """How much of the files of the benchmarks that are on could not be used, and is said."""
+    found = {}
+    for name, read in (("tifa", tifa.read), ("dpg", dpg.read), ("dsg", dpg.read)):
+        if getattr(judging.section, name):
+            path = _file(getattr(judging.files, name))
+            parts = read(path).left_out
+            if parts:
+                say(f"{path}: left out " + ", ".join(f"{count} {what}" for what, count in parts.items()))
+            found[name] = sum(parts.values())
+    return found
 
 
 def _file(path: str | None) -> Path:
@@ -64,13 +81,16 @@ def _file(path: str | None) -> Path:
     return Path(path)
 
 
-def _vqa(section: VqaParams, device: torch.device) -> BlipVqa:
-    return BlipVqa(section.vqa_model, section.vqa_revision, device)
+def _vqa(section: VqaParams, device: torch.device) -> Later[BlipVqa]:
+    name, revision = section.vqa_model, section.vqa_revision
+    return Later(evaluator(name, revision), lambda: BlipVqa(name, revision, device))
 
 
-def _detector(section: T2ICompBenchParams | GenEvalParams, device: torch.device) -> NounDetector:
-    return NounDetector(section.detector_model, section.detector_revision, device)
+def _detector(section: T2ICompBenchParams | GenEvalParams, device: torch.device) -> Later[NounDetector]:
+    name, revision = section.detector_model, section.detector_revision
+    return Later(evaluator(name, revision), lambda: NounDetector(name, revision, device))
 
 
-def _clip(section: T2ICompBenchParams | GenEvalParams | ClipScoreParams, device: torch.device) -> Clip:
-    return Clip(section.clip_model, section.clip_revision, device)
+def _clip(section: T2ICompBenchParams | GenEvalParams | ClipScoreParams, device: torch.device) -> Later[Clip]:
+    name, revision = section.clip_model, section.clip_revision
+    return Later(evaluator(name, revision), lambda: Clip(name, revision, device))

@@ -7,25 +7,35 @@ from pathlib import Path
 
 from comat.evaluation.distances import DISTANCES, distances
 from comat.evaluation.judging import Judging
+from comat.evaluation.registry import left_out
 from comat.evaluation.scores import SCORES, drawn, score
-from comat.evaluation.summary import by_benchmark, comparison
+from comat.evaluation.summary import TOTAL, by_benchmark, comparison
 from comat.judges.benchmark import Drawn
+from comat.running.distributed import ALONE, Processes
 from comat.storage.tables import write_csv, write_json, write_table
 
 
-def evaluate(judging: Judging, base: Path, tuned: Path, out: Path) -> dict:
+def evaluate(judging: Judging, base: Path, tuned: Path, out: Path, processes: Processes = ALONE) -> dict:
     """Write `metrics.json`, `scores.parquet`, `evaluators.json` and `categories.csv`; returns the metrics.
+
+    All processes judge, and the main one writes; the others return nothing.
 
     Raises:
         UserError: if base and tuned samples are not pairs, or a benchmark covers none of them.
     """
     images = drawn(base) + drawn(tuned)
-    metrics = judge(judging, images, comparison, lambda found: {**found, "ratio": found["tuned"] / found["base"]}, out)
+    metrics = judge(judging, images, comparison, _with_ratio, out, processes)
+    if not processes.main:
+        return {}
     main: dict = next((rows for name, rows in metrics.items() if name not in DISTANCES), {})
     # One label a bar: bars of equal labels would be stacked.
     lines = [(f"{name} ({model})", f"{row[model]:.4f}") for name, row in main.items() for model in ("base", "tuned")]
     write_csv(out / "categories.csv", ("category", "score"), lines)
     return metrics
+
+
+def _with_ratio(found: dict[str, float]) -> dict[str, float]:
+    return {**found, "ratio": found["tuned"] / found["base"]}
 
 
 def judge(
@@ -34,6 +44,7 @@ def judge(
     summary: Callable[[Sequence[dict], int, int], dict],
     distance: Callable[[dict[str, float]], dict[str, float]],
     out: Path,
+    processes: Processes = ALONE,
 ) -> dict:
     """Write `scores.parquet`, `evaluators.json` and `metrics.json` of images; returns the metrics.
 
@@ -44,10 +55,15 @@ def judge(
     Raises:
         UserError: if a benchmark covers none of the images.
     """
-    scores, evaluators = score(judging, images)
+    scores, evaluators = score(judging, images, processes)
+    found_distances = distances(judging, images, processes)
+    if not processes.main:
+        return {}
     resamples, seed = judging.section.bootstrap, judging.seed
     metrics = {name: summary(rows, resamples, seed) for name, rows in by_benchmark(scores).items()}
-    for name, (found, models) in distances(judging, images).items():
+    for name, count in left_out(judging).items():
+        metrics[name][TOTAL]["left_out"] = count
+    for name, (found, models) in found_distances.items():
         metrics[name] = distance(found)
         evaluators[name] = models
     write_table(out / "scores.parquet", scores, SCORES)

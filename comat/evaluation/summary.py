@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
 
 from comat.errors import UserError
-from comat.evaluation.statistics import mean_of_means_interval
+from comat.evaluation.statistics import Interval, Part, difference_of, interval_of, prompts_of
+
+T = TypeVar("T")
 
 CATEGORY_MEANS = ("geneval",)
 """Benchmarks whose overall score is published as the mean over their categories; of the others it is that of images."""
@@ -49,25 +52,31 @@ def paired(scores: Sequence[dict]) -> list[tuple[dict, dict]]:
     return [(found["base"], found["tuned"]) for found in by_key.values()]
 
 
-def comparison(scores: Sequence[dict], resamples: int, seed: int) -> dict[str, dict[str, float]]:
+Row = dict[str, float | None]
+"""The numbers of a category; of an interval null where there are too few prompts for one."""
+
+
+def comparison(scores: Sequence[dict], resamples: int, seed: int) -> dict[str, Row]:
     """Category → base, tuned and gain of one benchmark, each with its 95% interval; the last is `total`.
 
     A category that is called total is "total (category)".
     Details that are a number in every row are averaged as well, over images, to `base_<detail>` and `tuned_<detail>`.
+    Where questions were asked their categories follow, each a mean over all questions, of which `n` counts pairs.
 
     Raises:
         UserError: if base and tuned samples are not pairs.
     """
     details = _numbers(scores)
 
-    def row(pairs: Sequence[tuple[dict, dict]]) -> dict[str, float]:
-        rows = [base for base, _ in pairs]
-        base, tuned = ([pair[side]["value"] for pair in pairs] for side in (0, 1))
-        values = {"base": base, "tuned": tuned, "gain": [t - b for b, t in zip(base, tuned, strict=True)]}
-        found: dict[str, float] = {}
-        for name, own in values.items():
-            found |= _interval(name, own, rows, resamples, seed)
-        found["n"] = len(pairs)
+    def numbers(pairs: Sequence[tuple[dict, dict]]) -> Row:
+        base, tuned = (_parts([pair[side] for pair in pairs]) for side in (0, 1))
+        found = _named("base", interval_of(base, resamples, seed))
+        found |= _named("tuned", interval_of(tuned, resamples, seed))
+        found |= _named("gain", difference_of(tuned, base, resamples, seed))
+        return {**found, "n": len(pairs), "prompts": prompts_of(base)}
+
+    def row(pairs: Sequence[tuple[dict, dict]]) -> Row:
+        found = numbers(pairs)
         for side, model in enumerate(("base", "tuned")):
             found |= {
                 f"{model}_{apart(name, ('low', 'high'), 'detail')}": _mean([own[_key(pair[side])] for pair in pairs])
@@ -75,37 +84,62 @@ def comparison(scores: Sequence[dict], resamples: int, seed: int) -> dict[str, d
             }
         return found
 
-    return _by_category(paired(scores), lambda pair: pair[0]["category"], row)
+    pairs = paired(scores)
+    asked = [one for base, tuned in pairs for one in zip(_questions(base), _questions(tuned), strict=True)]
+    return _by_category(pairs, asked, lambda pair: pair[0]["category"], row, numbers)
 
 
-def means(scores: Sequence[dict], resamples: int, seed: int) -> dict[str, dict[str, float]]:
+def means(scores: Sequence[dict], resamples: int, seed: int) -> dict[str, Row]:
     """Category → mean of one model in one benchmark, `value`, with its 95% interval; the last is `total`."""
     details = _numbers(scores)
 
-    def row(own: Sequence[dict]) -> dict[str, float]:
-        found = _interval("value", [entry["value"] for entry in own], own, resamples, seed)
-        found["n"] = len(own)
+    def numbers(own: Sequence[dict]) -> Row:
+        parts = _parts(own)
+        return {**_named("value", interval_of(parts, resamples, seed)), "n": len(own), "prompts": prompts_of(parts)}
+
+    def row(own: Sequence[dict]) -> Row:
+        found = numbers(own)
         means = {name: _mean([values[_key(entry)] for entry in own]) for name, values in details.items()}
         return {**found, **{apart(name, found, "detail"): value for name, value in means.items()}}
 
-    return _by_category(scores, lambda entry: entry["category"], row)
+    asked = [one for entry in scores for one in _questions(entry)]
+    return _by_category(scores, asked, lambda entry: entry["category"], row, numbers)
 
 
-def _by_category(entries: Sequence, category: Callable, row: Callable[[Sequence], dict]) -> dict[str, dict]:
+def _by_category(
+    entries: Sequence[T],
+    asked: Sequence[T],
+    category: Callable[[T], str],
+    row: Callable[[Sequence[T]], Row],
+    numbers: Callable[[Sequence[T]], Row],
+) -> dict[str, Row]:
+    """A row for each category of the images, then of their questions, then for all images."""
     names = sorted({category(entry) for entry in entries})
     found = {apart(name, (TOTAL,), "category"): row([e for e in entries if category(e) == name]) for name in names}
+    for kind in sorted({category(entry) for entry in asked}):
+        own = [entry for entry in asked if category(entry) == kind]
+        found[apart(kind, (TOTAL, *found), "questions")] = numbers(own)
     return {**found, TOTAL: row(entries)}
 
 
-def _interval(name: str, values: Sequence[float], rows: Sequence[dict], resamples: int, seed: int) -> dict[str, float]:
-    """Of values that belong to `rows`: their mean, or the mean of their categories' means."""
+def _questions(row: dict) -> list[dict]:
+    """A row for each question that was asked about an image, its category and whether the answer is right."""
+    answers: list[dict] = json.loads(row["details"]).get("questions", [])
+    return [{**row, "category": answer["category"], "value": float(answer["right"])} for answer in answers]
+
+
+def _parts(rows: Sequence[dict]) -> list[Part]:
+    """Values and prompts of rows: together, or by category where the mean is that of the categories' means."""
     parts: dict[str, tuple[list[float], list[str]]] = defaultdict(lambda: ([], []))
-    for value, row in zip(values, rows, strict=True):
+    for row in rows:
         own, groups = parts[row["category"] if row["benchmark"] in CATEGORY_MEANS else ""]
-        own.append(value)
+        own.append(row["value"])
         groups.append(row["prompt_id"])
-    mean, low, high = mean_of_means_interval(list(parts.values()), resamples, seed)
-    return {name: mean, f"{name}_low": low, f"{name}_high": high}
+    return list(parts.values())
+
+
+def _named(name: str, found: Interval) -> Row:
+    return dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -15,7 +15,8 @@ from spacy.tokens import Doc
 from comat.entities.parse import ParsedEntity, entities_of
 from comat.judges.benchmark import Drawn, Score
 from comat.judges.clip import Clip
-from comat.judges.detector import NounDetector
+from comat.judges.detector import Instance, NounDetector
+from comat.judges.later import Later
 from comat.judges.spatial import Relation, relation_in, spatial_score
 from comat.judges.vqa import BlipVqa
 from comat.storage.images import read_rgb
@@ -40,7 +41,14 @@ class T2ICompBench:
 
     name = "t2i_compbench"
 
-    def __init__(self, vqa: BlipVqa, detector: NounDetector, clip: Clip, parser: Language, batch_size: int) -> None:
+    def __init__(
+        self,
+        vqa: Later[BlipVqa],
+        detector: Later[NounDetector],
+        clip: Later[Clip],
+        parser: Language,
+        batch_size: int,
+    ) -> None:
         self.vqa, self.detector, self.clip, self.parser = vqa, detector, clip, parser
         self.batch_size = batch_size
         parser_id = f"{parser.meta['lang']}_{parser.meta['name']}@{parser.meta['version']}"
@@ -60,9 +68,7 @@ class T2ICompBench:
         for at in range(0, len(images), self.batch_size):
             part = images[at : at + self.batch_size]
             pixels, plans = [read_rgb(folder / image.path) for image in part], [self._plan(image) for image in part]
-            answers = self.vqa.yes(pixels, [plan.questions for plan in plans])
-            for image, plan, probabilities in zip(pixels, plans, answers, strict=True):
-                yield self._score(image, plan, probabilities)
+            yield from self._scores(pixels, plans)
 
     def _plan(self, image: Drawn) -> Plan:
         key = (image.category, image.text)
@@ -70,18 +76,42 @@ class T2ICompBench:
             self._plans[key] = plan_of(image.category, self.parser(image.text))
         return self._plans[key]
 
-    def _score(self, image: np.ndarray, plan: Plan, probabilities: Sequence[float]) -> Score:
-        parts: dict[str, float] = {}
-        if plan.questions:
-            parts["attributes"] = prod(probabilities)
-        if plan.relation:
-            nouns = (plan.relation.first, plan.relation.second)
-            first, second = (found[0] if found else None for found in self.detector.instances(image, nouns))
-            parts["spatial"] = spatial_score(plan.relation.name, first, second, max(image.shape[:2]))
-        if plan.caption:
-            parts["clip"] = float((self.clip.images([image]) * self.clip.texts([plan.caption])).sum())
-        answers = [f"{text} {p:.4f}" for text, p in zip(plan.questions, probabilities, strict=True)]
-        return Score(sum(parts.values()) / len(parts), {**parts, "answers": " ".join(answers)})
+    def _scores(self, images: Sequence[np.ndarray], plans: Sequence[Plan]) -> Iterator[Score]:
+        """A model that no plan of the batch asks is not loaded."""
+        asked = any(plan.questions for plan in plans)
+        answers = self.vqa().yes(images, [plan.questions for plan in plans]) if asked else [[] for _ in plans]
+        related = [(plan.relation.first, plan.relation.second) if plan.relation else () for plan in plans]
+        boxes = self.detector().instances(images, related) if any(related) else [[] for _ in plans]
+        cosines = self._cosines(images, [plan.caption for plan in plans])
+        for image, plan, own, found, cosine in zip(images, plans, answers, boxes, cosines, strict=True):
+            yield _score(plan, own, found, cosine, max(image.shape[:2]))
+
+    def _cosines(self, images: Sequence[np.ndarray], captions: Sequence[str | None]) -> list[float | None]:
+        """Of each image and its caption, where it has one."""
+        given = [place for place, caption in enumerate(captions) if caption]
+        found: list[float | None] = [None] * len(images)
+        if given:
+            seen = self.clip().images([images[place] for place in given])
+            read = self.clip().texts([caption for caption in captions if caption])
+            for place, cosine in zip(given, (seen * read).sum(1).tolist(), strict=True):
+                found[place] = cosine
+        return found
+
+
+def _score(
+    plan: Plan, answers: Sequence[float], boxes: Sequence[Sequence[Instance]], cosine: float | None, side: int
+) -> Score:
+    """answers: the probability of "yes" to each question. boxes: of the relation's two nouns. side: the longer, px."""
+    parts: dict[str, float] = {}
+    if plan.questions:
+        parts["attributes"] = prod(answers)
+    if plan.relation:
+        first, second = (found[0] if found else None for found in boxes)
+        parts["spatial"] = spatial_score(plan.relation.name, first, second, side)
+    if cosine is not None:
+        parts["clip"] = cosine
+    said = [f"{text} {p:.4f}" for text, p in zip(plan.questions, answers, strict=True)]
+    return Score(sum(parts.values()) / len(parts), {**parts, "answers": " ".join(said)})
 
 
 def plan_of(category: str, prompt: Doc) -> Plan:

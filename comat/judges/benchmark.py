@@ -22,11 +22,22 @@ class Drawn:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a judge answered to a question about an image, and whether it is as the prompt wants it."""
+
+    question: str
+    category: str  # of what is asked: entity, color, counting …
+    answer: str
+    right: bool
+
+
+@dataclass(frozen=True)
 class Score:
     """What a benchmark says of one image: a number, higher is better, and what it is made of."""
 
     value: float
     details: Mapping[str, float | str] = field(default_factory=dict)
+    answers: tuple[Answer, ...] = ()
 
 
 class Benchmark(Protocol):

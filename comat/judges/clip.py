@@ -26,6 +26,7 @@ class Clip:
             model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, **source, trust_remote_code=False)
         )
         self.model = load_model(CLIPModel, model, revision, part="CLIP", dtype=torch.float32, device=device)
+        self._texts: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def images(self, images: Sequence[np.ndarray]) -> Tensor:
@@ -34,10 +35,27 @@ class Clip:
         pixels = self.processor(pictures, return_tensors="pt").pixel_values.to(self.model.device)
         return F.normalize(self.model.get_image_features(pixel_values=pixels).pooler_output, dim=-1).cpu()
 
-    @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Texts → (N, D), on the CPU; their ends beyond the model's length are not read."""
-        most = self.model.text_model.config.max_position_embeddings
-        text = self.tokenizer(list(texts), padding=True, truncation=True, max_length=most, return_tensors="pt")
-        text = text.to(self.model.device)
-        return F.normalize(self.model.get_text_features(**text).pooler_output, dim=-1).cpu()
+        """Texts → (N, D), on the CPU; their ends beyond the model's length are not read.
+
+        Each is encoded once, and alone: what it is rounded to depends on no other that happens to be asked with it.
+        """
+        for text in texts:
+            if text not in self._texts:
+                self._texts[text] = self._text(text)
+        return torch.stack([self._texts[text] for text in texts])
+
+    @torch.no_grad()
+    def _text(self, text: str) -> Tensor:
+        given = self.tokenizer([text], truncation=True, max_length=self.longest, return_tensors="pt")
+        found = self.model.get_text_features(**given.to(self.model.device)).pooler_output
+        return F.normalize(found, dim=-1)[0].cpu()
+
+    @property
+    def longest(self) -> int:
+        """Tokens that it reads of a text, with those that open and end it."""
+        return self.model.text_model.config.max_position_embeddings
+
+    def cuts(self, text: str) -> bool:
+        """Whether a text is longer than it reads."""
+        return len(self.tokenizer(text).input_ids) > self.longest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ from comat.segmenters.grounding import Boxes, Thresholds, find_boxes
 
 LIMITS = Thresholds(box=0.35, text=0.25, nms=0.8)
 """groundingdino's own defaults and Grounded-SAM's."""
+
+CHUNK = 4
+"""Images looked at together: at 800 px, to which Grounding DINO enlarges them, more fill a card of 24 GB."""
 
 INSTANCE_NMS = 0.5
 """Two boxes of one noun whose intersection over union exceeds this are one instance: the overlap of COCO's AP50."""
@@ -38,12 +42,29 @@ class NounDetector:
         self.id = evaluator(model, revision)
         self.detector, self.device, self.limits = GroundingDinoHF(model, revision, device), device, limits
 
+    def instances(self, images: Sequence[np.ndarray], nouns: Sequence[Sequence[str]]) -> list[list[list[Instance]]]:
+        """For each of the (H, W, 3) uint8 images the instances of each of its nouns, the surest first.
+
+        An image may have no nouns, and is not looked at then.
+        """
+        found: list[list[list[Instance]]] = [[] for _ in images]
+        by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for place, (image, own) in enumerate(zip(images, nouns, strict=True)):
+            if own:
+                by_size[image.shape].append(place)
+        for places in by_size.values():
+            for at in range(0, len(places), CHUNK):
+                part = places[at : at + CHUNK]
+                boxes = self._boxes([images[place] for place in part], [nouns[place] for place in part])
+                for place, seen in zip(part, boxes, strict=True):
+                    found[place] = [instances_of(seen, noun) for noun in range(len(nouns[place]))]
+        return found
+
     @torch.no_grad()
-    def instances(self, image: np.ndarray, nouns: Sequence[str]) -> list[list[Instance]]:
-        """The instances of each of the nouns, at least one noun, in a (H, W, 3) uint8 image; the surest first."""
-        pixels = torch.tensor(image, device=self.device).permute(2, 0, 1)[None].float() / 255
-        (found,) = find_boxes(self.detector, pixels, [nouns], self.limits)
-        return [instances_of(found, noun) for noun in range(len(nouns))]
+    def _boxes(self, images: Sequence[np.ndarray], nouns: Sequence[Sequence[str]]) -> list[Boxes]:
+        """Of images of one size."""
+        pixels = torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2).float() / 255
+        return find_boxes(self.detector, pixels, nouns, self.limits)
 
 
 def instances_of(found: Boxes, noun: int) -> list[Instance]:

@@ -73,18 +73,32 @@ def batches(images: Iterable[np.ndarray], size: int) -> Iterator[Tensor]:
         yield torch.stack(part)
 
 
-def frechet_distances(
-    features: nn.Module, real: Iterable[Tensor], drawn: Mapping[str, Iterable[Tensor]], device: torch.device
+class _Given(nn.Module):
+    """Features that are there already."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.num_features = size
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def distances_between(
+    real: Iterable[Tensor], drawn: Mapping[str, Iterable[Tensor]], device: torch.device
 ) -> dict[str, float]:
     """Heusel et al. 2017: |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of every drawn set to the real one.
 
-    `features` maps (N, 3, H, W) uint8 images, as `real` and each of `drawn` yield them, to (N, D).
+    `real` and each of `drawn` yield features (N, D), float64.
 
     Raises:
         UserError: if a set has fewer than two images.
     """
-    metric = FrechetInceptionDistance(feature=features, reset_real_features=False).to(device)
-    for batch in real:
+    batches = iter(real)
+    first = next(batches, torch.empty(0, 1))
+    metric = FrechetInceptionDistance(feature=_Given(first.shape[1]), reset_real_features=False, sync_on_compute=False)
+    metric = metric.to(device)
+    for batch in (first, *batches):
         metric.update(batch.to(device), real=True)
     found = {}
     for name, own in drawn.items():
@@ -98,3 +112,19 @@ def frechet_distances(
             )
         found[name] = float(metric.compute())
     return found
+
+
+def frechet_distances(
+    features: nn.Module, real: Iterable[Tensor], drawn: Mapping[str, Iterable[Tensor]], device: torch.device
+) -> dict[str, float]:
+    """`distances_between` the features of images: (N, 3, H, W) uint8, as `real` and each of `drawn` yield them.
+
+    Raises:
+        UserError: if a set has fewer than two images.
+    """
+    model = features.to(device)
+
+    def seen(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        return (model(batch.to(device)) for batch in batches)
+
+    return distances_between(seen(real), {name: seen(own) for name, own in drawn.items()}, device)

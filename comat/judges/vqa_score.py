@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from comat.captioners.load import load_captioner
 from comat.judges.benchmark import Drawn, Score, evaluator
+from comat.judges.later import Later
+from comat.judges.pixels import batches_of
 from comat.params import OneCaptioner, VqaScoreParams
-from comat.storage.images import read_rgb
 
 
 class VqaScore:
@@ -27,8 +27,9 @@ class VqaScore:
             captioner_question=own.vqa_question,
             captioner_answer=own.vqa_answer,
         )
-        self.model, self.batch_size, self.device = load_captioner(asked, device, dtype), batch_size, device
         id = evaluator(own.vqa_model, own.vqa_revision)
+        self.model = Later(id, lambda: load_captioner(asked, device, dtype))
+        self.batch_size, self.device = batch_size, device
         self.evaluators = {"vqa": f"{id}, a teacher of training" if own.same_as_teacher else id}
 
     def covers(self, image: Drawn) -> bool:
@@ -36,10 +37,7 @@ class VqaScore:
 
     @torch.no_grad()
     def scores(self, images: Sequence[Drawn], folder: Path) -> Iterator[Score]:
-        for at in range(0, len(images), self.batch_size):
-            part = images[at : at + self.batch_size]
-            pixels = torch.from_numpy(np.stack([read_rgb(folder / image.path) for image in part]))
-            pixels = pixels.permute(0, 3, 1, 2).float().to(self.device) / 255
-            log_p, _ = self.model.log_likelihood(pixels, [image.text for image in part])
+        for pixels, texts in batches_of(images, folder, self.batch_size, self.device):
+            log_p, _ = self.model().log_likelihood(pixels, texts)
             for value in log_p.sum(1).exp().tolist():
                 yield Score(value)

@@ -20,7 +20,7 @@ class Text:
 
     `place`, where its tokens are among the columns of the attention maps: they are the first, stand beside those before
     (column i is the i-th token of each), behind them, or nowhere (only pooled embeddings are read).
-    `length`: how many tokens are read, where it is not for the tokenizer to say.
+    `length`: the most tokens that are read, where it is not for the tokenizer alone to say.
     """
 
     suffix: str = ""

@@ -16,6 +16,7 @@ JUDGES = {
     "t2i_compbench": ("vqa", "detector", "clip"),
     "tifa": ("vqa",),
     "dpg": ("vqa",),
+    "dsg": ("vqa",),
     "geneval": ("detector", "clip"),
     "clip_score": ("clip",),
     "vqa_score": ("vqa",),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from diffusers import DDPMScheduler
 from diffusers.loaders.peft import PeftAdapterMixin
 from huggingface_hub import EvalResult, ModelCardData
 from ruamel.yaml import YAML
@@ -14,7 +17,8 @@ from comat.diffusion.backbones import backbone_class
 from comat.diffusion.schedulers import SCHEDULERS
 from comat.errors import clean
 from comat.models.families import family_of
-from comat.models.loading import pipeline_index
+from comat.models.fit import spacing_of
+from comat.models.loading import loaded, pipeline_index
 from comat.models.names import ModelName
 from comat.params import CAPTIONERS, DrawingParams
 from comat.reporting.html import difference, render, score, unit_of
@@ -29,10 +33,34 @@ ROLES = ("base_model", "vae", *CAPTIONERS_MODELS, "segmenter_model", "sam_model"
 """Of the models that the LoRA is made from or with; the evaluation's judge it only."""
 
 
+@dataclass(frozen=True)
+class Home:
+    """Where the card's code finds LoRA and warm-up's denoiser, and what a published card shows beside."""
+
+    lora: str = "data/train/lora"
+    warmup: str = "data/warmup"
+    published: bool = False
+    gallery: Sequence[tuple[str, str, str]] = ()  # prompt, picture, what it shows
+    trained_on: Sequence[str] = ()
+
+
 def write_card(
     drawing: DrawingParams, parameters: Mapping[str, object], models: Iterable[ModelName], metrics: Mapping, out: Path
 ) -> None:
-    """Write `model_card/README.md` into `out`: metadata that the hub indexes, and a text.
+    """Write `model_card/README.md` into `out`; arguments as of `card`."""
+    name = f"CoMat LoRA of {Path(drawing.base_model).name}"
+    write_bytes(out / "model_card/README.md", card(drawing, parameters, models, metrics, name, Home()).encode())
+
+
+def card(
+    drawing: DrawingParams,
+    parameters: Mapping[str, object],
+    models: Iterable[ModelName],
+    metrics: Mapping,
+    name: str,
+    home: Home,
+) -> str:
+    """The card: metadata that the hub indexes, and a text.
 
     Args:
         drawing: by what the LoRA draws.
@@ -40,10 +68,12 @@ def write_card(
         models: that the parameters name.
         metrics: benchmark → category → numbers, as `metrics.json` holds them.
     """
-    name = f"CoMat LoRA of {Path(drawing.base_model).name}"
     values = {
         "metadata": card_data(drawing.base_model, metrics, name).to_yaml(),
         "name": name,
+        "home": home,
+        "gallery": [(_cell(prompt), picture, _cell(said)) for prompt, picture, said in home.gallery],
+        "trained_on": [_cell(line) for line in home.trained_on],
         "params": parameters,
         "models": [(m, licence(m.name)) for m in models if m.role in ROLES],
         "scheduler": SCHEDULERS[drawing.scheduler].__name__ if drawing.scheduler != "model" else None,
@@ -52,16 +82,23 @@ def write_card(
         "tables": [table(benchmark, rows) for benchmark, rows in metrics.items() if benchmark not in DISTANCES],
         "distances": {TITLES[one]: metrics[one] for one in DISTANCES if one in metrics},
     }
-    write_bytes(out / "model_card/README.md", render("comat.reporting", "card.md.j2", values).encode())
+    return render("comat.reporting", "card.md.j2", values)
 
 
 def _denoiser(drawing: DrawingParams) -> dict[str, object]:
-    """How diffusers names the part that LoRA sits on, its class, and whether diffusers loads LoRA for it."""
+    """How diffusers names the part that LoRA sits on, its class, whether diffusers loads LoRA for it; the timesteps."""
     index = pipeline_index(drawing.base_model, drawing.base_revision)
     family = family_of(drawing.base_model, index)
     kind = backbone_class(family).DENOISER
     mixin = issubclass(kind, PeftAdapterMixin)
-    return {"denoiser": family.denoiser, "denoiser_class": kind.__name__, "mixin": mixin}
+    where = {"subfolder": "scheduler", "revision": drawing.base_revision}
+    schedule = loaded(drawing.base_model, "scheduler", lambda: DDPMScheduler.load_config(drawing.base_model, **where))
+    return {
+        "denoiser": family.denoiser,
+        "denoiser_class": kind.__name__,
+        "mixin": mixin,
+        "spacing": spacing_of(schedule),
+    }
 
 
 def card_data(base_model: str, metrics: Mapping, name: str) -> ModelCardData:
@@ -103,12 +140,13 @@ def _cell(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|~])", r"\\\1", clean(text, 200))
 
 
-def table(benchmark: str, rows: Mapping[str, Mapping[str, float]]) -> str:
+def table(benchmark: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     """A benchmark's result as a table in Markdown."""
     unit = unit_of(benchmark)
     lines = [f"| {TITLES[benchmark]} | base | this LoRA | gain | 95% interval | images |", "|---|---|---|---|---|---|"]
     for category, row in rows.items():
-        interval = f"[{difference(row['gain_low'], unit)}, {difference(row['gain_high'], unit)}]"
+        ends = [row["gain_low"], row["gain_high"]]
+        interval = "none" if None in ends else f"[{', '.join(difference(end, unit) for end in ends)}]"
         cells = [_cell(NAMES.get(category, category)), score(row["base"], unit), score(row["tuned"], unit)]
         lines.append("| " + " | ".join([*cells, difference(row["gain"], unit), interval, str(row["n"])]) + " |")
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -60,6 +61,40 @@ def pair_grid(pairs: Sequence[Pair], scale: tuple[float, float] | None, columns:
         lines = textwrap.wrap(pair.text, max(10, width // 6))[:3]
         draw.text((x, y + shown + 4), "\n".join(lines), INK, font, spacing=1)
     return sheet
+
+
+SIDE, GUTTER, BETWEEN = 176, 64, 12
+"""Of `pair_columns`, px: an image, the names of the models left of them, what parts two pairs."""
+
+
+def pair_columns(pairs: Sequence[Pair]) -> Image.Image:
+    """Pairs beside each other, base above, tuned below, each prompt over its own; for a page of any colour."""
+    width, head = GUTTER + len(pairs) * (SIDE + BETWEEN), 56
+    sheet = Image.new("RGB", (width, head + 2 * (SIDE + BETWEEN)), PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    for row, name in enumerate(("base", "CoMat")):
+        draw.text((BETWEEN, head + row * (SIDE + BETWEEN) + SIDE // 2), name, INK, font, anchor="lm")
+    for number, pair in enumerate(pairs):
+        x = GUTTER + number * (SIDE + BETWEEN)
+        draw.text((x, head - 8), "\n".join(textwrap.wrap(pair.text, SIDE // 8)[:2]), INK, font, anchor="ld", spacing=2)
+        for row, shot in enumerate((pair.base, pair.tuned)):
+            sheet.paste(_scaled(shot.path, SIDE), (x, head + row * (SIDE + BETWEEN)))
+    return sheet
+
+
+def pair_picture(pair: Pair, side: int = 256) -> Image.Image:
+    """The two images of a pair beside each other, base on the left, `side` px each."""
+    sheet = Image.new("RGB", (2 * side + GAP, side), PAPER)
+    for number, shot in enumerate((pair.base, pair.tuned)):
+        sheet.paste(_scaled(shot.path, side), (number * (side + GAP), 0))
+    return sheet
+
+
+def _scaled(path: Path, side: int) -> Image.Image:
+    """Pixels stay pixels where a small image is enlarged."""
+    image = Image.fromarray(read_rgb(path))
+    small = image.width < side
+    return image.resize((side, side), Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS)
 
 
 def _frame(value: float, low: float, high: float) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from comat.evaluation.scores import SCORES
 from comat.evaluation.summary import by_benchmark, paired
@@ -20,7 +21,7 @@ class Shot:
 
     path: Path
     score: float
-    details: Mapping[str, float | str]
+    details: Mapping[str, Any]  # numbers and texts, and `questions`, each with its answer
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from comat.storage.tables import read_legend, read_safetensors
 
 
 def draw_pictures(shown: Shown, count: int, seed: int, base: Path, tuned: Path, out: Path) -> None:
-    """Write `grid.png`, `gains.png`, `losses.png` and `attention-<i>.png` to `out/pictures`.
+    """Write `grid.png`, `got_better.png`, `got_worse.png` and `attention-<i>.png` to `out/pictures`.
 
     The grid shows `count` pairs, drawn by seed from their categories, whoever wins them.
     `base` and `tuned` are the folders of samples, with the attention maps.
@@ -22,7 +22,7 @@ def draw_pictures(shown: Shown, count: int, seed: int, base: Path, tuned: Path, 
     pictures.mkdir(parents=True, exist_ok=True)
     scores = [shot.score for pair in shown.every for shot in pair.shots.values()]
     some = stratified(shown.every, count, lambda pair: pair.category, python_random(seed, "grid"))
-    judged = {"gains": shown.gains, "losses": shown.losses} if shown.benchmark else {}
+    judged = {"got_better": shown.gains, "got_worse": shown.losses} if shown.benchmark else {}
     for name, pairs in {"grid": some, **judged}.items():
         if pairs:
             pair_grid(pairs, (min(scores), max(scores)) if judged else None).save(pictures / f"{name}.png")

@@ -15,26 +15,14 @@ from comat.storage.tables import write_bytes
 
 VEGA_LITE = "5.20"
 """DVC's charts are written in version 5 of the language."""
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>CoMat: plots</title>
-<style>body { font-family: system-ui, sans-serif } img { max-width: 100% }</style>
-<script>(() => { VEGA })();</script>
-</head>
-<body>
-{plot_divs}
-</body>
-</html>
-"""
+TEMPLATE = Path(__file__).parent / "templates/plots.html"
+"""Gives each chart and picture a heading, leaves out charts without data, and fits all to the width of the screen."""
 
 
 def plots_page() -> str:
     """The template, about 0.9 MB; DVC's charts call `vegaEmbed`, which it defines."""
     code = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
-    return PAGE.replace("VEGA", code)
+    return TEMPLATE.read_text(encoding="utf-8").replace("VEGA", code)
 
 
 if __name__ == "__main__":

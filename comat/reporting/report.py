@@ -17,7 +17,7 @@ from comat.reporting.environment import environment
 from comat.reporting.html import render, unit_of
 from comat.reporting.pairs import Shown
 from comat.reporting.results import read_curves, read_prompts_report
-from comat.reporting.table import DISTANCES, NAMES, TITLES
+from comat.reporting.table import DISTANCES, NAMES, SUBSTITUTES, TITLES
 from comat.storage.tables import read_legend, write_bytes, write_json
 
 MEANINGS = {"oracle": "Images that show everything their prompt asks for, by the oracle"}
@@ -91,6 +91,7 @@ def write_report(parameters: Mapping[str, object], device: str, shown: Shown, in
         "evaluators": _read_json(out / "evaluators.json"),
         "titles": TITLES | MEANINGS,
         "names": NAMES,
+        "substitutes": SUBSTITUTES,
         "shown": shown,
         "uris": {shot.path: data_uri(shot.path, IMAGE) for pair in shown.pairs for shot in pair.shots.values()},
         "captioner": likelihood["captioner"],

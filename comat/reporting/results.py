@@ -22,8 +22,8 @@ class Category(TypedDict):
     base: float
     tuned: float
     gain: float
-    gain_low: float
-    gain_high: float
+    gain_low: float | None  # null: too few prompts for an interval
+    gain_high: float | None
     n: int
 
 

@@ -6,7 +6,7 @@ are the same bytes whatever the number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -25,7 +25,7 @@ class Row:
     """What a store keeps of one image or prompt."""
 
     id: str
-    latents: Tensor
+    tensors: Mapping[str, Tensor]
     caption: str
 
 
@@ -66,7 +66,7 @@ class SharedStore(Generic[T]):
             for batch, rows in zip(batches, results, strict=False):
                 for row in rows:
                     if self.writer and row.id not in self.writer:
-                        self.writer.add(row.id, {"latents": row.latents}, row.caption)
+                        self.writer.add(row.id, row.tensors, row.caption)
                 progress.update(len(batch))
         if self.writer:
             self.writer.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -40,6 +40,8 @@ def draw_base(
     warmup: Path,
     out: Path,
     processes: Processes = ALONE,
+    *,
+    embeddings: Path | None = None,
 ) -> None:
     """Write the base model's `images/<prompt>-<seed>.png`, `index.parquet`, `attention.safetensors`, `attention.json`.
 
@@ -56,12 +58,12 @@ def draw_base(
         raise UserError(
             f"{prompts}: no prompt of split 'test' to draw; add a source with a validation list, or samples.benchmarks"
         )
-    backbone = load_backbone(drawing, warmup)
+    backbone = load_backbone(drawing, warmup, embeddings)
     shown = _drawn(rows, section.attention_prompts, drawing.seed, "attention prompts")
     legend = _legend(backbone, shown, entities)
     if processes.main:
         write_json(out / "attention.json", legend)
-    _draw(drawing, backbone, "base", listed(rows, section.seeds), section.batch_size, out, processes)
+    _draw(drawing, backbone, "base", listed(rows, section.seeds_of), section.batch_size, out, processes)
     _draw_attention(drawing, backbone, legend, out, processes)
 
 
@@ -77,17 +79,23 @@ def draw_tuned(
     lora: Path,
     out: Path,
     processes: Processes = ALONE,
+    *,
+    embeddings: Path | None = None,
 ) -> None:
     """Write what `draw_base` wrote to the folder `base`, by the tuned model: same prompts, same seeds, same noise."""
-    backbone, index = load_backbone(drawing, warmup), read_table(base / "index.parquet", IMAGE_INDEX)
+    backbone = load_backbone(drawing, warmup, embeddings)
+    index = read_table(base / "index.parquet", IMAGE_INDEX)
     load_lora(backbone, lora)
     with merged(backbone.denoiser):
         _draw(drawing, backbone, "tuned", index, batch_size, out, processes)
         _draw_attention(drawing, backbone, read_legend(base), out, processes)
 
 
-def listed(rows: Sequence[dict], seeds: int) -> list[dict]:
-    """Rows of `IMAGE_INDEX` for rows of `PROMPTS`, as the base draws them; `path` is relative to the index."""
+def listed(rows: Sequence[dict], seeds: Callable[[str], int]) -> list[dict]:
+    """Rows of `IMAGE_INDEX` for rows of `PROMPTS`, as the base draws them; `path` is relative to the index.
+
+    seeds: from the source of a prompt to how many images are drawn of it.
+    """
     return [
         {
             "model": "base",
@@ -99,7 +107,7 @@ def listed(rows: Sequence[dict], seeds: int) -> list[dict]:
             "path": f"images/{row['id']}-{seed}.png",
         }
         for row in rows
-        for seed in range(seeds)
+        for seed in range(seeds(row["source"]))
     ]
 
 
@@ -144,7 +152,8 @@ def _draw_attention(
     """Write prompt → (L, h, w) for the prompts of the legend."""
     keys = [(row["text"], (row["prompt_id"], 0)) for row in legend]
     own = (attention_of(backbone, sampling, text, key, "sample")[0] for text, key in processes.share(keys))
-    maps = {key[0]: found for (_, key), found in zip(keys, processes.in_order(own, len(keys)), strict=False)}
+    bar = tqdm(keys, desc="attention maps", disable=not processes.main)
+    maps = {key[0]: found for (_, key), found in zip(bar, processes.in_order(own, len(keys)), strict=False)}
     if processes.main:
         write_safetensors(out / "attention.safetensors", maps)
 

@@ -40,6 +40,8 @@ def load_peer_lora(pipeline: TakesLora, lora: str) -> None:
         UserError: if it cannot be read, is not finite, or the pipeline takes other weights than it has: diffusers
             leaves out what does not fit and only warns.
     """
+    if not (hasattr(pipeline, "lora_state_dict") and hasattr(pipeline, "load_lora_weights")):
+        raise UserError(f"LoRA {lora!r}: {type(pipeline).__name__} takes none in diffusers; leave --lora out")
     # Of SDXL most files have the names of the original model's blocks, which only its configuration can tell.
     unet = getattr(pipeline, "unet", None) if _is_xl(pipeline) else None
     options = {"use_safetensors": True} | ({"unet_config": unet.config} if unet else {})

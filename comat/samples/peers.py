@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol
@@ -12,21 +13,26 @@ import torch
 from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 from huggingface_hub import hf_hub_download
 from PIL import Image
+from tqdm import tqdm
 
 from comat.diffusion.backbones import backbone_class
-from comat.diffusion.sampling import in_batches
-from comat.errors import UserError
+from comat.errors import UserError, first_line
 from comat.models.families import family_of
 from comat.models.loading import load_model, loaded, pipeline_index
 from comat.params import DrawingParams
 from comat.randomness import generator
 from comat.running.device import DTYPES, choose_device
+from comat.running.distributed import ALONE, Processes
 from comat.running.workdir import fingerprint
 from comat.samples.draw import undrawn
 from comat.samples.peer_lora import load_peer_lora
-from comat.storage.images import write_image
+from comat.samples.peer_method import MethodRun, pictures_by_method
+from comat.storage.images import png
 from comat.storage.json_files import read_json
-from comat.storage.tables import IMAGE_INDEX, read_table, write_json, write_table
+from comat.storage.tables import IMAGE_INDEX, read_table, write_bytes, write_json, write_table
+from comat.storage.yaml_files import shown
+
+RECORD = "peer.json"
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,19 @@ class Peer:
 
     name: str
     weights: Weights | None
+    method: MethodRun | None = None  # in the place of a pipeline, the run's own models by a training-free method
+
+
+def check_name(name: str) -> None:
+    """See that a peer may be called so.
+
+    Raises:
+        UserError: if the name is the base's or the tuned model's, or is no name of a folder.
+    """
+    if name in ("base", "tuned"):
+        raise UserError(f"--name {name}: the table has a {name} of its own; give another --name")
+    if not name.isprintable() or name.startswith(".") or set(name) & {"/", "\\"} or not 0 < len(name.strip()) <= 60:
+        raise UserError(f"--name {shown(name)}: expected the name of a folder, of at most 60 characters")
 
 
 class HasImages(Protocol):
@@ -59,19 +78,12 @@ class TextToImage(Protocol):
 
     def set_progress_bar_config(self, *, disable: bool) -> None: ...
 
-    def __call__(
-        self,
-        prompt: list[str],
-        *,
-        height: int,
-        width: int,
-        num_inference_steps: int,
-        guidance_scale: float,
-        generator: list[torch.Generator],
-    ) -> HasImages: ...
+    def __call__(self, prompt: list[str], *, generator: list[torch.Generator], **options: object) -> HasImages: ...
 
 
-def draw_peer(drawing: DrawingParams, batch_size: int, peer: Peer, base: Path, out: Path) -> None:
+def draw_peer(
+    drawing: DrawingParams, batch_size: int, peer: Peer, base: Path, out: Path, processes: Processes = ALONE
+) -> None:
     """Draw the prompts and seeds of the folder `base` into `out`: `images/`, `index.parquet` and `peer.json`.
 
     Images that are there are left alone. Of the parameters the base model's own are not used.
@@ -81,17 +93,27 @@ def draw_peer(drawing: DrawingParams, batch_size: int, peer: Peer, base: Path, o
     """
     index = [{**row, "model": peer.name} for row in read_table(base / "index.parquet", IMAGE_INDEX)]
     weights = peer.weights and replace(peer.weights, revision=commit_of(peer.weights))
-    record = _record(drawing, peer.name, weights)
-    _check(record, out)
-    todo = undrawn(index, out)
-    if todo and weights is None:
+    record = _record(drawing, peer.name, weights, peer.method)
+    if processes.main:
+        _check(record, out)
+    todo = processes.from_main(lambda: undrawn(index, out))
+    if todo and weights is None and peer.method is None:
         path = out / todo[0]["path"]
         raise UserError(f"{path}: missing, as {len(todo)} of {len(index)} images; draw them, or give --model")
-    pipeline = load_pipeline(weights, drawing.precision) if todo and weights else None
-    write_json(out / "peer.json", record)
-    if pipeline:
-        _draw(drawing, pipeline, peer.name, todo, batch_size, out)
-    write_table(out / "index.parquet", index, IMAGE_INDEX)
+    if todo:
+        batches = [todo[at : at + batch_size] for at in range(0, len(todo), batch_size)]
+        own = _drawn(drawing, peer.method, weights, processes.share(batches))
+        results = processes.in_order(own, len(batches))
+        title = f"samples of {peer.name}"
+        for part, images in zip(tqdm(batches, desc=title, disable=not processes.main), results, strict=False):
+            if not (out / RECORD).is_file():  # not before there is an image: until then the folder is nobody's
+                write_json(out / RECORD, record)
+            for row, image in zip(part, images, strict=True):
+                write_bytes(out / row["path"], image)
+    if processes.main:
+        write_json(out / RECORD, record)
+        write_table(out / "index.parquet", index, IMAGE_INDEX)
+    processes.wait()
 
 
 def commit_of(weights: Weights) -> str | None:
@@ -102,9 +124,22 @@ def commit_of(weights: Weights) -> str | None:
     return Path(loaded(weights.model, "model_index.json", find)).parent.name
 
 
-def _record(drawing: DrawingParams, name: str, weights: Weights | None) -> dict:
+def _drawn(
+    drawing: DrawingParams, method: MethodRun | None, weights: Weights | None, batches: Sequence[Sequence[dict]]
+) -> Iterator[list[bytes]]:
+    if method:
+        return pictures_by_method(drawing, method, batches)
+    assert weights
+    return _pictures(drawing, load_pipeline(weights, drawing.precision), batches)
+
+
+def _record(drawing: DrawingParams, name: str, weights: Weights | None, method: MethodRun | None) -> dict:
     """What draws: the weights, the parameters of sampling, and a fingerprint of both and of the files of folders."""
-    own = asdict(weights) if weights else dict.fromkeys(field.name for field in fields(Weights))
+    if method:
+        lora = str(method.lora) if method.lora else None
+        weights = Weights(drawing.base_model, drawing.base_revision, str(method.data / "warmup"), lora)
+    own: dict[str, object] = asdict(weights) if weights else dict.fromkeys(field.name for field in fields(Weights))
+    own |= {"method": method.method} if method else {}
     keys = ("seed", "resolution", "sampling_steps", "guidance_scale", "precision")
     record = {"name": name, **own, **{key: getattr(drawing, key) for key in keys}}
     parts = (weights.model, weights.unet, weights.lora) if weights else ()
@@ -114,7 +149,7 @@ def _record(drawing: DrawingParams, name: str, weights: Weights | None) -> dict:
 
 def _check(record: dict, out: Path) -> None:
     """See that `out` is the peer's of this record, or nobody's yet."""
-    path = out / "peer.json"
+    path = out / RECORD
     if not path.is_file():
         return
     found = read_json(path, dict[str, object], "the record of a peer", "remove its folder, or give --name")
@@ -123,23 +158,54 @@ def _check(record: dict, out: Path) -> None:
         raise UserError(f"{out}: holds images of another model or run ({', '.join(other)}); remove it, or give --name")
 
 
-@torch.no_grad()
-def _draw(
-    drawing: DrawingParams, pipeline: TextToImage, name: str, todo: Sequence[dict], batch_size: int, out: Path
-) -> None:
+def _pictures(
+    drawing: DrawingParams, pipeline: TextToImage, batches: Sequence[Sequence[dict]]
+) -> Iterator[list[bytes]]:
+    """The PNG files of each batch of rows of `IMAGE_INDEX`."""
     pipeline.to(choose_device(drawing.device))
     pipeline.set_progress_bar_config(disable=True)
-    for part in in_batches(todo, batch_size, f"samples of {name}"):
-        images = pipeline(
-            [row["text"] for row in part],
-            height=drawing.resolution,
-            width=drawing.resolution,
-            num_inference_steps=drawing.sampling_steps,
-            guidance_scale=drawing.guidance_scale,
-            generator=[generator(drawing.seed, "sample", row["prompt_id"], row["seed"]) for row in part],
-        ).images
-        for row, image in zip(part, images, strict=True):
-            write_image(out / row["path"], image)
+    for part in batches:
+        texts = [row["text"] for row in part]
+        sources = [generator(drawing.seed, "sample", row["prompt_id"], row["seed"]) for row in part]
+        yield [png(image) for image in _images(pipeline, texts, sources, drawing)]
+
+
+def _images(
+    pipeline: TextToImage, texts: list[str], sources: list[torch.Generator], drawing: DrawingParams
+) -> list[Image.Image]:
+    """One image of each text.
+
+    Raises:
+        UserError: if the pipeline cannot draw so, or draws in another size than it was asked for.
+    """
+    kind, size = type(pipeline).__name__, drawing.resolution
+    try:
+        with torch.no_grad():
+            images = pipeline(texts, generator=sources, **_options(pipeline, drawing, len(texts))).images
+    except Exception as error:  # whatever pipelines of diffusers raise where they do not fit what is asked
+        if "out of memory" in str(error):
+            raise
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(f"{kind} cannot draw {len(texts)} images of {size} px: {why}") from error
+    found = {image.size for image in images}
+    if found != {(size, size)} or len(images) != len(texts):
+        sizes = ", ".join(f"{width} x {height}" for width, height in sorted(found))
+        raise UserError(f"{kind} drew {len(images)} images of {sizes} px, asked for {len(texts)} of {size} x {size}")
+    return list(images)
+
+
+def _options(pipeline: TextToImage, drawing: DrawingParams, count: int) -> dict[str, object]:
+    """How a pipeline is asked for the size, the steps and the guidance of the parameters."""
+    takes = inspect.signature(type(pipeline).__call__).parameters
+    options: dict[str, object] = {"height": drawing.resolution, "width": drawing.resolution}
+    options["num_inference_steps"] = drawing.sampling_steps
+    if "use_resolution_binning" in takes:  # PixArt, Sana: another size than asked for, silently
+        options["use_resolution_binning"] = False
+    own = takes.get("true_cfg_scale")
+    if own is not None and own.default is not None and own.default > 1:  # Qwen-Image: guided by this alone
+        return options | {"true_cfg_scale": drawing.guidance_scale, "negative_prompt": [" "] * count}
+    scale = next((name for name in ("guidance_scale", "prior_guidance_scale") if name in takes), None)
+    return options | ({scale: drawing.guidance_scale} if scale else {})
 
 
 def load_pipeline(weights: Weights, precision: str) -> TextToImage:

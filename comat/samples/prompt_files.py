@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from comat.corpora.pictures.read import choose
@@ -34,6 +35,7 @@ def _row(source: str, text: str, category: str) -> dict[str, dict]:
 
 READERS: dict[str, Callable[[Path], list[tuple[str, str]]]] = {
     "tifa": tifa.prompts,
-    "dpg": dpg.prompts,
+    "dpg": partial(dpg.prompts, "dpg"),
+    "dsg": partial(dpg.prompts, "dsg"),
     "geneval": geneval.prompts,
 }

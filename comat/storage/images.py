@@ -39,6 +39,21 @@ def png(image: Image.Image) -> bytes:
     return data.getvalue()
 
 
+EXACT = 128
+"""Pixels of the longer side up to which WebP is without loss."""
+QUALITY = 82
+"""Of WebP, for larger images."""
+
+
+def webp(image: Image.Image, longest: int) -> bytes:
+    """The bytes of a WebP file, its longer side at most `longest` pixels; small images exactly."""
+    small = image.copy()
+    small.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    small.save(data, "WEBP", lossless=max(small.size) <= EXACT, quality=QUALITY)
+    return data.getvalue()
+
+
 def read_rgb(path: Path) -> np.ndarray:
     """Read an image as (H, W, 3) uint8.
 

@@ -13,7 +13,7 @@ from torch.amp import GradScaler
 from torch.optim import AdamW
 from tqdm import tqdm
 
-from comat.captioners.load import columns, load_teacher
+from comat.captioners.load import load_teacher
 from comat.diffusion.backbones import Backbone
 from comat.diffusion.lora import add_lora, export_lora, lora_state, set_lora_state
 from comat.discriminators import load_discriminator
@@ -24,18 +24,16 @@ from comat.randomness import generator
 from comat.running.distributed import ALONE, Processes
 from comat.segmenters import Segmenter
 from comat.segmenters.load import load_segmenter
-from comat.storage.tables import write_csv, write_json, write_safetensors
+from comat.storage.tables import write_json, write_safetensors
 from comat.training.checkpoint import read_state, write_state
+from comat.training.curves import LEFT_OUT, curve_columns, postfix, summary, write_curves
 from comat.training.data import TrainingData
 from comat.training.diagnosis import diagnose
-from comat.training.gradients import COLUMNS as TERM_COLUMNS
 from comat.training.gradients import measured
-from comat.training.guard import COLUMNS as LOOKS
 from comat.training.guard import load_guard
+from comat.training.loggers import NOBODY, Loggers
+from comat.training.watch import Watch
 
-COLUMNS = ["iteration", "loss", "i2t", "attribute", "adversarial", "discriminator", "grad_norm", "skipped"]
-LEFT_OUT = "boxes_left_out"
-"""Instances that the segmenter has found but left out: in the metrics where there are any, not in the curves."""
 STATE = "state.safetensors"
 LOSS_SCALE = 1024.0
 """Of fp16 at first. torch's own 65,536 overflows, each time at the price of an iteration: see docs/speed.md."""
@@ -44,11 +42,19 @@ LOSS_SCALE = 1024.0
 class Trainer:
     """Fine-tunes the LoRA of `backbone` and the discriminator on `data`; keeps its state in `work`.
 
-    All `processes` hold the same weights; each computes its share of every batch, the main one keeps the state.
+    All `processes` hold the same weights; each computes its share of every batch, the main one keeps the state. What
+    can be seen while it runs is shown in `live` and told to the loggers.
     """
 
     def __init__(
-        self, params: Params, backbone: Backbone, data: TrainingData, work: Path, processes: Processes = ALONE
+        self,
+        params: Params,
+        backbone: Backbone,
+        data: TrainingData,
+        work: Path,
+        processes: Processes = ALONE,
+        live: Path | None = None,
+        loggers: Loggers = NOBODY,
     ) -> None:
         self.p, self.data, self.backbone, self.work = params, data, backbone, work
         self.processes = processes
@@ -63,11 +69,11 @@ class Trainer:
                 lora_rank=params.lora_rank,
                 precision=params.precision,
                 checkpointed=params.train.gradient_checkpointing == "all",
+                stored=backbone.stored if params.discriminator_is_the_base else None,
             )
         captioner = None
         self.segmenter: Segmenter | None = None
-        parts = [f"i2t_{name}" for name in columns(params)] if params.concept_activation else []
-        self.columns = [name for column in COLUMNS for name in ((column, *parts) if column == "i2t" else (column,))]
+        self.columns = curve_columns(params, params.concept_activation)
         if params.concept_activation:
             captioner = load_teacher(params, device, dtype)
         if params.attribute_concentration:
@@ -86,13 +92,17 @@ class Trainer:
         )
         # In fp16 the gradients inside the frozen models would vanish; LoRA and its optimizer are float32 always.
         self.scaler = GradScaler(device.type, LOSS_SCALE, enabled=params.precision == "fp16")
-        self.guard = None
+        self.guard = self.watch = None
         if processes.main:
             section, size = params.train.guard, params.train.device_batch
             self.guard = load_guard(section, params, size, backbone, data.guarded, data.reference, work / "guard")
+            last = params.train_steps
+            self.watch = Watch(params.train, params, last, self.columns, backbone, work, live, loggers)
         self.rows: list[dict[str, float]] = []
         self.terms: dict[str, float] = {}
         self._restore()
+        if self.watch:
+            self.watch.resume(self.rows, self._looks)
 
     def run(self) -> None:
         """Train to the last iteration, or until the guard's patience is at its end.
@@ -111,12 +121,16 @@ class Trainer:
 
     def _run(self, last: int) -> None:
         first, quiet = len(self.rows), not self.processes.main
-        for iteration in tqdm(range(first, last), initial=first, total=last, desc="train", disable=quiet):
+        bar = tqdm(range(first, last), initial=first, total=last, desc="train", disable=quiet)
+        for iteration in bar:
+            if self.watch:
+                self.watch.at(iteration)
             if self.p.train.guard.every and self.processes.from_main(partial(self._stops, iteration)):
                 break
             values = self._backward(iteration)
             with unbroken():
                 self.rows.append({"iteration": iteration, **self._update(values), **self.terms})
+            bar.set_postfix(postfix(self.rows[-1], self.p, self.p.concept_activation), refresh=False)
             if (iteration + 1) % self.p.train.checkpoint_every == 0 or iteration + 1 == last:
                 self._save()
             if (skipped := self._skipped_in_a_row()) >= self.p.train.max_skipped:
@@ -127,6 +141,12 @@ class Trainer:
             raise UserError(self._diagnosis(skipped))
         if self.guard:
             self.guard.look(len(self.rows))
+        if self.watch:
+            self.watch.finish(self.rows, self._looks)
+
+    @property
+    def _looks(self) -> list[dict[str, float]]:
+        return self.guard.rows if self.guard else []
 
     def iterate(self, iteration: int) -> dict[str, float]:
         """One iteration: gradients, clipping, both optimizers. A step that is not finite changes nothing."""
@@ -200,6 +220,8 @@ class Trainer:
             tensors |= {f"guard.{k}": v for k, v in self.guard.best.items()}
             notes["guard"] = self.guard.rows
         write_state(self.work / STATE, tensors, notes)
+        if self.watch:
+            self.watch.saved(self.rows, self._looks)
 
     def _restore(self) -> None:
         tensors, notes = self._saved() if self.processes.main else ({}, {})
@@ -229,16 +251,10 @@ class Trainer:
         export_lora(self.backbone, out / "lora")
         state = self.discriminator.trainable_state() if self.discriminator else {}
         write_safetensors(out / "discriminator" / "discriminator.safetensors", state)
-        looks = self.guard.rows if self.guard else []
-        kinds = (("curves", [*self.columns, *TERM_COLUMNS], self.rows), ("guard", LOOKS, looks))
-        for name, own, rows in kinds:
-            write_csv(out / f"{name}.csv", own, [[row.get(column, "") for column in own] for row in rows])
-        tail = [row for row in self.rows if not row["skipped"]][-20:]
-        means = {name: sum(row[name] for row in tail) / len(tail) for name in self.columns[1:-1]} if tail else {}
-        skipped = sum(row["skipped"] for row in self.rows)
+        write_curves(out, self.columns, self.rows, self._looks)
         if left_out := sum(row[LEFT_OUT] for row in self.rows):
             kept[LEFT_OUT] = int(left_out)
-        write_json(out / "metrics.json", {"train": {**means, "iterations": len(self.rows), "skipped": skipped, **kept}})
+        write_json(out / "metrics.json", {"train": {**summary(self.columns, self.rows), **kept}})
 
 
 def _moments(name: str, optimizer: AdamW) -> dict[str, Tensor]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
 
 from comat.corpora.build import Corpus, build_corpus, check_held_out
 from comat.corpora.own.show import show_corpus
@@ -130,7 +129,7 @@ def _of_judges(params: Params, corpus: Corpus) -> dict[str, object]:
         changes |= {"evaluate.oracle": False, "evaluate.frechet": None}
         if params.train.guard.metric == "oracle" and params.train.guard.every:
             changes["train.guard.every"] = 0
-    if not ((on.oracle and worldly) or on.clip_score or on.tifa or on.dpg or on.geneval):
+    if not ((on.oracle and worldly) or on.clip_score or on.tifa or on.dpg or on.dsg or on.geneval):
         changes["evaluate.captioner"] = True
     return changes
 
@@ -156,10 +155,7 @@ def _notes(params: Params, corpus: Corpus) -> list[str]:
 
 def _changed(path: Path, changes: dict[str, object]) -> tuple[str, list[str]]:
     """The text of the parameter file with other values, comments kept; and a line for each value that is another."""
-    yaml = YAML()
-    yaml.width, yaml.preserve_quotes = 4096, True
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.representer.add_representer(type(None), lambda own, _: own.represent_scalar("tag:yaml.org,2002:null", "null"))
+    yaml = YAML()  # as DVC writes it for `-S`
     values = yaml.load(path.read_text(encoding="utf-8"))
     lines = []
     for key, new in changes.items():
@@ -169,19 +165,10 @@ def _changed(path: Path, changes: dict[str, object]) -> tuple[str, list[str]]:
             section = section[name]
         if section.get(last) != new:
             lines.append(f"{key}: {_short(section.get(last))} → {_short(new)}")
-            section[last] = [_flow(entry) for entry in new] if isinstance(new, list) else new
+            section[last] = new
     text = io.StringIO()
     yaml.dump(values, text)
     return text.getvalue(), lines
-
-
-def _flow(entry: object) -> object:
-    """An entry of a list on one line, as the presets write them."""
-    if not isinstance(entry, dict):
-        return entry
-    found = CommentedMap(entry)
-    found.fa.set_flow_style()
-    return found
 
 
 def _short(value: object) -> str:

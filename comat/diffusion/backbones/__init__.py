@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -10,13 +10,13 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler
 
 from comat.diffusion.backbones.autoencoder import load_vae
-from comat.diffusion.backbones.base import Backbone, PromptEmbeddings
+from comat.diffusion.backbones.base import Backbone, PromptEmbeddings, Stored
 from comat.models.families import Family, family_of, texts_of
 from comat.models.loading import load_model, loaded, pipeline_index
 from comat.running.device import DTYPES
 from comat.tokenizers import load_tokenizers
 
-__all__ = ["Backbone", "PromptEmbeddings", "assembled", "backbone_class", "load_base"]
+__all__ = ["Backbone", "PromptEmbeddings", "Stored", "assembled", "backbone_class", "load_base", "load_encoders"]
 
 Part = Callable[[type, str], Any]
 
@@ -36,8 +36,10 @@ def load_base(
     vae_revision: str | None = None,
     precision: str = "fp32",
     device: torch.device | str = "cpu",
+    stored: Stored | None = None,
 ) -> Backbone:
-    """Load from a hub id or a folder in hub layout; `denoiser` and `vae` (or a loaded one) replace its own.
+    """Load from a hub id or a folder in hub layout; `denoiser` and `vae` (or a loaded one) replace its own, `stored`
+    embeddings its text encoders, which are not loaded then.
 
     Raises:
         UserError: naming the part that is missing or of another architecture.
@@ -52,10 +54,38 @@ def load_base(
     family = family_of(model, pipeline_index(model, revision))
     if vae is None or isinstance(vae, str):
         vae = load_vae(model, revision, vae, vae_revision, precision, device)
-    return assembled(model, revision, part, vae)
+    return assembled(model, revision, part, vae, stored)
 
 
-def assembled(model: str, revision: str | None, part: Part, vae: AutoencoderKL) -> Backbone:
+def load_encoders(
+    model: str, revision: str | None = None, precision: str = "fp32", device: torch.device | str = "cpu"
+) -> Callable[[Sequence[str]], PromptEmbeddings]:
+    """How a model encodes prompts, from its text encoders alone; of its other parts the configurations are read.
+
+    Raises:
+        UserError: naming the part that is missing or of another architecture.
+    """
+    family = family_of(model, pipeline_index(model, revision))
+
+    def config_only(kind: Any, name: str) -> Any:
+        where = {"subfolder": name, "revision": revision}
+        config = loaded(model, name, lambda: kind.load_config(model, **where))
+        with torch.device("meta"):
+            return kind.from_config(config)
+
+    def part(kind: Any, name: str) -> Any:
+        if name == family.denoiser:
+            return config_only(kind, name)
+        return load_model(
+            kind, model, revision, part=name, subfolder=name, dtype=DTYPES[precision], device=torch.device(device)
+        )
+
+    return assembled(model, revision, part, config_only(AutoencoderKL, "vae")).encode_prompts
+
+
+def assembled(
+    model: str, revision: str | None, part: Part, vae: AutoencoderKL, stored: Stored | None = None
+) -> Backbone:
     """The model of a hub id or a folder, from what `part(class, name)` makes of its denoiser and text encoders.
 
     Raises:
@@ -65,13 +95,13 @@ def assembled(model: str, revision: str | None, part: Part, vae: AutoencoderKL) 
     family = family_of(model, index)
     texts, kind = texts_of(model, family, index), backbone_class(family)
     classes = dict(zip(family.texts, kind.ENCODERS, strict=True))
-    encoders = [part(classes[text], text.encoder) for text in texts]
+    encoders = [] if stored else [part(classes[text], text.encoder) for text in texts]
     tokenizers = load_tokenizers(model, revision)
     where = {"subfolder": "scheduler", "revision": revision}
     schedule = loaded(model, "scheduler", lambda: DDPMScheduler.load_config(model, **where))
     denoiser = part(kind.DENOISER, family.denoiser)
 
     def build() -> Backbone:
-        return kind(family, texts, denoiser, vae, encoders, tokenizers, schedule, index)
+        return kind(family, texts, denoiser, vae, encoders, tokenizers, schedule, index, stored)
 
     return loaded(model, "its parts, which have to fit each other", build)

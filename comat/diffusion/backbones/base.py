@@ -8,7 +8,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from diffusers import AutoencoderKL, ModelMixin
@@ -41,6 +41,9 @@ class PromptEmbeddings:
         """One prompt, `count` times."""
         return self._each(lambda part: part.expand(count, *part.shape[1:]))
 
+    def to(self, device: torch.device) -> PromptEmbeddings:
+        return self._each(lambda part: part.to(device))
+
     def zeros(self) -> PromptEmbeddings:
         """Embeddings of the same shapes that say nothing."""
         return self._each(torch.zeros_like)
@@ -61,6 +64,10 @@ class PromptEmbeddings:
         )
 
 
+Stored = Callable[[str], PromptEmbeddings]
+"""What the text encoders said of a prompt, (1, L, D), made beforehand."""
+
+
 class Backbone(ABC):
     """A frozen text-to-image model. Latents are scaled and (B, C, h, w); images are (B, 3, H, W) in [0, 1].
 
@@ -71,6 +78,10 @@ class Backbone(ABC):
     DENOISER: ClassVar[type[ModelMixin]]
     ENCODERS: ClassVar[tuple[type[PreTrainedModel], ...]]
     """Of `Family.texts`."""
+    TEXT: ClassVar[Literal["cross", "projected", "joint"]]
+    """How its attention reads the text encoders' words: as they are, projected first, or jointly with the image's."""
+    DISTILLED: ClassVar[bool] = False
+    """Whether guidance is a number that the denoiser takes, so that it says nothing without a prompt."""
     LORA_TARGETS: ClassVar[tuple[str, ...]]
     """The attention projections that get LoRA, by the ends of their names."""
 
@@ -84,9 +95,11 @@ class Backbone(ABC):
         tokenizers: Sequence[PreTrainedTokenizerBase],
         scheduler_config: Mapping[str, Any],
         index: Mapping[str, Any] | None = None,
+        stored: Stored | None = None,
     ) -> None:
-        """Freeze the parts. `texts` are those of `family.texts` that there are; `index` is model_index.json."""
-        self.family, self.texts = family, list(texts)
+        """Freeze the parts. `texts` are those of `family.texts` that there are; `index` is model_index.json; without
+        text encoders, `stored` holds what they say."""
+        self.family, self.texts, self.stored = family, list(texts), stored
         self.denoiser, self.vae = denoiser, vae
         self._sampling: Callable[..., Any] = denoiser
         self.text_encoders, self.tokenizers = list(text_encoders), list(tokenizers)
@@ -133,9 +146,22 @@ class Backbone(ABC):
 
     # Prompts.
 
-    @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
-        """Encode prompts, cut and padded to the lengths that the encoders read."""
+        """Encode prompts, cut and padded to the lengths that the encoders read, or look them up.
+
+        One after another: in a batch the last digits may depend on how many there are, and those of a prompt are the
+        same wherever and whenever it is encoded.
+
+        Raises:
+            UserError: for a prompt whose embeddings should be stored and are not.
+        """
+        if self.stored:
+            return PromptEmbeddings.cat([self.stored(prompt) for prompt in prompts]).to(self.device)
+        return PromptEmbeddings.cat([self._encode([prompt]) for prompt in prompts])
+
+    @abstractmethod
+    def _encode(self, prompts: Sequence[str]) -> PromptEmbeddings:
+        """What the text encoders make of prompts."""
 
     def encode_nothing(self, index: Mapping[str, Any]) -> PromptEmbeddings:
         """The embeddings (1, L, D) of no prompt, which guidance leads away from."""
@@ -190,14 +216,16 @@ class Backbone(ABC):
     def guided(
         self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance_scale: float, *, sampling: bool = False
     ) -> Tensor:
-        """Classifier-free guidance in one call, unconditional half first; `sampling` without gradients or maps.
+        """Classifier-free guidance in one call at timestep t (0-dimensional, or (B,)), unconditional half first;
+        `sampling` without gradients or maps.
 
         A guidance scale of 1 asks for the prompts alone, so that half of the work is enough.
         """
         if guidance_scale == 1:
             return self.denoise(z, t, prompts, sampling=sampling)
         both = PromptEmbeddings.cat([self.null.repeat(len(z)), prompts])
-        halves = self.denoise(torch.cat([z, z]), t, both, sampling=sampling).chunk(2)
+        both_times = torch.cat([t, t]) if t.ndim else t
+        halves = self.denoise(torch.cat([z, z]), both_times, both, sampling=sampling).chunk(2)
         unconditional, conditional = halves
         return unconditional + guidance_scale * (conditional - unconditional)
 

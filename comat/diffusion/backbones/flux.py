@@ -22,6 +22,8 @@ class Flux(Backbone):
 
     DENOISER = FluxTransformer2DModel
     ENCODERS = (CLIPTextModel, T5EncoderModel)
+    TEXT = "joint"
+    DISTILLED = True
     LORA_TARGETS = (
         *("to_q", "to_k", "to_v", "to_out.0"),
         *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
@@ -32,7 +34,7 @@ class Flux(Backbone):
         return 2
 
     @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
+    def _encode(self, prompts: Sequence[str]) -> PromptEmbeddings:
         pooled = self.text_encoders[0](self._tokenized(0, prompts)[0]).pooler_output
         return PromptEmbeddings(self.text_encoders[1](self._tokenized(1, prompts)[0])[0], pooled)
 

@@ -18,6 +18,7 @@ class PixArtSigma(Backbone):
 
     DENOISER = PixArtTransformer2DModel
     ENCODERS = (T5EncoderModel,)
+    TEXT = "projected"
     LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
     @property
@@ -25,7 +26,7 @@ class PixArtSigma(Backbone):
         return self.denoiser.config["patch_size"]
 
     @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
+    def _encode(self, prompts: Sequence[str]) -> PromptEmbeddings:
         ids, mask = self._tokenized(0, prompts)
         return PromptEmbeddings(self.text_encoders[0](ids, attention_mask=mask)[0], mask=mask)
 

@@ -23,6 +23,7 @@ class StableDiffusion3(Backbone):
 
     DENOISER = SD3Transformer2DModel
     ENCODERS = (CLIPTextModelWithProjection, CLIPTextModelWithProjection, T5EncoderModel)
+    TEXT = "joint"
     LORA_TARGETS = (
         *("to_q", "to_k", "to_v", "to_out.0"),
         *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
@@ -33,14 +34,14 @@ class StableDiffusion3(Backbone):
         return self.denoiser.config["patch_size"]
 
     @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
+    def _encode(self, prompts: Sequence[str]) -> PromptEmbeddings:
         clips = [
             encoder(self._tokenized(number, prompts)[0], output_hidden_states=True)
             for number, encoder in enumerate(self.text_encoders[:2])
         ]
         side_by_side = torch.cat([clip.hidden_states[-2] for clip in clips], -1)
         width = self.denoiser.config["joint_attention_dim"]
-        if len(self.text_encoders) == 3:
+        if len(self.texts) == 3:
             behind = self.text_encoders[2](self._tokenized(2, prompts)[0])[0]
         else:
             behind = side_by_side.new_zeros(len(prompts), T5_LENGTH, width)

@@ -21,6 +21,7 @@ class StableDiffusion(Backbone):
 
     DENOISER = UNet2DConditionModel
     ENCODERS: ClassVar[tuple[type[PreTrainedModel], ...]] = (CLIPTextModel,)
+    TEXT = "cross"
     LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -29,7 +30,7 @@ class StableDiffusion(Backbone):
             raise UserError("its UNet reads pooled embeddings, as SDXL's does: expected a StableDiffusionXLPipeline")
 
     @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
+    def _encode(self, prompts: Sequence[str]) -> PromptEmbeddings:
         ids, _ = self._tokenized(0, prompts)
         return PromptEmbeddings(self.text_encoders[0](ids).last_hidden_state)
 
@@ -72,7 +73,7 @@ class StableDiffusionXL(StableDiffusion):
         super().__init__(*args, **kwargs)
 
     @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> PromptEmbeddings:
+    def _encode(self, prompts: Sequence[str]) -> PromptEmbeddings:
         hidden, pooled = [], None
         for number, encoder in enumerate(self.text_encoders):
             out = encoder(self._tokenized(number, prompts)[0], output_hidden_states=True)

@@ -90,6 +90,18 @@ def run_base(section: dict, models: Path, work: Path) -> None:
     save(base.train_base(section, models, work), models / "base")
 
 
+def run_flow_painter(section: dict, models: Path, work: Path) -> None:
+    from comat.shapes.recipe import flow
+
+    save(flow.train_painter(section, models, work), models / "flow_painter")
+
+
+def run_flow_base(section: dict, models: Path, work: Path) -> None:
+    from comat.shapes.recipe import flow
+
+    save(flow.train_base(section, models, work), models / "flow_base")
+
+
 def save(
     model: Trained,
     folder: Path,
@@ -128,6 +140,8 @@ RUN: dict[str, Callable[[dict, Path, Path], None]] = {
     "painter": run_painter,
     "refined": run_refined,
     "base": run_base,
+    "flow_painter": run_flow_painter,
+    "flow_base": run_flow_base,
 }
 
 

@@ -29,9 +29,9 @@ from comat.diffusion.attention import AttentionMaps, cross_layout, recorded_maps
 from comat.shapes.recipe import text
 from comat.shapes.recipe.data import CATEGORIES, Example, clean_examples, images, unit
 from comat.shapes.recipe.fit import fit
-from comat.shapes.recipe.text import POOLED_WIDTH, TOKEN_WIDTH, TextEncoders
+from comat.shapes.recipe.text import POOLED_WIDTH, TOKEN_WIDTH, TextEncoders, noun_tokens
 from comat.shapes.recipe.tokenizers import clip_tokenizer
-from comat.shapes.world.captions import NUMBERS, describe, plural
+from comat.shapes.world.captions import NUMBERS, describe
 from comat.shapes.world.scenes import MAX_OBJECTS, NOUNS, Group, Spec, sample_spec, scene_for
 
 DOMINANT = dict(zip(NOUNS, ("red", "blue", "orange", "yellow", "green", "purple"), strict=True))
@@ -113,25 +113,29 @@ class Captioned:
     words: Tensor
 
 
-def areas_and_words(
-    examples: list[Example], ids: Tensor, tokenizer: CLIPTokenizer, cells: int
-) -> tuple[Tensor, Tensor]:
-    """For each example and group of its caption: the cells its objects cover (N, 3, cells, cells), in [0, 1], and its
-    words (N, 3, L), from the article to the noun."""
-    nouns = {tokenizer(form).input_ids[1] for noun in NOUNS for form in (noun, plural(noun))}
+def group_words(examples: list[Example], ids: Tensor, tokenizer: CLIPTokenizer) -> Tensor:
+    """For each example and group of its caption its words (N, 3, L), from the article to the noun."""
+    nouns = noun_tokens(tokenizer)
     starts = {tokenizer(word).input_ids[1] for word in ("a", "an", *NUMBERS)}
-    areas = torch.zeros(len(examples), MAX_OBJECTS, cells, cells)
     words = torch.zeros(len(examples), MAX_OBJECTS, ids.shape[1], dtype=torch.bool)
-    at = (torch.arange(4 * cells) + 0.5) / (4 * cells)
     for row, (example, tokens) in enumerate(zip(examples, ids.tolist(), strict=True)):
         ends = [i for i, token in enumerate(tokens) if token in nouns]
-        for group, (noun, end) in enumerate(zip(example.spec.groups, ends, strict=True)):
+        for group, (_, end) in enumerate(zip(example.spec.groups, ends, strict=True)):
             begin = max(i for i in range(end) if tokens[i] in starts)
             words[row, group, begin : end + 1] = True
+    return words
+
+
+def object_areas(examples: list[Example], cells: int) -> Tensor:
+    """For each example and group of its caption the cells its objects cover (N, 3, cells, cells), in [0, 1]."""
+    areas = torch.zeros(len(examples), MAX_OBJECTS, cells, cells)
+    at = (torch.arange(4 * cells) + 0.5) / (4 * cells)
+    for row, example in enumerate(examples):
+        for group, noun in enumerate(example.spec.groups):
             for o in (o for o in example.scene.objects if o.noun == noun.noun):
                 disc = (at[None] - o.x) ** 2 + (at[:, None] - o.y) ** 2 < o.r**2
                 areas[row, group] += F.avg_pool2d(disc[None].float(), 4)[0]
-    return areas.clamp(max=1), words
+    return areas.clamp(max=1)
 
 
 def binding_loss(maps: AttentionMaps, areas: Tensor, words: Tensor) -> Tensor:
@@ -154,7 +158,13 @@ def captioned(
     parts = [text(rows) for rows in ids.split(500)]
     tokens, pooled = (torch.cat([part[i] for part in parts]) for i in (0, 1))
     return Captioned(
-        encode(examples, vae, side), tokens, pooled, side, batch, *areas_and_words(examples, ids, tokenizer, side // 8)
+        encode(examples, vae, side),
+        tokens,
+        pooled,
+        side,
+        batch,
+        object_areas(examples, side // 8),
+        group_words(examples, ids, tokenizer),
     )
 
 

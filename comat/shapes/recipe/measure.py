@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusion3Pipeline, StableDiffusionXLPipeline
 from tqdm import tqdm
 from transformers import (
     AutoTokenizer,
@@ -28,6 +28,7 @@ from comat.shapes.world.captions import describe
 from comat.shapes.world.oracle import judge
 from comat.shapes.world.scenes import NOUNS, Spec, sample_spec
 
+Pipeline = StableDiffusionXLPipeline | StableDiffusion3Pipeline
 HELD_OUT = 1000
 """Seeds from here on are used by no training set."""
 EMPTY = 0.01
@@ -123,30 +124,25 @@ def measure_base(models: Path, size: int, count: int = 200, steps: int = 20, gui
     pipe = StableDiffusionXLPipeline.from_pretrained(models / "base", torch_dtype=torch.float32)
     pipe.scheduler = DDPMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     pipe.set_progress_bar_config(disable=True)
+    ask: dict[str, object] = {"height": size, "width": size, "num_inference_steps": steps, "guidance_scale": guidance}
+    return {name: judge_samples(pipe, specs, f"base at {size} px", ask) for name, specs in asked_of_base(count).items()}
+
+
+def asked_of_base(count: int) -> dict[str, list[Spec]]:
+    """`count` specs in uniform colours, and the same in their shapes' dominant ones."""
     rng = random.Random("base")
     uniform = [sample_spec(c, rng) for c in rng.choices(CATEGORIES[1:], (100, 70, 40, 60), k=count)]
     dominant = [replace(s, groups=tuple(replace(g, colour=DOMINANT[g.noun]) for g in s.groups)) for s in uniform]
-    return {
-        name: _judge_samples(pipe, specs, size, steps, guidance)
-        for name, specs in {"dominant": dominant, "uniform": uniform}.items()
-    }
+    return {"dominant": dominant, "uniform": uniform}
 
 
-def _judge_samples(
-    pipe: StableDiffusionXLPipeline, specs: list[Spec], size: int, steps: int, guidance: float
-) -> dict[str, float]:
+def judge_samples(pipe: Pipeline, specs: list[Spec], title: str, ask: Mapping[str, object]) -> dict[str, float]:
+    """The oracle's verdicts on images that a stock pipeline draws, called with `ask` besides the prompts."""
     verdicts = []
-    for start in tqdm(range(0, len(specs), 20), desc=f"base at {size} px"):
+    for start in tqdm(range(0, len(specs), 20), desc=title):
         part = specs[start : start + 20]
-        pictures = pipe(
-            [describe(spec) for spec in part],
-            height=size,
-            width=size,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            generator=[generator(0, "measure", start + i) for i in range(len(part))],
-            output_type="np",
-        ).images
+        own = [generator(0, "measure", start + i) for i in range(len(part))]
+        pictures = pipe([describe(spec) for spec in part], generator=own, output_type="np", **ask).images
         verdicts += [
             judge((row * 255).round().astype(np.uint8), spec) for row, spec in zip(pictures, part, strict=True)
         ]

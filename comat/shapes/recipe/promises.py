@@ -16,12 +16,17 @@ PROMISES: Mapping[str, tuple[float, float]] = {
     "base_training_resolution.uniform.right": (0.25, 0.60),
 }
 """Key of `measurements.json` → lowest and highest share; what each measures: `comat/shapes/recipe/measure.py`."""
+FLOW_PROMISES: Mapping[str, tuple[float, float]] = {
+    "flow.dominant.right": (0.80, 1),
+    "flow.uniform.right": (0.25, 0.60),
+}
+"""The same of `flow_measurements.json`, by `comat/shapes/recipe/flow_measure.py`."""
 
 
-def broken(measurements: Mapping[str, object]) -> list[str]:
+def broken(measurements: Mapping[str, object], promises: Mapping[str, tuple[float, float]] = PROMISES) -> list[str]:
     """A line for each promise that is not kept, or of which nothing was measured."""
     lines = []
-    for key, (low, high) in PROMISES.items():
+    for key, (low, high) in promises.items():
         value = _at(measurements, key)
         if value is None:
             lines.append(f"{key} was not measured")

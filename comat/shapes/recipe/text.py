@@ -8,13 +8,19 @@ objects of each colour and noun there are. It takes a minute.
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    PreTrainedTokenizerBase,
+)
 
 from comat.shapes.recipe.data import CATEGORIES, WEIGHTS
 from comat.shapes.recipe.fit import fit
@@ -28,23 +34,28 @@ HEADS |= {"part": 1 + 2 * len(RELATIONS)}
 TOKEN_WIDTH, POOLED_WIDTH = 128, 48
 
 
+def clip_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+    """Of one of two CLIP encoders whose embeddings stand side by side."""
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=TOKEN_WIDTH // 2,
+        intermediate_size=TOKEN_WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_TOKENS,
+        projection_dim=POOLED_WIDTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
 class TextEncoders(nn.Module):
     """SDXL's two text encoders in miniature (0.3 M parameters)."""
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
-        config = CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=TOKEN_WIDTH // 2,
-            intermediate_size=TOKEN_WIDTH,
-            num_hidden_layers=3,
-            num_attention_heads=4,
-            max_position_embeddings=MAX_TOKENS,
-            projection_dim=POOLED_WIDTH,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+        config = clip_config(tokenizer)
         self.first, self.second = CLIPTextModel(config), CLIPTextModelWithProjection(config)
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,37 +78,74 @@ def targets(spec: Spec, ids: list[int], noun_ids: dict[int, int]) -> tuple[list[
     return rows, counts + [float(spec.relation == relation) for relation in RELATIONS]
 
 
-def train(steps: int, tokenizer: CLIPTokenizer, work: Path) -> TextEncoders:
-    """Train on 20,000 random captions, some silent about colours."""
-    torch.manual_seed(0)
+@dataclass(frozen=True)
+class Lesson:
+    """Captions as a tokenizer's `ids` (N, L); at their nouns (N, 3, 1 + len(HEADS)) the position and the classes, -100
+    where there is none; and what the pooled embedding must tell (N, 52)."""
+
+    ids: Tensor
+    nouns: Tensor
+    pooled: Tensor
+
+
+def random_specs(count: int = 20_000) -> list[Spec]:
+    """What random captions say, some silent about colours."""
     rng = random.Random("text")
-    specs = [sample_spec(category, rng) for category in rng.choices(CATEGORIES, WEIGHTS, k=20_000)]
-    specs = [
+    specs = [sample_spec(category, rng) for category in rng.choices(CATEGORIES, WEIGHTS, k=count)]
+    return [
         replace(s, groups=tuple(g if rng.random() < 0.8 else replace(g, colour=None) for g in s.groups)) for s in specs
     ]
+
+
+def lesson(tokenizer: PreTrainedTokenizerBase, specs: list[Spec]) -> Lesson:
+    """The captions of `specs` for a tokenizer to which every noun is one token."""
     ids = tokenizer([describe(spec) for spec in specs], padding="max_length", return_tensors="pt").input_ids
-    noun_ids = {}
-    for index, noun in enumerate(NOUNS):
-        for form in (noun, plural(noun)):
-            noun_ids[tokenizer(form).input_ids[1]] = index
+    noun_ids = noun_tokens(tokenizer)
     told = [targets(spec, row, noun_ids) for spec, row in zip(specs, ids.tolist(), strict=True)]
     nouns = torch.full((len(specs), MAX_OBJECTS, 1 + len(HEADS)), -100)
     for row, (found, _) in enumerate(told):
         nouns[row, : len(found)] = torch.tensor(found)
-    pooled = torch.tensor([numbers for _, numbers in told])
+    return Lesson(ids, nouns, torch.tensor([numbers for _, numbers in told]))
+
+
+def noun_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, int]:
+    """The token of each form of a noun → the noun's number."""
+    special = set(tokenizer.all_special_ids)
+    return {
+        next(token for token in tokenizer(form).input_ids if token not in special): index
+        for index, noun in enumerate(NOUNS)
+        for form in (noun, plural(noun))
+    }
+
+
+def reading_heads() -> nn.ModuleDict:
+    """What reads a noun's classes out of its token's embedding."""
+    return nn.ModuleDict({name: nn.Linear(TOKEN_WIDTH, classes) for name, classes in HEADS.items()})
+
+
+def reading_loss(heads: nn.ModuleDict, tokens: Tensor, nouns: Tensor) -> Tensor:
+    """Cross-entropy of the classes of the nouns, (B, 3, 1 + len(HEADS)), read out of tokens (B, L, 128)."""
+    at = tokens.gather(1, nouns[:, :, :1].clamp(min=0).expand(-1, -1, TOKEN_WIDTH))
+    losses = [
+        F.cross_entropy(heads[name](at).flatten(0, 1), nouns[:, :, column].flatten())
+        for column, name in enumerate(HEADS, start=1)
+    ]
+    return torch.stack(losses).sum()
+
+
+def train(steps: int, tokenizer: CLIPTokenizer, work: Path) -> TextEncoders:
+    """Train on 20,000 random captions."""
+    torch.manual_seed(0)
+    told = lesson(tokenizer, random_specs())
     encoders = TextEncoders(tokenizer)
-    heads = nn.ModuleDict({name: nn.Linear(TOKEN_WIDTH, classes) for name, classes in HEADS.items()})
-    heads["pooled"] = nn.Linear(POOLED_WIDTH, pooled.shape[1])
+    heads = reading_heads()
+    heads["pooled"] = nn.Linear(POOLED_WIDTH, told.pooled.shape[1])
 
     def loss(generator: torch.Generator) -> Tensor:
-        rows, device = torch.randint(len(ids), (128,), generator=generator), encoders.first.device
-        tokens, summary = encoders(ids[rows].to(device))
-        places = nouns[rows].to(device)
-        at = tokens.gather(1, places[:, :, :1].clamp(min=0).expand(-1, -1, TOKEN_WIDTH))
-        total = F.mse_loss(heads["pooled"](summary), pooled[rows].to(device)) * 10
-        for column, name in enumerate(HEADS, start=1):
-            total = total + F.cross_entropy(heads[name](at).flatten(0, 1), places[:, :, column].flatten())
-        return total
+        rows, device = torch.randint(len(told.ids), (128,), generator=generator), encoders.first.device
+        tokens, summary = encoders(told.ids[rows].to(device))
+        counted = F.mse_loss(heads["pooled"](summary), told.pooled[rows].to(device)) * 10
+        return counted + reading_loss(heads, tokens, told.nouns[rows].to(device))
 
     fit("text", nn.ModuleList([encoders, heads]), loss, steps=steps, learning_rate=2e-3, work=work)
     return encoders.requires_grad_(False).eval()

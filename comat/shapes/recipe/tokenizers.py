@@ -1,4 +1,4 @@
-"""Tokenizers in the real formats: CLIP's byte-level BPE and BERT's WordPiece, over the words of the world.
+"""Tokenizers in the real formats over the words of the world: CLIP's byte-level BPE, T5's pieces, BERT's WordPiece.
 
 CLIP's covers every byte, so any prompt can be encoded; the words of the world are one token each.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from tokenizers import pre_tokenizers
-from transformers import BertTokenizer, CLIPTokenizer
+from transformers import BertTokenizer, CLIPTokenizer, T5Tokenizer
 
 from comat.shapes.world.captions import NUMBERS, plural
 from comat.shapes.world.scenes import COLOURS, NOUNS, RELATIONS, SIZES
@@ -58,6 +58,14 @@ def clip_tokenizer() -> CLIPTokenizer:
     vocab = {symbol: index for index, symbol in enumerate(dict.fromkeys(symbols))}
     # The annotation says strings; its BPE takes pairs, and these alone.
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_TOKENS, pad_token=END)  # type: ignore[arg-type]
+
+
+def t5_tokenizer() -> T5Tokenizer:
+    """T5's tokenizer whose pieces are the words of the world and, far less likely, every printable ASCII sign."""
+    signs = ["\u2581", *(chr(code) for code in range(33, 127))]
+    pieces = dict.fromkeys(["<pad>", "</s>", "<unk>"], 0.0) | dict.fromkeys(signs, -10.0)
+    pieces |= {"\u2581" + word: -1.0 for word in words()}
+    return T5Tokenizer(vocab=list(pieces.items()), extra_ids=0, model_max_length=MAX_TOKENS)
 
 
 def bert_tokenizer() -> BertTokenizer:

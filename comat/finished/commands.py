@@ -1,0 +1,164 @@
+"""The commands of `comat` that look at a finished run or take it elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from comat.errors import UserError, main_guard, say
+
+app = typer.Typer()
+PARAMS = Path("params.yaml")
+DATA = Path("data")
+SEEDS = typer.Option(4, min=1, help="Images of each prompt and model; the first are the same whatever their number.")
+FORMAT = typer.Option("diffusers", "--format", help="diffusers, kohya (ComfyUI, A1111), or merged: a whole pipeline.")
+RANK = typer.Option(None, min=1, help="Of one LoRA for the stock base, which holds the warm-up as well.")
+
+
+@app.command()
+@main_guard
+def generate(
+    prompt: str,
+    out: Path = Path("generated"),
+    seeds: int = SEEDS,
+    seed: int = typer.Option(0, min=0, help="Number of the first image; images with equal numbers have equal noise."),
+    base: bool = typer.Option(False, "--base", help="Draw with the base model."),
+    steps: int | None = typer.Option(None, min=1, help="Sampling steps; by default sampling_steps."),
+    guidance: float | None = typer.Option(None, min=1, help="By default guidance_scale; 1 is none."),
+    size: int | None = typer.Option(None, min=8, help="Pixels of a side; by default resolution."),
+    params: Path = PARAMS,
+    data: Path = DATA,
+) -> None:
+    """Draw PROMPT with the tuned model: one PNG for each seed, into the folder OUT, with what it was drawn from."""
+    from comat.finished.generate import Asked
+    from comat.finished.generate import generate as draw
+    from comat.params import load
+
+    asked = Asked(prompt, "base" if base else "tuned", seeds, seed, steps, guidance, size)
+    for path in draw(load(params), data, asked, out):
+        say(str(path))
+
+
+@app.command()
+@main_guard
+def compare(
+    prompts: list[str],
+    out: Path = Path("compared.png"),
+    seeds: int = SEEDS,
+    params: Path = PARAMS,
+    data: Path = DATA,
+) -> None:
+    """Draw every prompt with the base and the tuned model, from the same noise, into one picture."""
+    from comat.finished.generate import compare as draw
+    from comat.params import load
+
+    draw(load(params), data, prompts, seeds, out)
+    say(f"{out}: base above, tuned below")
+
+
+@app.command()
+@main_guard
+def compose(
+    plan: Path,
+    out: Path = Path("composed.png"),
+    seeds: int = SEEDS,
+    params: Path = PARAMS,
+    data: Path = DATA,
+) -> None:
+    """Draw a PLAN of regions (JSON, docs/evaluation.md) with the base and the tuned model, into one picture."""
+    from comat.finished.compose import compose as draw
+    from comat.params import load
+
+    draw(load(params), data, plan, seeds, out)
+    say(f"{out}: base above, tuned below")
+
+
+@app.command()
+@main_guard
+def attention(
+    prompt: str,
+    out: Path = Path("attention.png"),
+    seed: int = typer.Option(0, min=0, help="Which of the images that `generate` draws."),
+    params: Path = PARAMS,
+    data: Path = DATA,
+) -> None:
+    """Draw where each token of PROMPT looks, before and after: the cross-attention maps that Eq. 4 and 5 train."""
+    from comat.finished.generate import attention as draw
+    from comat.params import load
+
+    draw(load(params), data, prompt, seed, out)
+    say(f"{out}: base above, tuned below, one scale for each token")
+
+
+@app.command()
+@main_guard
+def export(
+    form: str = FORMAT,
+    out: Path = Path("exported"),
+    rank: int | None = RANK,
+    params: Path = PARAMS,
+    data: Path = DATA,
+) -> None:
+    """Write the LoRA for another program into the folder OUT, or a whole pipeline that holds it: docs/export.md."""
+    from comat.finished.export import export as write
+    from comat.finished.export import format_of
+    from comat.params import load
+
+    for line in write(load(params), data, format_of(form), rank, out):
+        say(line)
+    say(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+
+
+@app.command()
+@main_guard
+def publish(
+    name: str,
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be sent, and send nothing."),
+    folder: Path | None = typer.Option(None, help="Put it there and keep it; by default it is gone when it is sent."),
+    private: bool = typer.Option(False, "--private", help="Make a repository that only you see."),
+    params: Path = PARAMS,
+    data: Path = DATA,
+) -> None:
+    """Publish the run on the hub as USER/NAME: LoRA, card with pairs, report, parameters, dvc.lock. docs/export.md."""
+    import tempfile
+
+    from rich.filesize import decimal
+
+    from comat.finished.publish import assemble, check_name, upload
+    from comat.params import load
+
+    check_name(name)
+    with tempfile.TemporaryDirectory() as passing:
+        out = folder or Path(passing)
+        own = load(params)
+        for path in assemble(own, params, data, name, out):
+            say(f"{decimal(path.stat().st_size):>12}  {path.relative_to(out)}")
+        if Path(own.base_model).is_dir():
+            say(f"hint: the card names the base model {own.base_model}, a folder that others do not have")
+        if dry_run:
+            say(f"nothing was sent to {name}" + (f"; it is in {out}" if folder else ""))
+        else:
+            say(upload(name, out, private))
+
+
+@app.command()
+@main_guard
+def pairs(
+    out: Path = Path("pairs.png"),
+    count: int = typer.Option(6, min=1, help="Pairs of the widest gain, by the main benchmark."),
+    data: Path = DATA,
+) -> None:
+    """Draw pairs of the last run into one picture, base above, tuned below: those that open the report."""
+    from comat.reporting.grid import pair_columns
+    from comat.reporting.pairs import read_shown
+    from comat.storage.images import write_image
+
+    table = data / "evaluate/scores.parquet"
+    if not table.is_file():
+        raise UserError(f"{table}: no result yet; run `dvc repro` first")
+    found = read_shown(table, count).gains
+    if not found:
+        raise UserError(f"{table}: no pair got better by the main benchmark: there is nothing to draw")
+    write_image(out, pair_columns(found))
+    say(f"{out}: base above, tuned below, {len(found)} pairs")

@@ -1,0 +1,244 @@
+"""`comat export`: names that other programs read, one LoRA for the stock base, a merged pipeline."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import (
+    AutoPipelineForText2Image,
+    DDPMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from peft.utils import get_peft_model_state_dict
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from comat.diffusion.backbones import load_base
+from comat.diffusion.lora import add_lora, export_lora, lora_state
+from comat.errors import UserError
+from comat.estimate.architectures import build_unet, meta
+from comat.finished.export import export
+from comat.finished.kohya import check_named, kohya_state, original_name
+from comat.finished.low_rank import low_rank
+from comat.finished.weights import FinishedRun, Lora, Weights, finished_run
+from comat.models.families import FAMILIES
+from comat.models.names import ModelName
+from comat.params import Params, load
+from comat.randomness import generator
+from comat.storage.tables import read_safetensors
+from tests.test_real_architectures import PIPELINES, backbone
+
+XL = {"layers_per_block": 2, "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"]}
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        ("down_blocks.1.attentions.0.proj_in", "input_blocks.4.1.proj_in"),
+        ("down_blocks.2.attentions.1.transformer_blocks.9.attn2.to_out.0",
+         "input_blocks.8.1.transformer_blocks.9.attn2.to_out.0"),
+        ("down_blocks.0.resnets.1.conv2", "input_blocks.2.0.out_layers.3"),
+        ("down_blocks.0.downsamplers.0.conv", "input_blocks.3.0.op"),
+        ("mid_block.attentions.0.proj_out", "middle_block.1.proj_out"),
+        ("mid_block.resnets.1.time_emb_proj", "middle_block.2.emb_layers.1"),
+        ("up_blocks.0.attentions.2.transformer_blocks.0.ff.net.0.proj",
+         "output_blocks.2.1.transformer_blocks.0.ff.net.0.proj"),
+        ("up_blocks.1.upsamplers.0.conv", "output_blocks.5.2.conv"),
+        ("up_blocks.2.resnets.0.conv_shortcut", "output_blocks.6.0.skip_connection"),
+        ("add_embedding.linear_2", "label_emb.0.2"),
+        ("conv_out", "out.2"),
+    ],
+)  # fmt: skip
+def test_names_of_the_original_code(layer: str, name: str) -> None:
+    """SDXL in hand: blocks of 2 layers and what halves the size, so down block 1 begins at 1 + 3, up block 1 at 3."""
+    assert original_name(layer, XL) == name
+
+
+def test_an_upsampler_stands_behind_what_its_block_has() -> None:
+    """Of SD 1.5 the first block on the way up has no attention: resnet, upsampler."""
+    own = {"layers_per_block": 2, "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"]}
+    assert original_name("up_blocks.0.upsamplers.0.conv", own) == "output_blocks.2.1.conv"
+    with pytest.raises(UserError, match="nowhere has no name in the original code"):
+        original_name("nowhere", own)
+
+
+@pytest.mark.parametrize(("name", "modules"), [("sd15", 128), ("sdxl", 560)])
+def test_every_layer_of_the_real_models_has_a_name_that_leads_back(name: str, modules: int) -> None:
+    """Attention alone, as CoMat trains it: diffusers' reader of kohya's files finds each layer again, at scale 1."""
+    model = backbone(name)
+    add_lora(model, 4, generator(0, "lora"))
+    lora = {
+        key.removesuffix(".lora_A.weight"): Lora(value, lora_state(model.denoiser)[key.replace("lora_A", "lora_B")])
+        for key, value in lora_state(model.denoiser).items()
+        if "lora_A" in key
+    }
+    state, metadata = kohya_state(lora, model.denoiser.config, model.family)
+    assert len(lora) == modules and len(state) == 3 * modules and metadata["ss_network_dim"] == "4"
+    assert any("input_blocks" in key for key in state) == (name == "sdxl")
+    options = {"unet_config": model.denoiser.config} if name == "sdxl" else {}
+    found, alphas = PIPELINES[name].lora_state_dict(state, **options)
+    assert {value for value in alphas.values()} == {4.0} and len(alphas) == modules
+
+    other: UNet2DConditionModel = meta(build_unet, name)
+    other.load_lora_adapter(found, network_alphas=alphas, prefix="unet", adapter_name="default", low_cpu_mem_usage=True)
+    assert set(lora_state(other)) == set(lora_state(model.denoiser))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.backbone)
+def test_transformers_have_no_such_names(family) -> None:
+    if family.denoiser == "unet":
+        check_named(family, family.pipelines[0])
+    else:
+        with pytest.raises(UserError, match=rf"this base is a {family.pipelines[0]}.* give --format diffusers, or mer"):
+            check_named(family, family.pipelines[0])
+
+
+def test_the_best_lora_of_a_matrix_a_kernel_and_what_has_none() -> None:
+    """diag(3, 2, 1) at rank 1 keeps the 3: left out is sqrt(4 + 1), of sqrt(14). A vector of norm 2 is left out whole.
+
+    A kernel of one value 5 is of rank 1. So in all sqrt(5 + 4) of sqrt(14 + 4 + 25).
+    """
+    kernel = torch.zeros(2, 3, 3, 3)
+    kernel[1, 2, 0, 1] = 5.0
+    changes = {"a.weight": torch.diag(torch.tensor([3.0, 2, 1])), "n.bias": torch.tensor([0.0, 2]), "c.weight": kernel}
+    made = low_rank(changes.items(), 1, torch.device("cpu"))
+    torch.testing.assert_close(made.lora["a"].change, torch.diag(torch.tensor([3.0, 0, 0])))
+    assert made.lora["c"].down.shape == (1, 3, 3, 3) and made.lora["c"].up.shape == (2, 1, 1, 1)
+    assert made.errors == pytest.approx({"a.weight": (5 / 14) ** 0.5, "n.bias": 1.0, "c.weight": 0.0}, abs=1e-6)
+    assert made.error == pytest.approx((9 / 43) ** 0.5)
+    padded = low_rank(changes.items(), 5, torch.device("cpu"))
+    assert padded.lora["a"].down.shape == (5, 3) and padded.error == pytest.approx((4 / 43) ** 0.5)
+    assert low_rank([], 4, torch.device("cpu")).error == 0
+
+
+def weights_of(unet: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in unet.named_parameters()}
+
+
+def test_one_lora_for_the_stock_base_is_the_tuned_model_but_for_its_norms(
+    project: Path, params: Params, tmp_path: Path
+) -> None:
+    """At a rank as wide as the layers the stock pipeline with the LoRA has the weights of warm-up and CoMat."""
+    said = export(params, project / "data", "diffusers", 256, tmp_path / "lora")
+    assert "rank 256 for the stock base" in said[0] and "for which LoRA has no place" in said[2]
+    run = finished_run(params, project / "data")
+    pipeline = AutoPipelineForText2Image.from_pretrained(params.base_model, dtype=torch.float32)
+    before = weights_of(pipeline.unet)
+    pipeline.load_lora_weights(tmp_path / "lora")
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    after, tuned = weights_of(pipeline.unet), dict(run.tuned())
+    matrices = [name for name, value in tuned.items() if value.ndim > 1]
+    moved = [name for name in matrices if not torch.equal(before[name], tuned[name])]
+    assert len(moved) > 20
+    for name in matrices:
+        torch.testing.assert_close(after[name], tuned[name], atol=1e-6, rtol=1e-4)
+    errors = json.loads((tmp_path / "lora/error.json").read_text())
+    assert errors["rank"] == 256 and 0 < errors["total"] < 1
+    assert max(value for name, value in errors["tensors"].items() if name in moved) < 1e-4
+
+
+@pytest.mark.parametrize("rank", [None, 3])
+def test_a_kohya_file_does_to_a_pipeline_what_the_diffusers_file_does(
+    project: Path, params: Params, tmp_path: Path, rank: int | None
+) -> None:
+    base = finished_run(params, project / "data").warm if rank is None else None
+    found = []
+    for form in ("diffusers", "kohya"):
+        export(params, project / "data", form, rank, tmp_path / form)
+        pipeline = AutoPipelineForText2Image.from_pretrained(params.base_model, dtype=torch.float32)
+        if base:
+            pipeline.unet = type(pipeline.unet).from_pretrained(base)
+        pipeline.load_lora_weights(tmp_path / form)
+        assert isinstance(pipeline, StableDiffusionXLPipeline)
+        pipeline.fuse_lora()
+        found.append(pipeline.unet.state_dict())
+    assert found[0].keys() == found[1].keys()
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value)
+
+
+def test_sd15_by_its_kohya_file(tiny: Path, params: Params, tmp_path: Path) -> None:
+    model = load_base(str(tiny / "sd15"))
+    for weight in add_lora(model, 2, generator(0, "lora")):
+        weight.data.normal_(generator=generator(1, "lora"))
+    export_lora(model, tmp_path / "lora")
+    run = FinishedRun(
+        params,
+        ModelName("base_model", str(tiny / "sd15"), None),
+        tiny / "sd15",
+        model.family,
+        tiny / "sd15/unet",
+        tmp_path / "lora",
+    )
+    state, metadata = kohya_state(run.lora(), model.denoiser.config, model.family)
+    assert metadata["ss_base_model_version"] == "sd_v1" and not run.warmed
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny / "sd15")
+    pipeline.load_lora_weights(state)
+    loaded = get_peft_model_state_dict(pipeline.unet, adapter_name="default_0")
+    for name, value in lora_state(model.denoiser).items():
+        torch.testing.assert_close(loaded[name], value)
+
+
+def test_a_merged_pipeline_needs_nothing_beside_it(project: Path, params: Params, tmp_path: Path) -> None:
+    export(params, project / "data", "merged", None, tmp_path / "whole")
+    pipeline = AutoPipelineForText2Image.from_pretrained(tmp_path / "whole", dtype=torch.float32)
+    tuned = dict(finished_run(params, project / "data").tuned())
+    assert isinstance(pipeline.scheduler, DDPMScheduler) and not pipeline.scheduler.config.clip_sample
+    for name, value in pipeline.unet.named_parameters():
+        torch.testing.assert_close(value, tuned[name], rtol=0, atol=0)
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline("a red ball", height=16, width=16, num_inference_steps=2).images[0].size == (16, 16)
+
+
+def test_half_precision_says_what_its_rounding_costs(project: Path, params: Params, tmp_path: Path) -> None:
+    half = params.model_copy(update={"precision": "bf16"})
+    (_, said) = export(half, project / "data", "merged", None, tmp_path / "whole")
+    assert said.startswith("rounding to bf16 makes ") and "of what training changed wrong" in said
+    path = tmp_path / "whole/unet/diffusion_pytorch_model.safetensors"
+    assert {value.dtype for value in read_safetensors(path).values()} == {torch.bfloat16}
+
+
+def test_the_lora_of_a_warm_up_says_whose_it_is(project: Path, params: Params, tmp_path: Path) -> None:
+    (said,) = export(params, project / "data", "kohya", None, tmp_path / "k")
+    assert "data/warmup/unet, which the warm-up made" in said and "--rank" in said
+    with safe_open(tmp_path / "k/comat.safetensors", "pt") as file:
+        assert file.metadata()["ss_base_model_version"] == "sdxl_base_v1-0"
+
+
+def test_what_cannot_be_exported_is_said_and_leaves_nothing(project: Path, params: Params, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").write_text("mine")
+    cases = [
+        (r"a merged pipeline has none: leave it out", "merged", 4, project / "data", "new"),
+        (r"full: there is something already", "diffusers", None, project / "data", "full"),
+        (r"expected both; run `dvc repro` first", "diffusers", None, tmp_path, "new"),
+    ]
+    for message, form, rank, data, out in cases:
+        with pytest.raises(UserError, match=message):
+            export(params, data, form, rank, tmp_path / out)
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+    assert (tmp_path / "full/mine.txt").read_text() == "mine"
+
+
+def test_weights_in_several_files_are_read_by_their_index(tmp_path: Path, tiny: Path) -> None:
+
+    unet = UNet2DConditionModel.from_pretrained(tiny / "sdxl/unet")
+    unet.save_pretrained(tmp_path, max_shard_size="50KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    found = Weights(tmp_path)
+    assert found.names == sorted(unet.state_dict())
+    torch.testing.assert_close(found["conv_in.weight"], unet.conv_in.weight)
+    with pytest.raises(UserError, match="found neither"):
+        Weights(tmp_path / "none")
+
+
+@pytest.fixture
+def params(project: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    monkeypatch.chdir(project)
+    return load(project / "params.yaml")
