@@ -152,12 +152,15 @@ def evaluate(
     revision: str | None = typer.Option(None, help="Its commit, tag or branch."),
     unet: str | None = typer.Option(None, help="Folder of a UNet that takes the place of its own."),
     lora: str | None = typer.Option(None, help="Folder of a LoRA in safetensors."),
-    name: str | None = typer.Option(None, help="What the table calls it; by default the model's."),
+    method: str | None = typer.Option(None, help="The run's own model by composable, structured or attend_and_excite."),
+    tuned: bool = typer.Option(False, "--tuned", help="With --method: the tuned model, not the base."),
+    name: str | None = typer.Option(None, help="What the table calls it; by default the model's or method's."),
     out: Path = PEERS,
     params: Path = PARAMS,
     data: Path = DATA,
 ) -> None:
-    """Judge another model by the same prompts, seeds and benchmarks, into OUT/NAME; print it beside base and tuned."""
+    """Judge another model or way of sampling by the same prompts, seeds and benchmarks, into OUT/NAME; print it beside
+    base and tuned."""
     from comat.evaluation.judging import Judging
     from comat.evaluation.peers import evaluate_peer
     from comat.models.lock import pinned
@@ -166,8 +169,17 @@ def evaluate(
     from comat.running.device import choose_device
     from comat.running.distributed import join
     from comat.running.launch import launch_where_asked
+    from comat.samples.peer_method import MethodRun
     from comat.samples.peers import Peer, Weights, check_name
 
+    if model and method:
+        raise UserError("--method draws with the run's own model: give it or --model, not both")
+    if tuned and not method:
+        raise UserError("--tuned goes with --method")
+    run = MethodRun(method, data, tuned) if method else None
+    if run:
+        run.check()
+        name = name or f"{run.method}{'-tuned' if tuned else ''}"
     if model and not name:
         name = Path(os.path.abspath(model)).name
     if not name:
@@ -176,10 +188,11 @@ def evaluate(
     if not model and (revision or unet or lora):
         raise UserError("--revision, --unet and --lora say how --model draws: give it, or remove them")
     own = load(params)
-    own = pinned(own, data / "models", *(judge.role for judge in judges(own.evaluate)))
+    base = ("base_model", "vae") if run else ()
+    own = pinned(own, data / "models", *base, *(judge.role for judge in judges(own.evaluate)))
     launch_where_asked("comat.cli")
     files, parser = own.samples.benchmarks, own.entities.spacy_model
-    peer = Peer(name, Weights(model, revision, unet, lora) if model else None)
+    peer = Peer(name, Weights(model, revision, unet, lora) if model else None, run)
     with join(own.device) as processes:
         device = choose_device(own.device)
         judging = Judging(own.evaluate, files, parser, device, own.seed, own.resolution, own, own.precision)
@@ -256,13 +269,15 @@ def preference(
 @app.command()
 @main_guard
 def votes(files: list[Path], key: Path = KEY) -> None:
-    """Summarise the votes that people saved from the page: who is preferred, with a binomial interval."""
+    """Summarise the votes that people saved from the page: who is preferred, with a binomial interval, and how far
+    several voters agree."""
     from rich.console import Console
 
-    from comat.preference.votes import read_key, read_votes, show_votes, summary
+    from comat.preference.votes import agreements, read_key, read_votes, show_votes, summary
 
     own = read_key(key)
-    show_votes(summary(read_votes(files, own), own), Console())
+    voters = read_votes(files, own)
+    show_votes(summary(voters, own), Console(), agreements(voters, own) if len(voters) > 1 else None)
 
 
 @app.command()

@@ -102,7 +102,7 @@ def test_a_clone_pulls_checks_out_and_applies_an_experiment(tmp_path: Path) -> N
     run(second, "dvc", "pull")
     run(second, "dvc", "checkout")
     assert run(second, "git", "status", "--porcelain") == ""
-    assert "up to date" in run(second, "dvc", "status", "dvc.yaml")
+    assert "up to date" in run(second, "dvc", "status")
 
     run(second, "dvc", "exp", "run", "--name", "one", "--set-param", f"{CHANGED}=0.875")
     run(second, "git", "checkout", "--quiet", ".")

@@ -329,6 +329,7 @@ def test_the_warm_up_is_counted_whole(make_params) -> None:
     assert host(lora, calls) == 2 * (4 * 1030 + 8 * 30)
     none = p.model_copy(update={"warmup": type(p.warmup).model_validate(values | {"steps": 0})})
     assert warmup(none, calls) == {} and host(none, calls) == 0
+    assert disk(none, calls, Counts(4, 2, 5))["warmup"] == 0 and disk(full, calls, Counts(4, 2, 5))["warmup"] == 4000
 
 
 def test_a_working_folder_holds_the_outputs_and_two_states(make_params) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import os
+import re
+import subprocess
 
 import pytest
 from ruamel.yaml import YAML
@@ -155,3 +157,22 @@ def test_what_is_known_before_training_is_said_before_it() -> None:
 
     planned = [stage.addressing for stage in plan_repro(Repo(ROOT).index.graph)]
     assert planned.index("prompts") < planned.index("base_samples") < planned.index("train")
+
+
+def test_the_table_of_experiments_has_at_most_40_columns() -> None:
+    """Of the columns that DVC makes of params.yaml and the committed metrics those that `make experiments` keeps."""
+    makefile = (ROOT / "Makefile").read_text()
+    kept = re.search(r"^COLUMNS := (.*)$", makefile, re.MULTILINE)
+    assert kept and "dvc exp show --drop '.*' --keep '$(COLUMNS)'" in makefile
+    command = ["dvc", "exp", "show", "--csv", "--drop", ".*", "--keep", kept[1].replace("$$", "$"), "--num", "1"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    columns = shown.splitlines()[0].split(",")
+    assert len(columns) <= 40
+    assert {"Experiment", "oracle.total.gain", "frechet.ratio", "seed", "lambda_adv", "train_steps"} <= {*columns}
+
+
+def test_the_world_s_recipe_is_not_part_of_the_pipeline() -> None:
+    """Its stages, never run in a clone, would make `dvc status` report changes for ever."""
+    from dvc.repo import Repo
+
+    assert {stage.addressing for stage in Repo(ROOT).index.stages} == {*STAGES, "data/shapes/dvc.yaml:coco"}

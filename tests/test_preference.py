@@ -15,7 +15,18 @@ from rich.console import Console
 from comat.cli import app
 from comat.errors import UserError, clean
 from comat.preference.study import CRITERIA, Key, write_study
-from comat.preference.votes import Tally, Votes, majority, preferred, read_key, read_votes, show_votes, summary, tally
+from comat.preference.votes import (
+    Tally,
+    Votes,
+    agreement,
+    majority,
+    preferred,
+    read_key,
+    read_votes,
+    show_votes,
+    summary,
+    tally,
+)
 from comat.storage.tables import IMAGE_INDEX, write_table
 from tests.test_cli import CliRunner
 from tests.test_report import Page
@@ -123,6 +134,41 @@ def test_a_majority_counts_each_pair_once(folders: dict[str, Path], tmp_path: Pa
     show_votes(summary(voters[:1], key), console)
     shown = console.export_text()
     assert "66.7%" in shown and "nobody chose" in shown and "all votes" not in shown
+
+
+def test_agreement_by_hand() -> None:
+    """Two voters on four pairs, one apart: of 8 votes 5 are for tuned, 3 for base. 2 of 8 coincidences disagree, by
+    chance 30 of 56 would: 1 - (2/8) / (30/56) = 8/15. A pair that one of them left out changes nothing."""
+    one = dict(enumerate(["tuned", "tuned", "base", "base"]))
+    two = dict(enumerate(["tuned", "tuned", "base", "tuned"]))
+    assert agreement([one, two]) == pytest.approx(8 / 15)
+    assert agreement([{**one, 4: "base"}, two]) == pytest.approx(8 / 15)
+    assert agreement([one, one]) == 1
+    assert agreement([{0: "tuned"}, {0: "tuned"}]) is None, "nothing differs: no agreement to speak of"
+    assert agreement([{0: "tuned"}, {1: "base"}]) is None and agreement([{}, {}]) is None
+
+
+@given(st.lists(st.dictionaries(st.integers(0, 4), st.sampled_from(["base", "tie", "tuned"])), min_size=2, max_size=4))
+def test_agreement_is_at_most_one_whoever_comes_first(voters: list[dict[int, str]]) -> None:
+    alpha = agreement(voters)
+    assert alpha is None or alpha <= 1 + 1e-9
+    assert agreement(voters[::-1]) == (alpha if alpha is None else pytest.approx(alpha))
+
+
+def test_several_synthetic_voters_are_summed_up_with_their_agreement(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    key = str(tmp_path / "key.json")
+    CliRunner().invoke(app, ["preference", "--out", str(tmp_path / "page.html"), "--key", key, "--count", "2"])
+    own = read_key(Path(key))
+    files = [
+        str(saved(tmp_path / f"{name}.json", votes(own, name, "tuned", choice).model_dump()))
+        for name, choice in (("a", "base"), ("b", "base"), ("c", "base"))
+    ]
+    result = CliRunner().invoke(app, ["votes", *files, "--key", key])
+    said = " ".join(result.stdout.split())
+    assert result.exit_code == 0 and "alignment 1.00, quality undefined" in said, said
 
 
 def saved(path: Path, value: object) -> Path:

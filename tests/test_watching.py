@@ -243,29 +243,40 @@ def test_training_goes_on_without_a_logger_that_fails(
     assert line in capsys.readouterr().err
 
 
-def test_tensorboard_and_dvclive_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through accelerate's own trackers, interrupted and resumed."""
-    monkeypatch.chdir(tmp_path)
-    work = tmp_path / "0123456789abcdef"
+def told_by_name(name: str, folder: Path) -> None:
+    """Tell the logger of that name two steps through accelerate's own tracker, interrupted between them."""
+    work = folder / "0123456789abcdef"
     work.mkdir()
     parameters = {"seed": 0, "vae": None, "train": {"guard": {"every": 5}}, "captioner": ["a"]}
     for step in (0, 1):
-        with started(["tensorboard", "dvclive"], work, parameters) as loggers:
-            assert [tracker.name for tracker in loggers.trackers] == ["tensorboard", "dvclive"]
+        with started([name], work, parameters) as loggers:
             loggers.values("train", {"loss": 0.5 + step, "grad_norm": float("nan")}, step)
             loggers.pictures({"preview/1 a red ball": np.full((4, 6, 3), 200, np.uint8)}, step)
-            assert len(loggers.trackers) == 2
+            assert [tracker.name for tracker in loggers.trackers] == [name]
         (work / "state.safetensors").touch()
+
+
+def test_tensorboard_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    told_by_name("tensorboard", tmp_path)
+    own = tmp_path / "logs/tensorboard/train-0123456789abcdef"
+    tags = [tag for path in own.glob("events*") for tag in tags_of(path)]
+    assert tags.count("train/loss") == 2 and "train/grad_norm" not in tags
+    assert sum(tag.startswith("preview/1") for tag in tags) == 2
+    (parameters,) = own.rglob("hparams.yml")
+    assert "train.guard.every: 5" in parameters.read_text()
+
+
+def test_dvclive_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("dvclive", reason="dvclive is not installed")
+    monkeypatch.chdir(tmp_path)
+    told_by_name("dvclive", tmp_path)
     own = tmp_path / "logs/dvclive/train-0123456789abcdef"
     values = [line.split("\t") for line in (own / "plots/metrics/train/loss.tsv").read_text().splitlines()]
     assert [(row[-2], row[-1]) for row in values[1:]] == [("0", "0.5"), ("1", "1.5")]
     assert (own / "plots/images/preview/1 a red ball.png").exists()
     assert "train.guard.every: 5" in (own / "params.yaml").read_text()
-    events = sorted((tmp_path / "logs/tensorboard/train-0123456789abcdef").glob("events*"))
-    tags = [tag for path in events for tag in tags_of(path)]
-    assert tags.count("train/loss") == 2 and "train/grad_norm" not in tags
-    assert sum(tag.startswith("preview/1") for tag in tags) == 2
-    assert not (tmp_path / "dvc.yaml").exists()
+    assert not (tmp_path / "dvc.yaml").exists() and not (own / "dvc.yaml").exists()
 
 
 def tags_of(path: Path) -> list[str]:

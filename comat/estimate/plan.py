@@ -69,7 +69,7 @@ def disk(p: Params, c: Calls, n: Counts) -> dict[str, float | None]:
     return {
         "prompt_embeddings": _times(_texts(p, n), c.embedding),
         "warmup_images": _times(_warmup_images(p, n), c.latent),
-        "warmup": 4 * c.unet,
+        "warmup": 4 * c.unet * bool(p.warmup.steps),  # without any the base is passed through
         "reference_latents": _times(_used(p.reference_latents.count, n.train), c.latent),
         "image_latents": _times(_used(p.image_latents.count, n.images), c.latent),
         "base_samples": samples,

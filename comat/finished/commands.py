@@ -60,6 +60,23 @@ def compare(
 
 @app.command()
 @main_guard
+def compose(
+    plan: Path,
+    out: Path = Path("composed.png"),
+    seeds: int = SEEDS,
+    params: Path = PARAMS,
+    data: Path = DATA,
+) -> None:
+    """Draw a PLAN of regions (JSON, docs/evaluation.md) with the base and the tuned model, into one picture."""
+    from comat.finished.compose import compose as draw
+    from comat.params import load
+
+    draw(load(params), data, plan, seeds, out)
+    say(f"{out}: base above, tuned below")
+
+
+@app.command()
+@main_guard
 def attention(
     prompt: str,
     out: Path = Path("attention.png"),

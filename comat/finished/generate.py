@@ -58,7 +58,7 @@ def generate(params: Params, data: Path, asked: Asked, out: Path) -> list[Path]:
     Image n has the same noise whatever else is drawn. Each file holds what it was drawn from, by which its name differs
     from others.
     """
-    params, backbone = _load(params, data, [asked.prompt])
+    params, backbone = finished_model(params, data, [asked.prompt])
     params = asked.within(params)
     numbers = range(asked.first, asked.first + asked.count)
     said = _said(params, data, asked)
@@ -114,7 +114,7 @@ def strange_words(tokenizers: Sequence[PreTrainedTokenizerBase], prompt: str) ->
 
 def compare(params: Params, data: Path, prompts: Sequence[str], seeds: int, out: Path) -> None:
     """Write one picture: for every prompt `seeds` images by the base and below them by the tuned model, same noise."""
-    params, backbone = _load(params, data, prompts)
+    params, backbone = finished_model(params, data, prompts)
     images = {name: drawn(params, backbone, prompts, range(seeds)) for name in in_turn(backbone, data / "train/lora")}
     arrays = {name: [to_bytes(image) for image in own] for name, own in images.items()}
     write_image(out, comparison_grid(prompts, arrays))
@@ -122,7 +122,7 @@ def compare(params: Params, data: Path, prompts: Sequence[str], seeds: int, out:
 
 def attention(params: Params, data: Path, prompt: str, number: int, out: Path) -> None:
     """Write one picture: where each token of the prompt looks in image `number`, by the base and by the tuned model."""
-    params, backbone = _load(params, data, [prompt])
+    params, backbone = finished_model(params, data, [prompt])
     maps, images = {}, {}
     for name in in_turn(backbone, data / "train/lora"):
         maps[name], z = attention_of(backbone, params, prompt, (PURPOSE, number), PURPOSE)
@@ -131,7 +131,7 @@ def attention(params: Params, data: Path, prompt: str, number: int, out: Path) -
     attention_figure(prompt, words, backbone.spoken(prompt), maps, images, out)
 
 
-def _load(params: Params, data: Path, prompts: Sequence[str]) -> tuple[Params, Backbone]:
+def finished_model(params: Params, data: Path, prompts: Sequence[str]) -> tuple[Params, Backbone]:
     """The parameters bound to the run in `data`, and its base model.
 
     Raises:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
+import krippendorff
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
@@ -107,6 +109,25 @@ def majority(choices: Iterable[Mapping[int, str]]) -> dict[int, str]:
     return {number: "tuned" if ahead > 0 else "base" if ahead < 0 else "tie" for number, ahead in lead.items()}
 
 
+def agreement(choices: Sequence[Mapping[int, str]]) -> float | None:
+    """Krippendorff's alpha of voters on the same pairs, base, tie and tuned in this order (ordinal).
+
+    1 is perfect agreement, 0 that of chance; None where no pair has two votes, or all votes are the same.
+    """
+    pairs = sorted({number for own in choices for number in own})
+    values = {"base": 0.0, "tie": 1.0, "tuned": 2.0}
+    votes = np.array([[values[own[n]] if n in own else np.nan for n in pairs] for own in choices])
+    shared = votes[:, (~np.isnan(votes)).sum(0) > 1] if votes.size else votes
+    if not shared.size or len(np.unique(shared[~np.isnan(shared)])) < 2:
+        return None
+    return float(krippendorff.alpha(shared, level_of_measurement="ordinal"))
+
+
+def agreements(voters: Sequence[Votes], key: Key) -> dict[str, float | None]:
+    """Criterion → how far the voters agree."""
+    return {criterion: agreement([preferred(one, key, criterion) for one in voters]) for criterion in CRITERIA}
+
+
 def summary(voters: Sequence[Votes], key: Key) -> list[tuple[str, str, Tally]]:
     """(criterion, of whom, tally): by each voter; of several also all votes, and the majority of each pair.
 
@@ -123,8 +144,10 @@ def summary(voters: Sequence[Votes], key: Key) -> list[tuple[str, str, Tally]]:
     return rows
 
 
-def show_votes(rows: Sequence[tuple[str, str, Tally]], console: Console) -> None:
-    """Print the summary as a table."""
+def show_votes(
+    rows: Sequence[tuple[str, str, Tally]], console: Console, agreed: Mapping[str, float | None] | None = None
+) -> None:
+    """Print the summary as a table, and how far several voters agree."""
     table = Table(box=None, pad_edge=False)
     for title in ("criterion", "by", "tuned", "base", "ties", "prefer tuned", "95% interval"):
         table.add_column(title, justify="left" if title in ("criterion", "by") else "right")
@@ -134,3 +157,8 @@ def show_votes(rows: Sequence[tuple[str, str, Tally]], console: Console) -> None
         interval = "" if own.share is None else f"{low:.1%} to {high:.1%}"
         table.add_row(criterion, Text(who), str(own.tuned), str(own.base), str(own.ties), share, interval)
     console.print(table, highlight=False)
+    if agreed:
+        said = (f"{name} {'undefined' if alpha is None else f'{alpha:.2f}'}" for name, alpha in agreed.items())
+        console.print(
+            f"Krippendorff's alpha (1: the voters agree, 0: as by chance): {', '.join(said)}", highlight=False
+        )

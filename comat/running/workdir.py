@@ -14,10 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 from comat.errors import UserError
 from comat.models.lock import FILE
-from comat.storage.tables import remove_parts, sha256, write_bytes
+from comat.models.sums import sum_of_file
+from comat.storage.tables import remove_parts, write_bytes
 
 CODE = Path(__file__).parent.parent
 
@@ -31,14 +33,17 @@ def fingerprint(values: object, inputs: Iterable[Path] = (), code: Iterable[Path
         UserError: if there is no such file or folder.
     """
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
+    files: list[Path] = []
     for root in [*inputs, *(sorted(CODE.rglob("*.py")) if code is None else code)]:
         if not root.is_dir() and not root.is_file():
             raise UserError(
                 f"{root}: no such file or folder; run the stage that makes it (`dvc repro`), or correct its name"
             )
-        files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]
+        files += sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]
+    total = sum(file.stat().st_size for file in files)
+    with tqdm(total=total, desc="hashing inputs", unit="B", unit_scale=True, leave=False) as progress:
         for file in files:
-            digest.update(file.name.encode() + bytes.fromhex(sha256(file)))
+            digest.update(file.name.encode() + bytes.fromhex(sum_of_file(file, progress.update)))
     return digest.hexdigest()[:16]
 
 

@@ -152,7 +152,8 @@ def _draw_attention(
     """Write prompt → (L, h, w) for the prompts of the legend."""
     keys = [(row["text"], (row["prompt_id"], 0)) for row in legend]
     own = (attention_of(backbone, sampling, text, key, "sample")[0] for text, key in processes.share(keys))
-    maps = {key[0]: found for (_, key), found in zip(keys, processes.in_order(own, len(keys)), strict=False)}
+    bar = tqdm(keys, desc="attention maps", disable=not processes.main)
+    maps = {key[0]: found for (_, key), found in zip(bar, processes.in_order(own, len(keys)), strict=False)}
     if processes.main:
         write_safetensors(out / "attention.safetensors", maps)
 

@@ -26,6 +26,7 @@ from comat.running.distributed import ALONE, Processes
 from comat.running.workdir import fingerprint
 from comat.samples.draw import undrawn
 from comat.samples.peer_lora import load_peer_lora
+from comat.samples.peer_method import MethodRun, pictures_by_method
 from comat.storage.images import png
 from comat.storage.json_files import read_json
 from comat.storage.tables import IMAGE_INDEX, read_table, write_bytes, write_json, write_table
@@ -50,6 +51,7 @@ class Peer:
 
     name: str
     weights: Weights | None
+    method: MethodRun | None = None  # in the place of a pipeline, the run's own models by a training-free method
 
 
 def check_name(name: str) -> None:
@@ -91,16 +93,16 @@ def draw_peer(
     """
     index = [{**row, "model": peer.name} for row in read_table(base / "index.parquet", IMAGE_INDEX)]
     weights = peer.weights and replace(peer.weights, revision=commit_of(peer.weights))
-    record = _record(drawing, peer.name, weights)
+    record = _record(drawing, peer.name, weights, peer.method)
     if processes.main:
         _check(record, out)
     todo = processes.from_main(lambda: undrawn(index, out))
-    if todo and weights is None:
+    if todo and weights is None and peer.method is None:
         path = out / todo[0]["path"]
         raise UserError(f"{path}: missing, as {len(todo)} of {len(index)} images; draw them, or give --model")
-    if todo and weights:
+    if todo:
         batches = [todo[at : at + batch_size] for at in range(0, len(todo), batch_size)]
-        own = _pictures(drawing, load_pipeline(weights, drawing.precision), processes.share(batches))
+        own = _drawn(drawing, peer.method, weights, processes.share(batches))
         results = processes.in_order(own, len(batches))
         title = f"samples of {peer.name}"
         for part, images in zip(tqdm(batches, desc=title, disable=not processes.main), results, strict=False):
@@ -122,9 +124,22 @@ def commit_of(weights: Weights) -> str | None:
     return Path(loaded(weights.model, "model_index.json", find)).parent.name
 
 
-def _record(drawing: DrawingParams, name: str, weights: Weights | None) -> dict:
+def _drawn(
+    drawing: DrawingParams, method: MethodRun | None, weights: Weights | None, batches: Sequence[Sequence[dict]]
+) -> Iterator[list[bytes]]:
+    if method:
+        return pictures_by_method(drawing, method, batches)
+    assert weights
+    return _pictures(drawing, load_pipeline(weights, drawing.precision), batches)
+
+
+def _record(drawing: DrawingParams, name: str, weights: Weights | None, method: MethodRun | None) -> dict:
     """What draws: the weights, the parameters of sampling, and a fingerprint of both and of the files of folders."""
-    own = asdict(weights) if weights else dict.fromkeys(field.name for field in fields(Weights))
+    if method:
+        lora = str(method.lora) if method.lora else None
+        weights = Weights(drawing.base_model, drawing.base_revision, str(method.data / "warmup"), lora)
+    own: dict[str, object] = asdict(weights) if weights else dict.fromkeys(field.name for field in fields(Weights))
+    own |= {"method": method.method} if method else {}
     keys = ("seed", "resolution", "sampling_steps", "guidance_scale", "precision")
     record = {"name": name, **own, **{key: getattr(drawing, key) for key in keys}}
     parts = (weights.model, weights.unet, weights.lora) if weights else ()

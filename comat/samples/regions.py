@@ -4,21 +4,23 @@ LLMs", ICML 2024)."""
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
-from comat.diffusion.backbones import Backbone, PromptEmbeddings
+from comat.diffusion.backbones import Backbone
 from comat.diffusion.schedulers import Sampler
 from comat.errors import UserError
-from comat.samples.methods.base import Told
+from comat.samples.methods.base import Plain, Told
 from comat.storage.json_files import read_json
 
 BREAK = re.compile(r"\s*\bBREAK\b\s*")
@@ -121,26 +123,40 @@ def masks(plan: Plan, size: tuple[int, int]) -> Tensor:
 
 
 @dataclass
-class _Regional:
-    backbone: Backbone
-    prompts: Sequence[PromptEmbeddings]
-    """Of each plan the whole prompt, then its regions'."""
-    weights: Sequence[Tensor]
-    """Of each plan (1 + N, 1, h, w): they add up to 1 everywhere."""
-    guidance_scale: float
-
-    def before(self, z: Tensor, index: int) -> Tensor:
-        return z
+class _Regional(Plain):
+    texts: Sequence[Tensor]
+    """Of each place in the plans its descriptions, (B, L, D); of plans with fewer regions anything."""
+    weights: Tensor
+    """(B, 1 + places, h, w), the whole prompt's first: they add up to 1 everywhere."""
 
     def guided(self, x: Tensor, t: Tensor) -> Tensor:
-        """z = beta z_base + (1 - beta) z_cat, where z_cat is made of each region's own (Eq. 4 and 5), here of guided
-        predictions: that of the whole image for each description, of which the region counts."""
-        return torch.stack([self._one(x[row], t, row) for row in range(len(x))])
+        with self._by_regions(x.shape[-2:]):
+            return super().guided(x, t)
 
-    def _one(self, x: Tensor, t: Tensor, row: int) -> Tensor:
-        prompts = self.prompts[row]
-        same = x.expand(len(prompts), *x.shape)
-        return (self.weights[row] * self.backbone.guided(same, t, prompts, self.guidance_scale)).sum(0)
+    @contextlib.contextmanager
+    def _by_regions(self, latent_size: Sequence[int]) -> Iterator[None]:
+        """Let every cross-attention say beta z_base + (1 - beta) z_cat, where z_cat is, in each region, what it says of
+        the region's own description (Eq. 4 and 5), for the samples with a prompt, which are the last."""
+        layout = self.backbone.layout(latent_size)
+
+        def composed(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            size = layout(hidden.shape[1], 0).size
+            share = F.adaptive_avg_pool2d(self.weights, size).flatten(2)[..., None].to(output.dtype)
+            count = len(self.weights)
+            said = share[:, 0] * output[-count:]
+            for place, text in enumerate(self.texts, start=1):
+                own = layer.forward(hidden[-count:], encoder_hidden_states=text.to(hidden.dtype))
+                said = said + share[:, place] * own
+            return torch.cat([output[:-count], said])
+
+        layers = [self.backbone.denoiser.get_submodule(name) for name in self.backbone.attention_layers()]
+        hooks = [layer.register_forward_hook(composed, with_kwargs=True) for layer in layers]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
 
 @dataclass(frozen=True)
@@ -151,11 +167,19 @@ class Regional:
     latent_size: tuple[int, int]
 
     def begin(self, backbone: Backbone, _sampler: Sampler, told: Sequence[Told], guidance_scale: float) -> _Regional:
+        if backbone.TEXT != "cross":
+            raise UserError(
+                "regions are told apart in cross-attention that reads the text encoders' words as they are, as that of "
+                "Stable Diffusion 1, 2 and XL; this base model has none"
+            )
         assert [one.text for one in told] == [plan.base_prompt for plan in self.plans]
-        prompts, weights = [], []
-        for plan in self.plans:
-            prompts.append(backbone.encode_prompts([plan.base_prompt, *plan.regional_prompt]))
-            regions = masks(plan, self.latent_size).float() * (1 - plan.base_ratio)
-            whole = torch.full((1, *self.latent_size), plan.base_ratio)
-            weights.append(torch.cat([whole, regions])[:, None].to(backbone.device))
-        return _Regional(backbone, prompts, weights, guidance_scale)
+        prompts = backbone.encode_prompts([plan.base_prompt for plan in self.plans])
+        places = max(len(plan.regional_prompt) for plan in self.plans)
+        weights = torch.zeros(len(self.plans), 1 + places, *self.latent_size)
+        texts = prompts.tokens[None].repeat(places, 1, 1, 1)
+        for row, plan in enumerate(self.plans):
+            own = len(plan.regional_prompt)
+            texts[:own, row] = backbone.encode_prompts(plan.regional_prompt).tokens
+            weights[row, 0] = plan.base_ratio
+            weights[row, 1 : 1 + own] = masks(plan, self.latent_size).float() * (1 - plan.base_ratio)
+        return _Regional(backbone, prompts, guidance_scale, list(texts), weights.to(backbone.device))

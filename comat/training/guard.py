@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from comat.diffusion.backbones import Backbone
 from comat.diffusion.lora import lora_state, merged, set_lora_state
@@ -110,7 +111,7 @@ class Guard:
         return self.best_row
 
     def _draw(self) -> None:
-        for at in range(0, len(self.images), self.device_batch):
+        for at in tqdm(range(0, len(self.images), self.device_batch), desc="guard's look", leave=False):
             part = self.images[at : at + self.device_batch]
             keys = [(image.prompt_id, 0) for image in part]
             with merged(self.backbone.denoiser), torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ def _options(name: str, run: str) -> dict[str, object]:
     if name != "trackio":
         folder.mkdir(parents=True, exist_ok=True)
     known: dict[str, dict[str, object]] = {
-        "tensorboard": {"run_name": run, "logging_dir": folder},
+        # Its files are named by the second: a run that goes on within the same one must not write over the first.
+        "tensorboard": {"run_name": run, "logging_dir": folder, "filename_suffix": f".{time.monotonic_ns()}"},
         "wandb": {"run_name": PROJECT, "name": run, "id": run, "resume": "allow", "dir": folder},
         "trackio": {"run_name": PROJECT, "name": run, "resume": "allow"},
         "dvclive": {"dir": str(folder / run), "resume": True, "save_dvc_exp": False, "dvcyaml": None},

@@ -62,7 +62,7 @@ def warm_up(
                 _, index, key = name.split(".")
                 moments.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    chunks = [prompts[at : at + 128] for at in range(0, len(prompts), 128)]
+    chunks = tqdm([prompts[at : at + 128] for at in range(0, len(prompts), 128)], desc="text encoders")
     embeddings = PromptEmbeddings.cat([backbone.encode_prompts(chunk) for chunk in chunks])
     done = start
 

@@ -1,0 +1,80 @@
+"""A training-free method as a peer: the run's own base or tuned model, drawn by another way of sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from comat.diffusion.backbones import Backbone
+from comat.diffusion.load import load_backbone
+from comat.diffusion.lora import FILE, load_lora
+from comat.diffusion.sampling import decoded
+from comat.errors import UserError
+from comat.params import DrawingParams
+from comat.samples.methods import METHODS, method_class
+from comat.samples.methods.base import Phrase, Told, sample_by
+from comat.storage.images import png, to_bytes
+from comat.storage.tables import ENTITIES, read_table
+
+
+@dataclass(frozen=True)
+class MethodRun:
+    """A method of `METHODS` on the models of the run in the folder `data`; `tuned`, with its LoRA."""
+
+    method: str
+    data: Path
+    tuned: bool = False
+
+    def check(self) -> None:
+        """See that there is such a method, and the run's models.
+
+        Raises:
+            UserError: otherwise.
+        """
+        if self.method not in METHODS:
+            raise UserError(f"--method {self.method[:60]!r}: expected {', '.join(METHODS)}")
+        needed = [self.data / "warmup", self.data / "entities/entities.parquet"]
+        needed += [self.data / "train/lora" / FILE] if self.tuned else []
+        for path in needed:
+            if not path.exists():
+                raise UserError(
+                    f"{path}: missing; the method draws with the models of a finished run: `dvc repro` first"
+                )
+
+    @property
+    def lora(self) -> Path | None:
+        return self.data / "train/lora" if self.tuned else None
+
+
+def pictures_by_method(
+    drawing: DrawingParams, run: MethodRun, batches: Sequence[Sequence[dict]]
+) -> Iterator[list[bytes]]:
+    """The PNG files of each batch of rows of `IMAGE_INDEX`, from the noise that base and tuned model start from.
+
+    Prompts of which no entities were noted, as those of benchmarks, have none.
+    """
+    if not batches:
+        return
+    backbone, method = load_backbone(drawing, run.data / "warmup"), method_class(run.method)()
+    if run.lora:
+        load_lora(backbone, run.lora)
+    phrases: dict[str, list[Phrase]] = {}
+    for row in read_table(run.data / "entities/entities.parquet", ENTITIES):
+        if row["kept"]:
+            phrases.setdefault(row["prompt_id"], []).append(_phrase(backbone, row))
+    for part in batches:
+        told = [Told(row["text"], tuple(phrases.get(row["prompt_id"], ()))) for row in part]
+        keys = [(row["prompt_id"], row["seed"]) for row in part]
+        z = sample_by(method, backbone, drawing, told, keys, "sample")
+        yield [png(Image.fromarray(to_bytes(image))) for image in decoded(backbone, z)]
+
+
+def _phrase(backbone: Backbone, entity: dict) -> Phrase:
+    """ "a red ball", "two green stars": an entity with its numerals and attributes, by itself."""
+    words = [*entity["numerals"], *entity["attributes"], entity["noun"]]
+    if not entity["numerals"]:
+        words.insert(0, "an" if words[0][:1].lower() in "aeiou" else "a")
+    return Phrase(" ".join(words), backbone.columns(entity["noun_tokens"]))

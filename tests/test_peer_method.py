@@ -1,0 +1,74 @@
+"""`comat evaluate --method`: the run's own models by a training-free method, judged beside base and tuned."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from comat.cli import app
+from comat.diffusion.backbones import load_base
+from comat.params import load
+from comat.samples.peer_method import _phrase
+from comat.storage.tables import ENTITIES, IMAGE_INDEX, PROMPTS, read_table
+
+
+def evaluate(project: Path, out: Path, *options: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(project)
+    return CliRunner().invoke(app, ["evaluate", "--out", str(out), *options]).output
+
+
+@pytest.mark.parametrize("method", ["composable", "structured", "attend_and_excite"])
+def test_a_method_is_a_peer(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """On the base and on the tuned model: other images than theirs, a column in the table, nothing drawn twice."""
+    output = evaluate(project, tmp_path, "--method", method, monkeypatch=monkeypatch)
+    assert method[:8] in output, output
+    evaluate(project, tmp_path, "--method", method, "--tuned", monkeypatch=monkeypatch)
+    rows = read_table(tmp_path / method / "index.parquet", IMAGE_INDEX)
+    plain = project / "data/base_samples"
+    read = {row["path"]: (tmp_path / method / row["path"]).read_bytes() for row in rows}
+    assert any(read[path] != (plain / path).read_bytes() for path in read)
+    tuned = tmp_path / f"{method}-tuned"
+    assert any(read[path] != (tuned / path).read_bytes() for path in read)
+    record = json.loads((tuned / "peer.json").read_text())
+    assert record["method"] == method and record["lora"] == "data/train/lora"
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / method / "images").iterdir()}
+    evaluate(project, tmp_path, "--method", method, monkeypatch=monkeypatch)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--method", "magic"], "expected composable, structured, attend_and_excite"),
+        (["--method", "composable", "--model", "x"], "give it or --model, not both"),
+        (["--tuned", "--name", "x"], "--tuned goes with --method"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, options: list[str], expected: str
+) -> None:
+    output = evaluate(project, tmp_path, *options, monkeypatch=monkeypatch)
+    assert expected in output.replace("\n", " ") + capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_is_not_finished_is_said(tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--method", "structured", "--data", str(tmp_path / "none")]
+    output = evaluate(project, tmp_path / "out", *options, monkeypatch=monkeypatch)
+    assert "`dvc repro` first" in output.replace("\n", " ")
+
+
+def test_phrases_are_entities_in_words(project: Path) -> None:
+    """ "two green stars" keeps its numeral, "a red ball" its article; columns are those of the noun."""
+    backbone = load_base(load(project / "params.yaml").base_model)
+    texts = {row["id"]: row["text"] for row in read_table(project / "data/prompts/prompts.parquet", PROMPTS)}
+    found = {}
+    for row in read_table(project / "data/entities/entities.parquet", ENTITIES):
+        if texts[row["prompt_id"]] in ("two green stars", "a red ball and a blue cube"):
+            phrase = _phrase(backbone, row)
+            words = backbone.words(texts[row["prompt_id"]])
+            found[phrase.text] = [words[column] for column in phrase.noun_columns]
+    assert found == {"two green stars": ["stars"], "a red ball": ["ball"], "a blue cube": ["cube"]}
