@@ -56,9 +56,9 @@ class _Answer(http.server.BaseHTTPRequestHandler):
             entry = json.loads(line)
             if entry["key"] == "file":
                 self.server.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
-        return self.answer(
-            {"success": True, "commitUrl": f"{self.server.url}/ada/shapes/commit/{'0' * 40}", "commitOid": "0" * 40}
-        )
+        commit = "0" * 40
+        url = f"{self.server.url}/ada/shapes/commit/{commit}"
+        return self.answer({"success": True, "commitUrl": url, "commitOid": commit})
 
     def do_GET(self) -> None:
         self.answer({"error": "not found"}, 404)
