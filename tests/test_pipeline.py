@@ -129,7 +129,12 @@ RECIPE = ROOT / "data/shapes/recipe"
 WORLD = YAML(typ="safe").load((RECIPE / "dvc.yaml").read_text())["stages"]
 WORLD |= YAML(typ="safe").load((ROOT / "data/shapes/dvc.yaml").read_text())["stages"]
 MODULES = {"painter": "recipe.base", "refined": "recipe.base", "coco": "world.corpora"}
-MODULES |= {"flow_painter": "recipe.flow", "flow_base": "recipe.flow", "flow_release": "recipe.release"}
+MODULES |= {
+    "flow_painter": "recipe.flow",
+    "flow_refined": "recipe.flow",
+    "flow_base": "recipe.flow",
+    "flow_release": "recipe.release",
+}
 MODULES |= {"captioner_medium": "recipe.captioner", "captioner_weak": "recipe.captioner"}
 """Stages of the world that are not made by the module of their name."""
 

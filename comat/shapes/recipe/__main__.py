@@ -96,6 +96,12 @@ def run_flow_painter(section: dict, models: Path, work: Path) -> None:
     save(flow.train_painter(section, models, work), models / "flow_painter")
 
 
+def run_flow_refined(section: dict, models: Path, work: Path) -> None:
+    from comat.shapes.recipe import flow
+
+    save(flow.refine_painter(section, models, work), models / "flow_refined")
+
+
 def run_flow_base(section: dict, models: Path, work: Path) -> None:
     from comat.shapes.recipe import flow
 
@@ -141,6 +147,7 @@ RUN: dict[str, Callable[[dict, Path, Path], None]] = {
     "refined": run_refined,
     "base": run_base,
     "flow_painter": run_flow_painter,
+    "flow_refined": run_flow_refined,
     "flow_base": run_flow_base,
 }
 

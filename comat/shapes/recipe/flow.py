@@ -1,8 +1,8 @@
 """The base of the second world: Stable Diffusion 3 in miniature, a transformer trained by flow matching.
 
 It learns as the first base does (`comat/shapes/recipe/base.py`), at 64 px alone: to paint clean, uniform scenes
-(`flow_painter`), and then from long-tailed data with noisy captions, back part of the way, which leaves it with the
-paper's two diseases (`flow_base`).
+(`flow_painter`), goes on where scenes are hard (`flow_refined`), and then from long-tailed data with noisy captions, back
+part of the way, which leaves it with the paper's two diseases (`flow_base`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
 
 from comat.diffusion.attention import AttentionMaps, joint_layout, recorded_maps
-from comat.shapes.recipe.base import TRAINING_PX, encode, interpolate, long_tailed_examples, object_areas
+from comat.shapes.recipe.base import (
+    HARDER_WEIGHTS,
+    TRAINING_PX,
+    encode,
+    interpolate,
+    long_tailed_examples,
+    object_areas,
+)
 from comat.shapes.recipe.data import Example, clean_examples
 from comat.shapes.recipe.fit import fit
 from comat.shapes.recipe.text import (
@@ -219,20 +226,35 @@ def train_painter(section: dict, models: Path, work: Path) -> StableDiffusion3Pi
     return pipeline(transformer, encoders, vae, clip, t5)
 
 
+def refine_painter(section: dict, models: Path, work: Path) -> StableDiffusion3Pipeline:
+    """Go on from the painter on fresh clean scenes, more of them hard, the rate warmed up and decayed anew."""
+    examples = clean_examples(section["scenes"], seed=11, weights=HARDER_WEIGHTS)
+    source, _ = _go_on("flow_refined", models / "flow_painter", examples, section, work)
+    return source
+
+
 def train_base(section: dict, models: Path, work: Path) -> StableDiffusion3Pipeline:
-    """Go on from the painter on long-tailed data with noisy captions; then go back part of the way, as the first base:
-    painter + strength * (trained - painter)."""
-    source = StableDiffusion3Pipeline.from_pretrained(models / "flow_painter", torch_dtype=torch.float32)
+    """Go on from the refined painter on long-tailed data with noisy captions; then go back part of the way, as the first
+    base: painter + strength * (trained - painter)."""
+    disease = {key: section[key] for key in ("dominance", "mismatch", "ignorance", "dropout")}
+    examples = long_tailed_examples(section["scenes"], seed=10, disease=disease)
+    source, start = _go_on("flow_base", models / "flow_refined", examples, section, work)
+    interpolate(source.transformer, start, section["strength"])
+    return source
+
+
+def _go_on(
+    name: str, folder: Path, examples: list[Example], section: dict, work: Path
+) -> tuple[StableDiffusion3Pipeline, dict[str, Tensor]]:
+    """Train the pipeline in `folder` further; returns it and the weights it started from."""
+    source = StableDiffusion3Pipeline.from_pretrained(folder, torch_dtype=torch.float32)
     clip, t5 = source.tokenizer, source.tokenizer_3
     encoders = FlowTextEncoders(clip, t5)
     encoders.first, encoders.second, encoders.third = source.text_encoder, source.text_encoder_2, source.text_encoder_3
-    disease = {key: section[key] for key in ("dominance", "mismatch", "ignorance", "dropout")}
-    examples = long_tailed_examples(section["scenes"], seed=10, disease=disease)
     data = captioned(examples, source.vae, encoders, clip, t5)
     start = {key: weight.clone() for key, weight in source.transformer.state_dict().items()}
-    _train("flow_base", source.transformer, data, section, work)
-    interpolate(source.transformer, start, section["strength"])
-    return pipeline(source.transformer, encoders, source.vae, clip, t5)
+    _train(name, source.transformer, data, section, work)
+    return pipeline(source.transformer, encoders, source.vae, clip, t5), start
 
 
 def pipeline(
