@@ -1,8 +1,8 @@
 """The base of the second world: Stable Diffusion 3 in miniature, a transformer trained by flow matching.
 
 It learns as the first base does (`comat/shapes/recipe/base.py`), at 64 px alone: to paint clean, uniform scenes
-(`flow_painter`), goes on where scenes are hard (`flow_refined`), and then from long-tailed data with noisy captions, back
-part of the way, which leaves it with the paper's two diseases (`flow_base`).
+(`flow_painter`), goes on where scenes are hard (`flow_refined`), and then from long-tailed data with noisy captions,
+back part of the way, which leaves it with the paper's two diseases (`flow_base`).
 """
 
 from __future__ import annotations
@@ -234,8 +234,8 @@ def refine_painter(section: dict, models: Path, work: Path) -> StableDiffusion3P
 
 
 def train_base(section: dict, models: Path, work: Path) -> StableDiffusion3Pipeline:
-    """Go on from the refined painter on long-tailed data with noisy captions; then go back part of the way, as the first
-    base: painter + strength * (trained - painter)."""
+    """Go on from the refined painter on long-tailed data with noisy captions; then go back part of the way, as the
+    first base: painter + strength * (trained - painter)."""
     disease = {key: section[key] for key in ("dominance", "mismatch", "ignorance", "dropout")}
     examples = long_tailed_examples(section["scenes"], seed=10, disease=disease)
     source, start = _go_on("flow_base", models / "flow_refined", examples, section, work)
