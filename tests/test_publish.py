@@ -127,7 +127,7 @@ def test_the_commit_holds_every_file_and_no_log_the_token(
     result = call("ada/shapes", "--folder", str(tmp_path / "out"), "--private")
     assert result.exit_code == 0 and result.stdout.splitlines()[-1] == f"{hub.url}/ada/shapes", result.output
     (made,) = hub.made
-    assert (made["name"], made["organization"], made["private"]) == ("shapes", "ada", True)
+    assert (made["name"], made["organization"], made["visibility"]) == ("shapes", "ada", "private")
     out = tmp_path / "out"
     assert hub.files == {
         path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()
