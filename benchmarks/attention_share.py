@@ -64,7 +64,7 @@ def shares(backbone: Backbone, params: Params, examples: list[Example], tau: int
         maps = recording.collect(backbone.layout(z.shape[-2:]), 1)
         order = [[o.noun for o in example.scene.objects].index(g.noun) for g in example.spec.groups]
         for layer in maps.values():
-            small = resize_mask(torch.from_numpy(np.stack(masks)), (layer.shape[2], layer.shape[3])).float()[order]
+            small = resize_mask(torch.from_numpy(np.stack([*masks])), (layer.shape[2], layer.shape[3])).float()[order]
             for entity, (nouns, colours) in enumerate(words(backbone, example)):
                 for name, columns in (("noun", nouns), ("colour", colours)):
                     inside = _inside(layer[0], columns, small)

@@ -98,7 +98,12 @@ def _pairs(entities: Sequence[ParsedEntity | GoldEntity], words: str) -> Counter
 def gold_sets(corpora: Path | None) -> dict[str, list[GoldPrompt]]:
     """All sets by name; the templated ones only where there are corpora."""
     sets = dict(zip(DEVELOPMENT, (natural_prompts(False), natural_prompts(True)), strict=True))
-    for title, name in (("second", "held_out"), ("third", "held_out_2"), ("fourth", "held_out_3")):
+    for title, name in (
+        ("second", "held_out"),
+        ("third", "held_out_2"),
+        ("fourth", "held_out_3"),
+        ("fifth", "held_out_4"),
+    ):
         kinds = {f"{title} held out, {kind}": held_out_prompts(kind, name) for kind in KINDS}
         sets |= kinds | {f"{title} held out, all": [prompt for prompts in kinds.values() for prompt in prompts]}
     if corpora:

@@ -134,7 +134,7 @@ def small(values: dict, tiny: Path) -> dict:
         "captions": "coco/annotations/captions_train2017.json",
         "batch_size": 2,
     }
-    values["train"] |= {"checkpoint_every": 1}
+    values["train"] |= {"checkpoint_every": 1, "preview": {"every": 2, "prompts": ["two green stars"]}}
     values["samples"] |= {"seeds": 2, "batch_size": 3, "attention_prompts": 1}
     values["evaluate"] |= {
         "oracle": True,
@@ -154,7 +154,8 @@ def write_inputs(root: Path, tiny: Path) -> None:
     (root / "lists" / "color_train.txt").write_text("\n".join(lines))
     (root / "lists" / "color_val.txt").write_text("a blue ball and a red cube\na purple star and a green ring\n")
     write_coco(root / "coco", count=5, size=24)
-    save(features.build(), tiny / "features", processor="ConvNextImageProcessor")
+    if not (tiny / "features").exists():  # once: projects record what it was
+        save(features.build(), tiny / "features", processor="ConvNextImageProcessor")
 
 
 @pytest.fixture(scope="session")

@@ -232,3 +232,53 @@ def test_names_in_lists_are_no_things(parser: Language) -> None:
         "castle",
         "red dragon",
     ]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a beer can on a bench", ["beer can", "bench"]),
+        ("a trash can stands on a road", ["trash can", "road"]),
+        ("we can see a dog", ["dog"]),
+        ("a monster breathing fire", ["monster", "fire"]),
+        ("a fire breathing dragon", ["fire breathing dragon"]),
+        ("a statue of a pharaoh wearing striped glasses", ["statue", "pharaoh", "striped glasses"]),
+        ("an orange wearing a straw hat", ["orange", "straw hat"]),
+        ("a cup, skateboard, and couch", ["cup", "skateboard", "couch"]),
+        ("a girl with an egg yolk", ["girl", "egg yolk"]),
+    ],
+)
+def test_what_a_word_can_be_is_the_dictionarys_not_the_tags(parser: Language, prompt: str, expected: list[str]) -> None:
+    assert kept(parser, prompt) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a robot in sci - fi armor", ["robot", "sci fi armor"]),
+        ("afro - haired singers", ["afro haired singers"]),
+        ("a dog - a cat", ["dog", "cat"]),
+    ],
+)
+def test_hyphens_between_blanks(parser: Language, prompt: str, expected: list[str]) -> None:
+    assert kept(parser, prompt) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected", "again"),
+    [
+        ("a photo of chair and bus; bus is left to chair", ["chair", "bus"], ["bus", "chair"]),
+        ("a man feeds a goat. the man wears a hat.", ["man", "goat", "hat"], ["man"]),
+        ("two dogs. the black dog is next to the white dog", ["two dogs", "black dog", "white dog"], []),
+        ("the house on the left and the house on the right", [], []),
+        ("a red ball and a blue ball", [], []),
+    ],
+)
+def test_a_thing_named_again_is_the_first(parser: Language, prompt: str, expected: list[str], again: list[str]) -> None:
+    assert dropped(parser, prompt, "named before") == again
+    if "two" not in prompt:
+        assert kept(parser, prompt) == expected
+
+
+def test_a_clause_with_its_own_subject_says_nothing_of_the_noun_before_it(parser: Language) -> None:
+    assert "wooden table" in kept(parser, "a wooden table where two cups are visible")

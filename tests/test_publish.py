@@ -56,9 +56,9 @@ class _Answer(http.server.BaseHTTPRequestHandler):
             entry = json.loads(line)
             if entry["key"] == "file":
                 self.server.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
-        commit = "0" * 40
-        url = f"{self.server.url}/ada/shapes/commit/{commit}"
-        return self.answer({"success": True, "commitUrl": url, "commitOid": commit})
+        return self.answer(
+            {"success": True, "commitUrl": f"{self.server.url}/ada/shapes/commit/{'0' * 40}", "commitOid": "0" * 40}
+        )
 
     def do_GET(self) -> None:
         self.answer({"error": "not found"}, 404)
@@ -127,7 +127,8 @@ def test_the_commit_holds_every_file_and_no_log_the_token(
     result = call("ada/shapes", "--folder", str(tmp_path / "out"), "--private")
     assert result.exit_code == 0 and result.stdout.splitlines()[-1] == f"{hub.url}/ada/shapes", result.output
     (made,) = hub.made
-    assert (made["name"], made["organization"], made["visibility"]) == ("shapes", "ada", "private")
+    assert (made["name"], made["organization"]) == ("shapes", "ada")
+    assert made.get("private") is True or made.get("visibility") == "private"  # by the client's version
     out = tmp_path / "out"
     assert hub.files == {
         path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()

@@ -149,6 +149,7 @@ class Dialogue:
                 "chat_template.jinja; or use captioner blip or git"
             )
 
+    @torch.enable_grad()  # a judge is loaded where none are wanted
     def _check_dialogue(self) -> None:
         """See that text and image go through the processor, the image with its gradient.
 

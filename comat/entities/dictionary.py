@@ -12,7 +12,7 @@ from spacy.language import Language
 from spacy.pipeline import Lemmatizer
 from spacy.vocab import Vocab
 
-from comat.entities.lexicon import NO_SINGULAR, OTHER_SINGULARS
+from comat.entities.lexicon import NO_SINGULAR, OTHER_SINGULARS, OTHER_VERBS
 
 _TABLES = ("lemma_index", "lemma_exc")
 _PLURALS = (
@@ -45,10 +45,17 @@ class Dictionary:
 
     def is_noun(self, word: str) -> bool:
         """Whether it is a noun, in the singular or plural, or a word unknown to the dictionary."""
-        return word in self.nouns or self._known_singular(word) is not None or not self.is_known(word)
+        return self.knows_as_noun(word) or not self.is_known(word)
+
+    def knows_as_noun(self, word: str) -> bool:
+        return word in self.nouns or self._known_singular(word) is not None
+
+    def knows_otherwise(self, word: str) -> bool:
+        """Whether it is a noun, an adjective or an adverb, perhaps beside a verb."""
+        return self.knows_as_noun(word) or word in self.adjectives or word in self.adverbs
 
     def is_known(self, word: str) -> bool:
-        return word in self.nouns or self._known_singular(word) is not None or self.is_other(word)
+        return self.knows_as_noun(word) or self.is_other(word)
 
     def is_other(self, word: str) -> bool:
         """Whether it is something else than a noun, perhaps beside."""
@@ -103,7 +110,7 @@ def dictionary_of(vocab: Vocab) -> Dictionary:
             plurals.setdefault(plural, singulars[0])
     return Dictionary(
         words["noun"],
-        words["verb"],
+        words["verb"] | OTHER_VERBS,
         words["adj"],
         words["adv"],
         plurals,

@@ -48,12 +48,20 @@ def _read(path: Path) -> dict[str, str | None]:
 
 
 def reasons(entities: Sequence[ParsedEntity], filtered: Mapping[str, str | None]) -> list[str | None]:
-    """Why each entity of a prompt is dropped, or None. Equal nouns cannot be told apart by a mask (Sec. 6)."""
+    """Why each entity of a prompt is dropped, or None. Equal nouns cannot be told apart by a mask (Sec. 6).
+
+    Those that name one thing again do not count: its first mention stands for it.
+    """
     found = [_reason(entity, filtered) for entity in entities]
-    counts = Counter(entity.lemma for entity, reason in zip(entities, found, strict=True) if reason is None)
-    return [
-        reason or ("duplicate noun" if counts[e.lemma] > 1 else None) for e, reason in zip(entities, found, strict=True)
-    ]
+    counts = Counter(e.lemma for e, reason in zip(entities, found, strict=True) if reason is None and not e.again)
+    named: set[str] = set()
+    why = []
+    for entity, reason in zip(entities, found, strict=True):
+        is_again = entity.again and entity.lemma in named
+        own = "duplicate noun" if counts[entity.lemma] > 1 else "named before" if is_again else None
+        why.append(reason or own)
+        named |= {entity.lemma} if reason is None else set()
+    return why
 
 
 def _reason(entity: ParsedEntity, filtered: Mapping[str, str | None]) -> str | None:

@@ -11,7 +11,7 @@ HYPHENS = "-‐‑"
 
 COLOURS = _words("""
 red orange yellow green blue purple pink black white brown gray grey gold golden silver beige turquoise cyan magenta
-violet maroon navy teal tan crimson
+violet maroon navy teal tan crimson burgundy indigo scarlet azure mauve khaki taupe fuchsia chartreuse
 """)
 COLOURS_THAT_ARE_THINGS = _words("orange gold silver violet")
 SHAPES = _words("""
@@ -76,6 +76,23 @@ opening closing picking planting using feeding licking racing
 """)
 """Those that make no compounds as "a cutting board" and "a crossing sign" are."""
 
+AGENTS = _words("""
+man woman boy girl person child kid baby toddler infant guy lady gentleman adult teenager couple family crowd group
+student teacher doctor nurse chef cook waiter farmer fisherman soldier sailor pilot driver rider surfer skier skater
+skateboarder snowboarder player athlete runner dancer singer musician guitarist drummer pianist artist painter writer
+monk nun priest pope king queen prince princess knight warrior samurai ninja wizard witch sorcerer mage elf dwarf goblin
+orc demon devil angel ghost vampire zombie skeleton monster dragon alien robot android cyborg astronaut clown mermaid
+fairy god goddess giant troll superhero hero pirate cowboy policeman officer fireman firefighter worker mechanic
+businessman businesswoman scientist mother father mom dad grandmother grandfather son daughter brother sister bride
+groom people men women children boys girls kids cat kitten dog puppy horse pony donkey cow bull calf sheep lamb goat pig
+deer elephant giraffe zebra lion tiger leopard cheetah panther bear panda koala kangaroo monkey ape gorilla chimpanzee
+rabbit bunny hare squirrel mouse rat hamster hedgehog fox wolf raccoon beaver otter badger skunk camel llama alpaca
+bird chicken hen rooster duck goose swan eagle hawk owl parrot crow raven penguin flamingo peacock ostrich fish shark
+whale dolphin seal octopus crab lobster frog toad turtle tortoise snake lizard gecko crocodile alligator dinosaur
+sloth capybara corgi poodle bulldog husky unicorn centaur dinosaur creature animal character figure
+""")
+"""Who acts in "a dragon breathing fire", where "a fire breathing dragon" is a compound."""
+
 BUILT = _words(
     "make build craft carve construct weave knit mold sculpt fashion forge cast compose consist form create cut build"
 )
@@ -110,6 +127,12 @@ trimmed rimmed clad faced bodied sleeved tailed winged horned hooded handled wra
 SUFFIXES = SHAPED | _words("like style free looking based type esque")
 """Last parts of hyphenated adjectives."""
 
+FIRST_PARTS = _words("""
+sci pre post semi neo anti non mid multi close wide full half self award hi lo ultra hyper photo well co re sub super
+micro macro bio pseudo proto techno retro afro art steam low upper lower three two four one eye ear hand mother
+""")
+"""First parts of words that tokenizers leave with blanks around the hyphen: "sci - fi"."""
+
 NEVER_THINGS = PREPOSITIONS | _words("""
 and or but nor yet best most least
 i you he she it we they me him us them this that these those who which what there here is are was were be been am do
@@ -129,3 +152,9 @@ OTHER_SINGULARS = {"axes": "axe", "lenses": "lens"} | {
     for word in _words("cookie collie pixie rookie hippie hoodie zombie birdie genie goalie magpie brownie moustache")
 }
 """Where spelling alone leads to another word: "cooky", "lense"."""
+
+ADJECTIVAL = ("ic", "ed", "ian", "ish", "ive", "al", "ous", "ful", "able", "less", "esque", "core")
+"""How words end that are adjectives where the dictionary does not know them."""
+
+OTHER_VERBS = _words("showcase skateboard snowboard photobomb upcycle")
+"""Verbs that the dictionary does not know as such."""

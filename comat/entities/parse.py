@@ -14,6 +14,7 @@ from spacy.tokens import Doc
 
 from comat.entities.corrections import corrected_words
 from comat.entities.dictionary import bring_dictionary
+from comat.entities.mentions import named_again
 from comat.entities.negation import negated
 from comat.entities.phrases import Phrase, noun_phrases
 from comat.entities.postposed import postposed
@@ -46,6 +47,8 @@ class ParsedEntity:
     """Whether the prompt says that it is not there."""
     is_style: bool = False
     """Whether it names a manner, artist or medium, not a thing."""
+    again: bool = False
+    """Whether it names the one thing that the prompt has named before: "a cat and a dog, the cat is red"."""
     denied: tuple[str, ...] = ()
     """Attributes that the prompt says it does not have; none of `attributes`."""
 
@@ -147,10 +150,11 @@ def entities_of(doc: Doc) -> list[ParsedEntity]:
         phrase.attributes += [word for word in found if word.token.i not in placed | used]
     denied = {words[place].token.i for place in negated(words)}
     styles = {words[place].token.i for place in in_styles(words)}
+    phrases = [phrase for phrase in phrases if phrase.noun.token.i not in used]
+    again = named_again(words, phrases)
     return [
-        replace(_entity(phrase, denied), is_style=phrase.noun.token.i in styles)
-        for phrase in phrases
-        if phrase.noun.token.i not in used
+        replace(_entity(phrase, denied), is_style=phrase.noun.token.i in styles, again=number in again)
+        for number, phrase in enumerate(phrases)
     ]
 
 
@@ -164,12 +168,14 @@ def _entity(phrase: Phrase, denied: set[int]) -> ParsedEntity:
     noun, attributes = phrase.noun, sorted(phrase.attributes, key=lambda word: word.span)
     is_negated = noun.token.i in denied
     held = [word for word in attributes if is_negated or word.token.i not in denied]
+    *joined, last = noun.parts
+    parts = [part for word in held for part in word.parts] + joined
     return ParsedEntity(
-        noun.text,
+        last.text,
         noun.singular,
-        noun.span,
-        tuple(word.text for word in held),
-        tuple(word.span for word in held),
+        last.span,
+        tuple(part.text for part in parts),
+        tuple(part.span for part in parts),
         tuple(word.text for word in phrase.numerals),
         tuple(word.span for word in phrase.numerals),
         negated=is_negated,

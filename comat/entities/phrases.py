@@ -73,7 +73,8 @@ def _modifies(words: list[Word], at: int, place: int) -> bool:
     noun, rest = words[at], words[at + 1 : place + 1]
     if rest[0].kind is Kind.LINK or MEASURE.fullmatch(rest[-1].lower):
         return False
-    modifies = noun.token.dep_ in _NOUN_MODIFIERS and rest[0].first.i <= noun.token.head.i <= rest[-1].token.i
+    first = noun.token.head if noun.token.dep_ == "conj" else noun.token  # "light and shadow effects"
+    modifies = first.dep_ in _NOUN_MODIFIERS and rest[0].first.i <= first.head.i <= rest[-1].token.i
     if modifies or rest[0].token.head == noun.token or rest[-1].token.pos_ not in ("NOUN", "PROPN"):
         return True
     last, is_singular = rest[-1].lower, noun.token.tag_ in ("NN", "NNP")
@@ -117,5 +118,5 @@ def _is_between(words: list[Word], at: int) -> bool:
         first -= 1
     if words[first].kind is Kind.LINK:
         return False  # "4k, realistic, wallpaper"
-    opens = first == 0 or words[first - 1].token.pos_ in _MAY_PRECEDE or words[first - 1].lower in ("'s", "’s")
+    opens = first == 0 or words[first - 1].token.pos_ in _MAY_PRECEDE or words[first - 1].lower in ("'s", "’s", ".")
     return opens and any(word.kind is Kind.ADJECTIVE for word in words[first:at])

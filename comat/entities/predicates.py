@@ -13,7 +13,7 @@ from comat.entities.lexicon import BUILT, HYPHENS, QUANTIFIERS, WITH_A_COMPLEMEN
 def predicated(noun: Token) -> Iterator[Token]:
     """ "the car is blue", "a dog that looks wet", "a box full of toys", "a table made of wood"."""
     for child in noun.rights:
-        if child.dep_ in ("relcl", "acl"):
+        if child.dep_ in ("relcl", "acl") and not _has_own_subject(child):
             yield from _of_verb(child)
         elif child.dep_ == "amod" and child.pos_ == "ADJ" and not _is_apart(noun, child):
             yield from _with_conjuncts(child)
@@ -23,6 +23,12 @@ def predicated(noun: Token) -> Iterator[Token]:
             yield noun.head  # "the room is well-organized"
     elif noun.dep_ in ("nsubj", "nsubjpass") and not _is_apart(noun, noun.head):
         yield from _with_conjuncts(noun.head)
+
+
+def _has_own_subject(clause: Token) -> bool:
+    """ "a face, where two circles are visible", "a box that a small dog is in", not "a dog that is small"."""
+    subjects = [child for child in clause.lefts if child.dep_ in ("nsubj", "nsubjpass")]
+    return any(subject.tag_ not in ("WDT", "WP") and subject.lower_ != "that" for subject in subjects)
 
 
 def _is_apart(noun: Token, adjective: Token) -> bool:
@@ -59,7 +65,8 @@ def _materials(preposition: Token) -> Iterator[Token]:
 def _is_thing(material: Token) -> bool:
     """ "made of whales", "made of a log": what is counted is no material."""
     if any(
-        (child.dep_ == "det" and child.lower_ in ("a", "an")) or child.dep_ == "nummod" for child in material.children
+        (token.dep_ == "det" and token.lower_ in ("a", "an")) or token.dep_ == "nummod"
+        for token in material.doc[material.left_edge.i : material.i]
     ):
         return True
     dictionary = dictionary_of(material.vocab)

@@ -16,11 +16,13 @@ from comat.entities.dictionary import Dictionary, dictionary_of
 from comat.entities.lexicon import (
     COLOURS,
     DETERMINERS,
+    FIRST_PARTS,
     HYPHENS,
     INTENSIFIERS,
     PREPOSITIONS,
     QUANTIFIERS,
     SIDES,
+    SIZES,
     SUFFIXES,
     UNITS,
 )
@@ -61,12 +63,23 @@ class Word:
 
     @cached_property
     def lower(self) -> str:
-        return self.text.lower()
+        return self.text.lower().replace(" - ", "-")
+
+    @property
+    def parts(self) -> list[Word]:
+        """Itself, or its words where blanks stand around the hyphens ("sci - fi"), as tokenizers leave them."""
+        if " - " not in self.text:
+            return [self]
+        tokens = [token for token in self.token.doc[self.first.i : self.token.i + 1] if token.text not in HYPHENS]
+        return [Word(token, token, self.kind, False) for token in tokens]
 
     @property
     def singular(self) -> str:
         """What the segmenter is asked for: the noun in lower case, singular if there is one; "girl" of "1girl"."""
-        before, last = self.text[: self.token.idx - self.span[0]].lower(), _COUNTED.sub("", self.token.lower_)
+        before, last = (
+            self.text[: self.token.idx - self.span[0]].lower().replace(" - ", "-"),
+            _COUNTED.sub("", self.token.lower_),
+        )
         if self.token.tag_ == "NNP":
             return before + last  # "Mars"
         is_plural = self.token.tag_ in ("NNS", "NNPS") or self.token.pos_ not in ("NOUN", "PROPN")
@@ -89,10 +102,6 @@ def words_of(doc: Doc) -> list[Word]:
             word.closes = True
         elif word.lower == "little" and _is_size(words, place):
             word.kind = Kind.ADJECTIVE
-        elif word.text in HYPHENS and [
-            after.lower for after in words[place + 1 : place + 2] if after.lower in SUFFIXES
-        ]:
-            word.kind, word.closes = Kind.LINK, False  # "a long - haired girl"
         elif _is_relation(words, place):
             word.kind, word.closes = Kind.OTHER, True
     return words
@@ -106,11 +115,27 @@ def _closes(token: Token) -> bool:
 
 def _goes_on(doc: Doc, i: int) -> bool:
     """Whether a hyphen binds token `i` to the next, or a number is written together with its unit ("4K")."""
-    if i + 1 == len(doc) or doc[i].whitespace_:
+    if i + 1 == len(doc):
         return False
+    if doc[i].whitespace_:
+        return _is_taken_apart(doc, i if doc[i].text in HYPHENS else i + 1)
     if doc[i].is_digit and doc[i + 1].lower_ in UNITS:
         return True
     return doc[i + 1].text in HYPHENS or (doc[i].text in HYPHENS and i > 0 and not doc[i - 1].whitespace_)
+
+
+def _is_taken_apart(doc: Doc, hyphen: int) -> bool:
+    """ "sci - fi", "award - winning", "8 - bit", not "a dog - a cat", "a woman - detailed": a hyphen between blanks."""
+    if not 0 < hyphen < len(doc) - 1 or doc[hyphen].text != "-" or not doc[hyphen - 1].whitespace_:
+        return False
+    left, right = doc[hyphen - 1], doc[hyphen + 1]
+    if not doc[hyphen].whitespace_ or not right.is_alpha or right.lower_ in DETERMINERS | PREPOSITIONS | {"up"}:
+        return False
+    lower = left.lower_
+    opens = lower in FIRST_PARTS | SIZES | COLOURS or left.is_digit
+    dictionary = dictionary_of(doc.vocab)
+    is_participle = right.tag_ in ("VBG", "VBN") or right.lower_.endswith("ed")
+    return opens or is_participle or right.lower_ in SUFFIXES or dictionary.is_known(f"{lower}-{right.lower_}")
 
 
 def _is_relation(words: list[Word], place: int) -> bool:
