@@ -44,7 +44,7 @@ from tests.conftest import ROOT
 class Page(HTMLParser):
     """What a page would fetch, what its images say, which tags stay open, which ids are linked."""
 
-    VOID = ("meta", "img", "input", "br", "link", "hr")
+    VOID = ("meta", "img", "input", "br", "link", "hr", "source")
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ def test_the_filter_shows_the_pairs_of_a_category_whatever_it_is_called(evaluate
         for model in pair.shots
     ]
     (tmp_path / "likelihood.json").write_text(json.dumps({"captioner": "c", "images": words}))
-    inputs = Inputs(data / "prompts", data / "train/curves.csv", data / "base_samples")
+    inputs = Inputs(data / "prompts", data / "train/curves.csv", data / "base_samples", data / "samples")
     write_report(load(data.parent / "params.yaml").model_dump(), "cpu", shown, inputs, tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert not Page(text).open

@@ -128,7 +128,7 @@ def attention(params: Params, data: Path, prompt: str, number: int, out: Path) -
         maps[name], z = attention_of(backbone, params, prompt, (PURPOSE, number), PURPOSE)
         images[name] = to_bytes(decoded(backbone, z)[0])
     words = backbone.words(prompt)
-    attention_figure(prompt, words, backbone.spoken(prompt), maps, images, out)
+    write_bytes(out, attention_figure(prompt, words, backbone.spoken(prompt), maps, images))
 
 
 def finished_model(params: Params, data: Path, prompts: Sequence[str]) -> tuple[Params, Backbone]:

@@ -16,4 +16,9 @@ def data_uri(path: Path, longest: int) -> str:
     Raises:
         UserError: if it is missing or not an image.
     """
-    return "data:image/webp;base64," + base64.b64encode(webp(Image.fromarray(read_rgb(path)), longest)).decode()
+    return uri_of(Image.fromarray(read_rgb(path)), longest)
+
+
+def uri_of(image: Image.Image, longest: int) -> str:
+    """The same of an image in memory."""
+    return "data:image/webp;base64," + base64.b64encode(webp(image, longest)).decode()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -15,7 +16,14 @@ from torch import Tensor
 
 NAMES = {"base": "base", "tuned": "CoMat"}
 COLOURS = {"base": "#5f6b78", "tuned": "#0b7a53"}
-"""As in the report."""
+DARK_COLOURS = {"base": "#98a3ae", "tuned": "#35b985"}
+"""As in the report, light and dark."""
+DARK: dict[Any, str] = {
+    "figure.facecolor": "#12161b",
+    "axes.facecolor": "#12161b",
+    "savefig.facecolor": "#12161b",
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), "#e6eaee"),
+}
 COLUMNS = 8
 """Tokens beside each other; further ones go below."""
 
@@ -26,21 +34,35 @@ def attention_figure(
     shown: Sequence[int],
     maps: Mapping[str, Tensor],
     images: Mapping[str, np.ndarray],
-    out: Path,
-) -> None:
-    """Draw a bar for every token, and the maps of some over the image of each model, a token's on one scale.
+    *,
+    dark: bool = False,
+) -> bytes:
+    """A PNG with a bar for every token, and the maps of some over the image of each model, a token's on one scale.
 
     Args:
         words: the tokens as text, start and end included.
         shown: positions of the tokens whose maps are drawn.
         maps: model → (L, h, w).
         images: model → (H, W, 3) uint8.
+        dark: light on dark, for pages in dark mode.
     """
+    with plt.rc_context(DARK if dark else None):
+        return _drawn(prompt, words, shown, maps, images, DARK_COLOURS if dark else COLOURS)
+
+
+def _drawn(
+    prompt: str,
+    words: Sequence[str],
+    shown: Sequence[int],
+    maps: Mapping[str, Tensor],
+    images: Mapping[str, np.ndarray],
+    colours: Mapping[str, str],
+) -> bytes:
     bands = [shown[at : at + COLUMNS] for at in range(0, len(shown), COLUMNS)]
     columns, rows = len(bands[0]) + 1, len(bands) * len(maps)
     figure = plt.figure(figsize=(2 * columns, 2 * rows + 2.4), layout="constrained")
     grid = figure.add_gridspec(rows + 1, columns, height_ratios=[1.1] + [1] * rows)
-    _bars(figure.add_subplot(grid[0, :]), words, maps)
+    _bars(figure.add_subplot(grid[0, :]), words, maps, colours)
     figure.suptitle(prompt, fontsize=10, wrap=True)
     for row, (band, model) in enumerate(((band, model) for band in bands for model in maps), start=1):
         axes = figure.add_subplot(grid[row, 0])
@@ -51,17 +73,18 @@ def attention_figure(
             strongest = max(float(own[token].max()) for own in maps.values())
             _overlay(axes, images[model], maps[model][token].numpy(), strongest)
             axes.set_title(words[token], fontsize=9)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=90, metadata={"Software": None})
+    data = io.BytesIO()
+    figure.savefig(data, dpi=90, metadata={"Software": None})
     plt.close(figure)
+    return data.getvalue()
 
 
-def _bars(axes: Axes, words: Sequence[str], maps: Mapping[str, Tensor]) -> None:
+def _bars(axes: Axes, words: Sequence[str], maps: Mapping[str, Tensor], colours: Mapping[str, str]) -> None:
     inner = range(1, len(words) - 1)
     width = 0.8 / len(maps)
     for number, (model, own) in enumerate(maps.items()):
         places = [x + width * (number - (len(maps) - 1) / 2) for x in range(len(inner))]
-        axes.bar(places, [float(own[i].max()) for i in inner], width, label=NAMES[model], color=COLOURS[model])
+        axes.bar(places, [float(own[i].max()) for i in inner], width, label=NAMES[model], color=colours[model])
     axes.set_xticks(range(len(inner)), [words[i] for i in inner], rotation=0 if len(inner) < 20 else 60)
     axes.set_ylabel("activation (max)")
     axes.legend(frameon=False)

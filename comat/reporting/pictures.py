@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from comat.randomness import python_random, stratified
@@ -9,7 +10,7 @@ from comat.reporting.grid import pair_grid
 from comat.reporting.overlays import attention_figure
 from comat.reporting.pairs import Shown
 from comat.storage.images import read_rgb
-from comat.storage.tables import read_legend, read_safetensors
+from comat.storage.tables import read_legend, read_safetensors, write_bytes
 
 
 def draw_pictures(shown: Shown, count: int, seed: int, base: Path, tuned: Path, out: Path) -> None:
@@ -26,16 +27,18 @@ def draw_pictures(shown: Shown, count: int, seed: int, base: Path, tuned: Path, 
     for name, pairs in {"grid": some, **judged}.items():
         if pairs:
             pair_grid(pairs, (min(scores), max(scores)) if judged else None).save(pictures / f"{name}.png")
-    _draw_attention(base, tuned, pictures)
+    for number, (_, picture) in enumerate(attention_pictures(base, tuned)):
+        write_bytes(pictures / f"attention-{number}.png", picture)
 
 
-def _draw_attention(base: Path, tuned: Path, pictures: Path) -> None:
+def attention_pictures(base: Path, tuned: Path, *, dark: bool = False) -> Iterator[tuple[str, bytes]]:
+    """The prompts whose attention maps were kept, each with its figure as a PNG."""
     folders = {"base": base, "tuned": tuned}
     maps = {model: read_safetensors(folder / "attention.safetensors") for model, folder in folders.items()}
-    for number, entry in enumerate(read_legend(base)):
+    for entry in read_legend(base):
         id = entry["prompt_id"]
         own = {model: found[id] for model, found in maps.items()}
         images = {model: read_rgb(folder / f"images/{id}-0.png") for model, folder in folders.items()}
         words = range(1, len(entry["tokens"]) - 1)
         shown = sorted({token for tokens in entry["entities"] for token in tokens}) or words
-        attention_figure(entry["text"], entry["tokens"], shown[:6], own, images, pictures / f"attention-{number}.png")
+        yield entry["text"], attention_figure(entry["text"], entry["tokens"], shown[:6], own, images, dark=dark)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -10,17 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from comat.evaluation.likelihood import read_images
 from comat.params import CaptionerParams, Computing
 from comat.reporting.charts import LineChart, line_chart
-from comat.reporting.embed import data_uri
+from comat.reporting.embed import data_uri, uri_of
 from comat.reporting.environment import environment
 from comat.reporting.html import render, unit_of
 from comat.reporting.pairs import Shown
+from comat.reporting.pictures import attention_pictures
 from comat.reporting.readings import readings
 from comat.reporting.results import read_curves, read_prompts_report
 from comat.reporting.table import DISTANCES, NAMES, SUBSTITUTES, TITLES
-from comat.storage.tables import read_legend, write_bytes, write_json
+from comat.storage.tables import write_bytes, write_json
 
 MEANINGS = {"oracle": "Images that show everything their prompt asks for, by the oracle"}
 """What a score is, where its title does not say it."""
@@ -65,11 +69,12 @@ def write_likelihood(
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the report reads beside the results of its own stage: outputs of prompts, train and base_samples."""
+    """What the report reads beside the results of its own stage: outputs of prompts, train and both samples."""
 
     prompts: Path  # the stage's folder
     curves: Path  # curves.csv
     base_samples: Path  # the stage's folder
+    samples: Path  # the stage's folder
 
 
 def write_report(parameters: Mapping[str, object], device: str, shown: Shown, inputs: Inputs, out: Path) -> None:
@@ -86,8 +91,12 @@ def write_report(parameters: Mapping[str, object], device: str, shown: Shown, in
     benchmarks = {name: rows for name, rows in metrics.items() if name not in DISTANCES}
     preview = inputs.curves.parent / "preview.html"
     overlays = [
-        {"text": entry["text"], "uri": data_uri(out / f"pictures/attention-{number}.png", OVERLAY)}
-        for number, entry in enumerate(read_legend(inputs.base_samples))
+        {
+            "text": text,
+            "uri": data_uri(out / f"pictures/attention-{number}.png", OVERLAY),
+            "dark": uri_of(Image.open(io.BytesIO(picture)).convert("RGB"), OVERLAY),
+        }
+        for number, (text, picture) in enumerate(attention_pictures(inputs.base_samples, inputs.samples, dark=True))
     ]
     values = {
         "benchmarks": benchmarks,

@@ -1,0 +1,58 @@
+"""Attention figures: light and dark, the same picture in other colours, readable in both."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from comat.reporting.overlays import COLOURS, DARK, DARK_COLOURS, attention_figure
+
+
+def contrast(one: str, other: str) -> float:
+    """The ratio of WCAG 2.2: relative luminances of linear sRGB, plus 0.05 each."""
+
+    def luminance(colour: str) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def picture(dark: bool) -> Image.Image:
+    maps = {model: torch.rand(4, 4, 4, generator=torch.Generator().manual_seed(0)) for model in COLOURS}
+    images = {model: np.full((16, 16, 3), 200, np.uint8) for model in COLOURS}
+    data = attention_figure("a red ball", ["start", "red", "ball", "end"], [1, 2], maps, images, dark=dark)
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def test_dark_is_the_same_figure_on_a_dark_ground() -> None:
+    light, dark = picture(False), picture(True)
+    assert light.size == dark.size
+    assert light.getpixel((0, 0)) == (255, 255, 255) and dark.getpixel((0, 0)) == (0x12, 0x16, 0x1B)
+    assert mpl.rcParams["figure.facecolor"] == "white", "the settings of a dark figure are gone after it"
+
+
+def test_text_and_bars_stand_out_in_both() -> None:
+    """Text at least 4.5 to 1, bars at least 3 to 1 (WCAG 1.4.3 and 1.4.11)."""
+    assert contrast("#000000", "#ffffff") == 21
+    assert contrast(DARK["text.color"], DARK["figure.facecolor"]) >= 4.5
+    for colours, ground in ((COLOURS, "#ffffff"), (DARK_COLOURS, DARK["figure.facecolor"])):
+        assert all(contrast(colour, ground) >= 3 for colour in colours.values())
+
+
+def test_the_report_follows_the_readers_mode(project: Path) -> None:
+    """Each figure is there twice; the dark one is dark."""
+    text = (project / "data/evaluate/report.html").read_text(encoding="utf-8")
+    found = re.findall(r'<source srcset="data:image/webp;base64,([^"]+)" media="\(prefers-color-scheme: dark\)">', text)
+    assert len(found) == text.count('<p class="overlay">') > 0
+    corner = Image.open(io.BytesIO(base64.b64decode(found[0]))).convert("RGB").getpixel((1, 1))
+    assert max(corner) < 60, corner
