@@ -87,7 +87,7 @@ def _bars(axes: Axes, words: Sequence[str], maps: Mapping[str, Tensor], colours:
         axes.bar(places, [float(own[i].max()) for i in inner], width, label=NAMES[model], color=colours[model])
     axes.set_xticks(range(len(inner)), [words[i] for i in inner], rotation=0 if len(inner) < 20 else 60)
     axes.set_ylabel("activation (max)")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)  # over no bar
 
 
 def _overlay(axes: Axes, image: np.ndarray, heat: np.ndarray | None = None, strongest: float = 1.0) -> None:
