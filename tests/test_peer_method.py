@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from comat.cli import app
 from comat.diffusion.backbones import load_base
+from comat.errors import UserError
 from comat.params import load
-from comat.samples.peer_method import _phrase
+from comat.samples.peer_method import MethodRun, _phrase, pictures_by_method
 from comat.storage.tables import ENTITIES, IMAGE_INDEX, PROMPTS, read_table
 
 
@@ -72,3 +73,15 @@ def test_phrases_are_entities_in_words(project: Path) -> None:
             words = backbone.words(texts[row["prompt_id"]])
             found[phrase.text] = [words[column] for column in phrase.noun_columns]
     assert found == {"two green stars": ["stars"], "a red ball": ["ball"], "a blue cube": ["cube"]}
+
+
+def test_prompts_that_a_method_can_do_nothing_for_are_said(project: Path, monkeypatch, capsys) -> None:
+    """One of two drawn prompts is not among the entities: a line; both: an error before anything is drawn."""
+    monkeypatch.chdir(project)
+    params, run = load(Path("params.yaml")), MethodRun("composable", Path("data"))
+    (known, *_) = read_table(Path("data/base_samples/index.parquet"), IMAGE_INDEX)
+    strange = {**known, "prompt_id": "of a benchmark"}
+    assert len(next(pictures_by_method(params, run, [[known, strange]]))) == 2
+    assert "composable: 1 of 2 prompts have no entities" in capsys.readouterr().err
+    with pytest.raises(UserError, match="none of the 1 prompts has entities"):
+        next(pictures_by_method(params, run, [[strange]]))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,10 @@ def pictures_by_method(
 ) -> Iterator[list[bytes]]:
     """The PNG files of each batch of rows of `IMAGE_INDEX`, from the noise that base and tuned model start from.
 
-    Prompts of which no entities were noted, as those of benchmarks, have none.
+    Prompts of which no entities were noted, as those of benchmarks, are drawn as without the method, and counted.
+
+    Raises:
+        UserError: if that is all of them.
     """
     if not batches:
         return
@@ -65,11 +69,24 @@ def pictures_by_method(
     for row in read_table(run.data / "entities/entities.parquet", ENTITIES):
         if row["kept"]:
             phrases.setdefault(row["prompt_id"], []).append(_phrase(backbone, row))
+    _see_entities({row["prompt_id"] for part in batches for row in part}, phrases.keys(), run.method)
     for part in batches:
         told = [Told(row["text"], tuple(phrases.get(row["prompt_id"], ()))) for row in part]
         keys = [(row["prompt_id"], row["seed"]) for row in part]
         z = sample_by(method, backbone, drawing, told, keys, "sample")
         yield [png(Image.fromarray(to_bytes(image))) for image in decoded(backbone, z)]
+
+
+def _see_entities(drawn: Set[str], known: Set[str], method: str) -> None:
+    """Say how many prompts the method can do nothing for."""
+    without = len(drawn - known)
+    if without == len(drawn):
+        raise UserError(
+            f"{method}: none of the {len(drawn)} prompts has entities in data/entities; it would change nothing"
+        )
+    if without:
+        told = f"{method}: {without} of {len(drawn)} prompts have no entities and are drawn as without it"
+        print(told, file=sys.stderr)
 
 
 def _phrase(backbone: Backbone, entity: dict) -> Phrase:

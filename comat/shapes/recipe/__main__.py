@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -72,40 +73,10 @@ def run_vlm(section: dict, models: Path, work: Path) -> None:
     save(model, models / "vlm", tokenizer=vlm.processor(tokenizer))
 
 
-def run_painter(section: dict, models: Path, work: Path) -> None:
-    from comat.shapes.recipe import base
-
-    save(base.train_painter(section, models, work), models / "painter")
-
-
-def run_refined(section: dict, models: Path, work: Path) -> None:
-    from comat.shapes.recipe import base
-
-    save(base.refine_painter(section, models, work), models / "refined")
-
-
-def run_base(section: dict, models: Path, work: Path) -> None:
-    from comat.shapes.recipe import base
-
-    save(base.train_base(section, models, work), models / "base")
-
-
-def run_flow_painter(section: dict, models: Path, work: Path) -> None:
-    from comat.shapes.recipe import flow
-
-    save(flow.train_painter(section, models, work), models / "flow_painter")
-
-
-def run_flow_refined(section: dict, models: Path, work: Path) -> None:
-    from comat.shapes.recipe import flow
-
-    save(flow.refine_painter(section, models, work), models / "flow_refined")
-
-
-def run_flow_base(section: dict, models: Path, work: Path) -> None:
-    from comat.shapes.recipe import flow
-
-    save(flow.train_base(section, models, work), models / "flow_base")
+def run_pipeline(section: dict, models: Path, work: Path, *, recipe: str, train: str, name: str) -> None:
+    """A whole pipeline, by the function `train` of the module `recipe`."""
+    module = import_module(f"comat.shapes.recipe.{recipe}")
+    save(getattr(module, train)(section, models, work), models / name)
 
 
 def save(
@@ -143,12 +114,12 @@ RUN: dict[str, Callable[[dict, Path, Path], None]] = {
     "features": run_features,
     "dino": run_dino,
     "vlm": run_vlm,
-    "painter": run_painter,
-    "refined": run_refined,
-    "base": run_base,
-    "flow_painter": run_flow_painter,
-    "flow_refined": run_flow_refined,
-    "flow_base": run_flow_base,
+    "painter": partial(run_pipeline, recipe="base", train="train_painter", name="painter"),
+    "refined": partial(run_pipeline, recipe="base", train="refine_painter", name="refined"),
+    "base": partial(run_pipeline, recipe="base", train="train_base", name="base"),
+    "flow_painter": partial(run_pipeline, recipe="flow", train="train_painter", name="flow_painter"),
+    "flow_refined": partial(run_pipeline, recipe="flow", train="refine_painter", name="flow_refined"),
+    "flow_base": partial(run_pipeline, recipe="flow", train="train_base", name="flow_base"),
 }
 
 
