@@ -130,7 +130,8 @@ def test_killed_training_of_two_processes_ends_with_the_same_bytes(project: Path
     for process in processes:
         process.kill()
     finish(processes)
-    assert not (killed / "data/train").exists() and list((killed / ".work").rglob("state.safetensors"))
+    assert not (killed / "data/train/lora").exists()  # curves and pictures are there while they grow
+    assert list((killed / ".work").rglob("state.safetensors"))
     assert finish(start(2, run, "train", killed)) == [0, 0]
     for name in TRAINED:
         assert (killed / "data/train" / name).read_bytes() == (whole / "data/train" / name).read_bytes(), name
