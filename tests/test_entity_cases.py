@@ -75,6 +75,17 @@ def test_things_are_found_whatever_their_tags(parser: Language, prompt: str, exp
         ),
         ("a woman in a dress, holding white candles", ["woman", "dress", "white candles"]),
         ("a plush, colorful rug", ["plush colorful rug"]),
+        ("their plump, oblong melons", ["plump oblong melons"]),
+        ("a cute little dog", ["cute little dog"]),
+        ("a bench, dark and dull curtains", ["bench", "dark dull curtains"]),
+        ("a goat with a thin body and long, pointed ears", ["goat", "thin body", "long pointed ears"]),
+        ("a beautiful!! castle", ["beautiful castle"]),
+        ("a castle made of sand, tall tower, red flag", ["sand castle", "tall tower", "red flag"]),
+        ("a cat, award winning robot, smooth skin", ["cat", "award winning robot", "smooth skin"]),
+        ("a jar filled with glowing blue slime", ["jar", "glowing blue slime"]),
+        ("a ship lost in space, comet, exploding planet", ["ship", "comet", "exploding planet"]),
+        ("a dark blue 1970's truck", ["dark blue 1970's truck"]),
+        ("brass and wood chests", ["brass wood chests"]),
     ],
 )
 def test_attributes_of_ordinary_phrases(parser: Language, prompt: str, expected: list[str]) -> None:
@@ -194,6 +205,11 @@ def test_names_of_styles_are_no_things(parser: Language) -> None:
         ("a lone mitten and surfboard left behind", ["lone mitten", "surfboard"]),
         ("a woman in a red skirt playing tennis", ["woman", "red skirt"]),
         ("two teddy bears on the bed", ["two teddy bears", "bed"]),
+        ("The frame of the building towers over the fence.", ["frame", "building", "fence"]),
+        ("In its claw, it clutches a ripe banana.", ["claw", "ripe banana"]),
+        ("A bunch of coffee cups on a table.", ["coffee cups", "table"]),
+        ("a teddy bear lays partially covered with sand", ["teddy bear", "sand"]),
+        ("a row of trash bins neatly aligned on a wall", ["trash bins", "wall"]),
     ],
 )
 def test_verbs_that_taggers_read_as_nouns(parser: Language, prompt: str, expected: list[str]) -> None:
@@ -218,6 +234,11 @@ def test_verbs_that_taggers_read_as_nouns(parser: Language, prompt: str, expecte
         ("a beautiful iridescent flying fish", ["beautiful iridescent flying fish"]),
         ("a peaceful yet eerie doll", ["peaceful eerie doll"]),
         ("a man who is able to swim", ["man"]),
+        ("The plane is vintage and it is near a dog.", ["vintage plane"]),
+        ("The font is sans-serif, and the horse is well-groomed.", ["sans-serif font", "well-groomed horse"]),
+        ("The cat has one eye open.", ["one open eye"]),
+        ("a boy, mouth open, on a bench", ["open mouth"]),
+        ("a poster, similar to a flag", ["poster"]),
     ],
 )
 def test_attributes_wherever_they_stand(parser: Language, prompt: str, expected: list[str]) -> None:

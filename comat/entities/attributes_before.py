@@ -10,21 +10,43 @@ from comat.entities.lexicon import (
     ING_THINGS,
     INTENSIFIERS,
     MATERIALS,
+    NEVER_THINGS,
+    POSSESSIVES,
+    PREPOSITIONS,
     SHAPED,
     TRANSITIVE,
 )
 from comat.entities.neighbours import (
     FRAGMENT_ENDS,
     ends_phrase,
-    has_finite_verb,
+    follows_clause,
     is_opened,
     opens_compound,
     start_of_modifiers,
+    starts_fragment,
 )
 from comat.entities.words import Kind, Word
 
 _LISTED = (Kind.ADJECTIVE, Kind.ADVERB, Kind.LINK)
-_WHERE = {"in", "on", "under", "beside", "near", "behind", "among", "between", "above", "below", "beneath"}
+_DEGREES = {"only", "just", "even", "most", "more", "less", "almost"}
+_WHERE = {
+    "with",
+    "of",
+    "from",
+    "through",
+    "against",
+    "in",
+    "on",
+    "under",
+    "beside",
+    "near",
+    "behind",
+    "among",
+    "between",
+    "above",
+    "below",
+    "beneath",
+}
 
 
 def is_attribute(words: list[Word], place: int) -> bool:
@@ -39,6 +61,7 @@ def is_attribute(words: list[Word], place: int) -> bool:
         or (word.kind is Kind.ADVERB and word.first.i != word.token.i)  # "a close-up image"
         or opens_compound(words, place)
         or _opens_fragment(words, place)
+        or _is_misread_adjective(words, place)
         or is_listed_participle(words, place)
     ):
         return True
@@ -113,7 +136,8 @@ def is_adjective_after_all(words: list[Word], place: int) -> bool:
     is_listed = len(following) == 2 and following[0].lower in links and following[1].kind is Kind.ADJECTIVE
     if not is_listed or not is_opened(words, start) or any(m.kind is not Kind.ADJECTIVE for m in words[start:place]):
         return False
-    return is_hyphenated or (_is_bound(words, place) and word.lower in word.dictionary.adjectives)
+    is_first = start == place and words[start - 1].lower in POSSESSIVES  # "their plump, oblong shapes"
+    return is_hyphenated or ((is_first or _is_bound(words, place)) and word.lower in word.dictionary.adjectives)
 
 
 def _is_bound(words: list[Word], place: int) -> bool:
@@ -124,13 +148,25 @@ def _is_bound(words: list[Word], place: int) -> bool:
     return any(child.dep_ == "appos" and child.i == token.doc[-1].i for child in token.rights)
 
 
+def _is_misread_adjective(words: list[Word], place: int) -> bool:
+    """ "a back alley", ", diffuse light", "still photo": to the tagger an adverb, or a verb in its base form."""
+    word, before = words[place], words[place - 1] if place else None
+    if word.lower not in word.dictionary.adjectives or word.lower in NEVER_THINGS | INTENSIFIERS | _DEGREES:
+        return False
+    opens = starts_fragment(words, place) or (before is not None and before.lower in DETERMINERS)
+    if word.token.tag_ in ("VB", "VBP"):
+        return opens or (before is not None and before.kind is Kind.ADJECTIVE)
+    opens = opens or (before is not None and before.lower in PREPOSITIONS)
+    return opens and word.token.tag_ == "RB" and words[place + 1].kind is Kind.NOUN
+
+
 def _opens_fragment(words: list[Word], place: int) -> bool:
     """ "braided beard", "pink hair and glowing eyes", "by matching wooden chairs": a participle without object."""
     tag, word, before = words[place].token.tag_, words[place], words[place - 1] if place else None
     if tag not in ("VBN", "VBD", "VBG") or word.lower in TRANSITIVE:
         return False
-    if before is None or (before.token.text in FRAGMENT_ENDS and (tag != "VBG" or not has_finite_verb(words))):
+    if before is None or (before.token.text in FRAGMENT_ENDS and (tag != "VBG" or not follows_clause(words, place))):
         return True
     if before.lower == "and":
-        return words[place - 2].kind is Kind.NOUN and (tag == "VBN" or not has_finite_verb(words))
-    return before.lower in ("by", "with") and words[place + 1].kind is Kind.ADJECTIVE
+        return words[place - 2].kind is Kind.NOUN and (tag == "VBN" or not follows_clause(words, place))
+    return before.lower == "by" and words[place + 1].kind is Kind.ADJECTIVE

@@ -15,6 +15,7 @@ from comat.entities.lexicon import (
     SHAPES,
     SIDES,
     SIZES,
+    SUBJECTS,
 )
 from comat.entities.neighbours import (
     FRAGMENT_ENDS,
@@ -41,6 +42,8 @@ def must_be_noun(words: list[Word], place: int) -> bool:
     word = words[place]
     if word.lower in _NO_THINGS or not word.token.text.isalpha():
         return False
+    if place and words[place - 1].lower in SUBJECTS:
+        return False
     following = words[place + 1] if place + 1 < len(words) else None
     is_auxiliary = word.token.pos_ == "AUX" and following is not None and following.token.tag_ in ("VB", "RB")
     if word.kind is Kind.NUMERAL or is_auxiliary or (word.lower == "left" and word.token.tag_ == "VBN"):
@@ -53,6 +56,11 @@ def must_be_noun(words: list[Word], place: int) -> bool:
         return False
     if modifiers and _is_surely_attribute(modifiers[-1]):
         return word.token.pos_ in ("ADJ", "VERB", "ADV", "AUX", "PRON", "INTJ")
+    knows_as_noun = word.dictionary.knows_as_noun(word.lower)
+    if modifiers and modifiers[-1].kind is Kind.NOUN and word.token.tag_ == "JJ" and not knows_as_noun:
+        return False  # "an architecture reminiscent of"
+    if modifiers and following is not None and following.lower == "of" and word.token.tag_ == "JJ" and knows_as_noun:
+        return True  # "detailed schematic of"
     if modifiers and follows_article(words, place) and word.token.tag_ == "JJ":
         return not (is_before_link(words, place) and is_adjective(word))  # "a medieval, complex and beautiful axe"
     if not _may_be_noun(word) or _is_gapped(words, place):

@@ -25,6 +25,7 @@ from comat.entities.neighbours import (
     is_before_link,
     is_opened,
     start_of_modifiers,
+    starts_fragment,
 )
 from comat.entities.nouns_or_verbs import is_participle, is_verb_after_all, takes_object
 from comat.entities.word_classes import by_dictionary
@@ -48,7 +49,8 @@ def _corrected(words: list[Word], place: int) -> Kind:
     before = words[place - 1] if place else None
     if word.kind in (Kind.OTHER, Kind.LINK) and word.closes and word.token.pos_ != "AUX":
         return word.kind
-    if word.kind is Kind.NOUN and not _is_name(word, before) and not word.dictionary.is_noun(word.lower):
+    is_name = _is_name(word, before) and not (ends and starts_fragment(words, place))  # ", Intricate, "
+    if word.kind is Kind.NOUN and not is_name and not word.dictionary.is_noun(word.lower):
         word.kind = _without_noun(words, place) or Kind.NOUN
         if word.kind is not Kind.NOUN:
             return word.kind
@@ -93,7 +95,9 @@ def _is_name(word: Word, before: Word | None) -> bool:
 def _is_work(words: list[Word], place: int) -> bool:
     """ "a matte painting by", "a movie still": a picture, not what somebody does."""
     word, following, before = words[place], words[place + 1 : place + 2], words[max(0, place - 1)]
-    if place and word.lower == "still" and before.lower in ("movie", "film"):
+    if place and word.lower == "still" and before.lower in ("movie", "film", "television"):
+        return True
+    if place and before.lower == "still" and word.lower in ("frame", "image", "shot"):
         return True
     by = following != [] and following[0].lower in ("by", "of")
     opens = before.kind in (Kind.NOUN, Kind.ADJECTIVE) or before.token.text in FRAGMENT_ENDS
@@ -110,7 +114,8 @@ def _without_noun(words: list[Word], place: int) -> Kind | None:
         return Kind.NOUN  # "a podcast", "a striking visual"
     if word.lower in word.dictionary.adjectives:
         return Kind.ADJECTIVE
-    return Kind.OTHER if ends and follows_noun else None
+    is_verb = start == place and word.dictionary.is_verb(word.lower) and not word.lower.endswith("ing")
+    return Kind.OTHER if ends and (follows_noun or is_verb) else None
 
 
 def _is_colour_itself(words: list[Word], place: int) -> bool:
@@ -120,7 +125,10 @@ def _is_colour_itself(words: list[Word], place: int) -> bool:
 
 
 def _is_surname(words: list[Word], place: int) -> bool:
-    """ "by alex grey"."""
+    """ "by alex grey", "Alex Grey"."""
     before = words[place - 2 : place]
+    follows_name = place > 0 and words[place - 1].token.pos_ == "PROPN" and words[place - 1].text.istitle()
+    if follows_name and words[place].text.istitle():
+        return True
     is_name = len(before) == 2 and before[0].lower in ("by", "and", ",") and before[1].token.pos_ == "PROPN"
     return is_name and before[1].kind is Kind.NOUN and any(word.lower == "by" for word in words[:place])

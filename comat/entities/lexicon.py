@@ -21,6 +21,8 @@ hexagonal octagonal diamond teardrop crescent
 MATERIALS = _words("""
 wooden metallic metal fabric leather plastic glass rubber ceramic chrome marble stone brick wool woolen cotton silk
 velvet denim steel iron copper brass bronze granite concrete porcelain bamboo wicker fluffy
+wood oak mahogany teak linen satin suede tweed nylon titanium aluminum aluminium clay terracotta cardboard limestone
+sandstone obsidian vinyl
 """)
 ATTRIBUTES = COLOURS | SHAPES | MATERIALS
 """Words that are attributes wherever a noun follows directly."""
@@ -53,6 +55,7 @@ lightning lining molding morning opening painting paneling plating pudding raili
 siding sling spring casing trimming stuffing wrapping packaging padding paving planking scaffolding netting tiling
 cladding fencing roofing marking fitting offering binding stitching shelving housing coating rigging
 backing edging setting shading stocking string swing thing topping tubing wedding wing wiring writing
+tracing scattering grading mapping
 """)
 """Nouns in -ing that are no participles, also without an article."""
 
@@ -67,6 +70,8 @@ containing having including displaying hugging kissing chasing catching throwing
 watching facing crossing climbing cooking cutting painting writing drawing selling buying feeding petting fighting
 leading exploring overlooking showcasing creating casting reflecting smoking giving taking bringing building cleaning
 washing brushing touching grabbing licking biting chewing picking planting harvesting opening closing
+starring revealing emitting exuding gripping clutching embracing devouring summoning sipping resembling sporting
+portraying capturing conveying evoking highlighting emphasizing providing suggesting indicating
 """)
 """Participles that take an object also where they open a fragment: "wearing blue jeans", not "glowing red eyes"."""
 
@@ -75,6 +80,15 @@ painting writing drawing reading cutting driving cooking building crossing climb
 opening closing picking planting using feeding licking racing
 """)
 """Those that make no compounds as "a cutting board" and "a crossing sign" are."""
+
+COMPOUNDS = {
+    ("award", "winning"), ("thought", "provoking"), ("eye", "catching"), ("jaw", "dropping"), ("mouth", "watering"),
+    ("breath", "taking"), ("awe", "inspiring"), ("record", "breaking"), ("heart", "warming"), ("flesh", "eating"),
+    ("path", "traced"), ("ray", "traced"), ("hand", "painted"), ("hand", "drawn"), ("hand", "made"), ("hand", "carved"),
+    ("best", "selling"), ("time", "worn"), ("sun", "drenched"), ("star", "studded"), ("battle", "worn"),
+    ("well", "known"), ("well", "lit"), ("well", "worn"), ("well", "dressed"),
+}  # fmt: skip
+"""Adjectives of two words that are often written without their hyphen."""
 
 AGENTS = _words("""
 man woman boy girl person child kid baby toddler infant guy lady gentleman adult teenager couple family crowd group
@@ -100,6 +114,11 @@ BUILT = _words(
 
 DETERMINERS = _words("a an the my your his her its our their some every each another no")
 """What opens a noun phrase and is no phrase by itself."""
+
+SUBJECTS = _words("i he she it they we")
+"""Pronouns that a verb follows, and no noun."""
+
+POSSESSIVES = _words("its their his her")
 
 PREPOSITIONS = _words("""
 above across against along alongside amid amidst among around at atop before behind below beneath beside besides between

@@ -7,6 +7,7 @@ from comat.entities.words import Kind, Word
 
 _CONJUNCTIONS = {"as", "while", "when"}
 _BOUNDARIES = {",", ";", ".", ":"} | _CONJUNCTIONS
+_DEFINITE = {"the", "its", "their", "his", "her", "three", "two", "four", "five"}
 _FINITE = ("VBZ", "VBP", "VBD", "MD")
 _NOUNS, _PLURALS = ("NN", "NNS"), ("NNS", "NNPS")
 
@@ -23,10 +24,12 @@ def is_missing_verb(words: list[Word], place: int) -> bool:
         start -= 1
     while end < len(words) and words[end].lower not in _BOUNDARIES:
         end += 1
-    if words[start].lower not in DETERMINERS or not _may_be_verb(words, start, place):
+    opens = words[start].lower in DETERMINERS or words[start].kind is Kind.NUMERAL
+    if not opens or not _may_be_verb(words, start, place):
         return False
     is_first = not any(_may_be_verb(words, start, at) and _ends(words, at) for at in range(start + 1, place))
-    return is_first and not _has_verb(words[start:end]) and _needs_verb(words, start, end)
+    needs_verb = _needs_verb(words, start, end) or _is_in_sentence(words, start, end, place)
+    return is_first and not _has_verb(words[start:end]) and needs_verb
 
 
 def _may_be_verb(words: list[Word], start: int, place: int) -> bool:
@@ -53,6 +56,30 @@ def _needs_verb(words: list[Word], start: int, end: int) -> bool:
     joins = after != [] and (after[0].lower in _CONJUNCTIONS or [w.lower for w in after[:2]] == [",", "and"])
     stop = next((at for at, w in enumerate(after) if at > 1 and w.lower in _BOUNDARIES), len(after))
     return joins and _has_verb(after[:stop])
+
+
+def _is_in_sentence(words: list[Word], start: int, end: int, place: int) -> bool:
+    """ "The frame of the building towers over the fence.", "Three people in medieval attire ride from the right.".
+
+    Not every prompt with a stop is a sentence ("A bunch of coffee cups on a table."): the sentence must open with
+    "the" or be one of several, and what would else be a compound have its own article.
+    """
+    has_stop = end < len(words) and words[end].lower == "."
+    first, last = start, end
+    while first and words[first - 1].lower != ".":
+        first -= 1
+    if not has_stop or _has_verb(words[first:last]) or place + 1 >= len(words):
+        return False
+    if words[place + 1].token.pos_ != "ADP" and words[place + 1].lower not in DETERMINERS:
+        return False
+    if any(word.token.tag_ == "VBG" and word.kind is Kind.OTHER for word in words[first:place]):
+        return False  # "Four persons sitting at a dining table with cake."
+    at = place - 1
+    while at > start and words[at - 1].kind in (Kind.NOUN, Kind.ADJECTIVE):
+        at -= 1
+    is_base = not words[place].lower.endswith("s")
+    is_definite = words[first].lower in _DEFINITE or first > 0
+    return is_definite and (is_base or (at > 0 and words[at - 1].lower in DETERMINERS))
 
 
 def _has_verb(words: list[Word]) -> bool:

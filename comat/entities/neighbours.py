@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from comat.entities.lexicon import ATTRIBUTES, COLOURS_THAT_ARE_THINGS, DETERMINERS, SIDES
+from comat.entities.lexicon import ATTRIBUTES, COLOURS_THAT_ARE_THINGS, DETERMINERS, PREPOSITIONS, SIDES
 from comat.entities.words import Kind, Word
 
 ARTICLES = {"a", "an"}
 _OF_VERBS = ("NN", "NNS", "VBZ", "VBP", "VBD", "VBN", "VBG", "MD")
+_STOPS = {".", "!", "?"}
 FRAGMENT_ENDS = {",", ";", ":", ".", "—", "–", "-", "|", "/", "!", "?", "(", "\n"}
 
 
@@ -74,14 +75,34 @@ def opens_compound(words: list[Word], place: int) -> bool:
 
 
 def takes_bare_nouns(words: list[Word], place: int) -> bool:
-    """ "dog and stop sign", "a photo of stop sign", "left to stop sign"."""
+    """ "dog and stop sign", "a photo of stop sign", "above stop sign", "left to stop sign"."""
     word = words[place].lower
-    return word in ("and", "of", "with") or (word == "to" and place > 0 and words[place - 1].lower in SIDES)
+    if word == "to":
+        return place > 0 and words[place - 1].lower in SIDES
+    return word == "and" or word in PREPOSITIONS - {"by", "for"}
 
 
-def has_finite_verb(words: list[Word]) -> bool:
-    """Whether the prompt is a sentence; otherwise it is a list or a phrase. No sentence starts with its verb."""
+def follows_clause(words: list[Word], place: int) -> bool:
+    """Whether a participle at `place` may go on from a clause: in a sentence with its stop, or after a verb's fragment.
+
+    In lists ("a ship lost in space, nebula, exploding galaxy") only the fragment before matters.
+    """
+    start, end = place, place
+    while start and words[start - 1].lower not in _STOPS:
+        start -= 1
+    while end < len(words) and words[end].lower not in _STOPS:
+        end += 1
+    if end < len(words) and _has_finite_verb(words, start, end):
+        return True
+    fragment = place - 1
+    while fragment > start and words[fragment - 1].token.text not in FRAGMENT_ENDS:
+        fragment -= 1
+    return _has_finite_verb(words, fragment, place)
+
+
+def _has_finite_verb(words: list[Word], start: int, end: int) -> bool:
+    """No sentence starts with its verb."""
     return any(
         word.token.pos_ == "AUX" or (word.token.tag_ in ("VBZ", "VBP", "VBD") and not starts_fragment(words, place))
-        for place, word in enumerate(words)
+        for place, word in enumerate(words[start:end], start)
     )

@@ -35,7 +35,7 @@ def is_verb_after_all(words: list[Word], place: int) -> bool:
     following = words[place + 1] if place + 1 < len(words) else None
     is_followed = following is not None and (
         following.lower in DETERMINERS - {"no", "every", "each", "another"}
-        or (following.kind is Kind.ADVERB and following.lower.endswith("ly"))
+        or (following.kind is Kind.ADVERB and following.lower.endswith("ly") and not _is_participle_after(words, place))
     )
     agrees = (word.token.tag_ == "NNS") != (before.token.tag_ in ("NNS", "NNPS"))
     start = start_of_modifiers(words, place)
@@ -50,6 +50,12 @@ def is_verb_after_all(words: list[Word], place: int) -> bool:
     is_only_noun = before.dictionary.is_known(before.lower) and not before.dictionary.is_other(before.lower)
     is_bare = place > 1 and words[place - 2].lower in ARTICLES and before.lower not in SIZES
     return is_noun or is_only_noun or is_bare
+
+
+def _is_participle_after(words: list[Word], place: int) -> bool:
+    """ "of disposal bins neatly aligned against a wall", not "a teddy bear lays partially covered"."""
+    after = words[place + 2 : place + 3] if not follows_article(words, place) else []
+    return after != [] and after[0].token.tag_ in ("VBN", "VBD") and after[0].lower.endswith(("ed", "en"))
 
 
 def is_surely_verb(words: list[Word], place: int) -> bool:

@@ -148,6 +148,7 @@ def entities_of(doc: Doc) -> list[ParsedEntity]:
     for phrase in phrases:
         found = postposed(words, places[phrase.noun.token.i])
         phrase.attributes += [word for word in found if word.token.i not in placed | used]
+        used |= {word.token.i for word in found if word.kind is Kind.NOUN}
     denied = {words[place].token.i for place in negated(words)}
     styles = {words[place].token.i for place in in_styles(words)}
     phrases = [phrase for phrase in phrases if phrase.noun.token.i not in used]

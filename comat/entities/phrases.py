@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from comat.entities.lexicon import DETERMINERS, ING_THINGS, PERCEIVED, PREPOSITIONS
+from comat.entities.lexicon import DETERMINERS, ING_THINGS, PERCEIVED, PREPOSITIONS, SIZES
 from comat.entities.words import MEASURE, Kind, Word
 
 _NOUN_MODIFIERS = {"amod", "compound", "nmod", "npadvmod"}
@@ -77,7 +77,7 @@ def _modifies(words: list[Word], at: int, place: int) -> bool:
     modifies = first.dep_ in _NOUN_MODIFIERS and rest[0].first.i <= first.head.i <= rest[-1].token.i
     if modifies or rest[0].token.head == noun.token or rest[-1].token.pos_ not in ("NOUN", "PROPN"):
         return True
-    last, is_singular = rest[-1].lower, noun.token.tag_ in ("NN", "NNP")
+    last, is_singular = rest[-1].lower, noun.token.tag_ not in ("NNS", "NNPS")
     if any(word.lower.endswith("ing") and word.lower not in ING_THINGS for word in (noun, *rest)):
         return False  # "a skirt playing tennis"
     if not rest[-1].dictionary.is_other(last):
@@ -105,10 +105,23 @@ def _may_have_base_form(words: list[Word], at: int) -> bool:
     return at > 0 and words[at - 1].lower == "and"
 
 
+def _is_opened_by_and(words: list[Word], first: int, link: int) -> bool:
+    """ "…, dark and dull palette", "a body and long, pointed ears": a pair behind a comma or "and"."""
+    inner = [word for word in words[first:link] if word.kind is not Kind.ADVERB]
+    links = {word.lower for word in (*inner[:-1], words[link])}
+    if len(inner) < 2 or inner[-1].kind is not Kind.ADJECTIVE or links != {"and", ","}:
+        return False
+    last = inner[-1]
+    is_adjective = last.lower in SIZES or not last.dictionary.knows_as_noun(last.lower)  # not "dmt and acid, red hair"
+    return words[link].lower == "and" or (is_adjective and words[link + 1].kind is Kind.ADJECTIVE)
+
+
 def _is_between(words: list[Word], at: int) -> bool:
     """An adverb or link between adjectives of one phrase: "very bright", "a peaceful yet eerie scene"."""
     if at == 0 or (words[at + 1].kind is Kind.LINK and words[at].kind is not Kind.LINK):
         return False
+    if set(words[at].text) == {"!"}:
+        return words[at - 1].kind is Kind.ADJECTIVE or set(words[at - 1].text) == {"!"}  # "a beautiful!! woman"
     if words[at].kind is Kind.ADVERB:
         return words[at + 1].kind is Kind.ADJECTIVE and words[at].token.dep_ == "advmod"
     if words[at].kind is not Kind.LINK:
@@ -116,7 +129,9 @@ def _is_between(words: list[Word], at: int) -> bool:
     first = at
     while first and words[first - 1].kind in (Kind.ADJECTIVE, Kind.ADVERB, Kind.LINK):
         first -= 1
-    if words[first].kind is Kind.LINK:
+    if words[first].kind is Kind.LINK and not _is_opened_by_and(words, first, at):
         return False  # "4k, realistic, wallpaper"
+    if words[first].kind is Kind.LINK:
+        return True
     opens = first == 0 or words[first - 1].token.pos_ in _MAY_PRECEDE or words[first - 1].lower in ("'s", "’s", ".")
     return opens and any(word.kind is Kind.ADJECTIVE for word in words[first:at])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from comat.entities.lexicon import DETERMINERS, PREPOSITIONS, WITH_A_COMPLEMENT
+from comat.entities.lexicon import DETERMINERS, MATERIALS, POSSESSIVES, PREPOSITIONS, WITH_A_COMPLEMENT
 from comat.entities.words import Kind, Word
 
 _IN_PHRASE = (Kind.NOUN, Kind.ADJECTIVE, Kind.ADVERB, Kind.NUMERAL)
 
-_POSSESSIVES = {"its", "their", "his", "her"}
+_OPEN_OR_CLOSED = {"open", "closed", "shut", "ajar", "agape"}
 _ENDS = {",", ".", ";", "and"}
 
 
@@ -28,24 +28,53 @@ def _predicated(words: list[Word], place: int) -> list[Word]:
         return []  # "the color of the house is …"
     found = []
     while at < len(words) and words[at].kind in (Kind.ADJECTIVE, Kind.ADVERB, Kind.LINK):
-        if words[at].kind is Kind.ADJECTIVE and words[at].token.tag_ not in ("VBN", "VBG"):
+        if words[at].kind is Kind.ADJECTIVE and _is_state(words[at]):
             found.append(words[at])
         at += 1
+    if at < len(words) and _is_bare_predicate(words, place + 2, at):
+        return [words[at]]
     is_phrase = at < len(words) and words[at].kind is Kind.NOUN
     return [] if is_phrase or any(word.lower in WITH_A_COMPLEMENT for word in found) else found
 
 
+def _is_bare_predicate(words: list[Word], start: int, at: int) -> bool:
+    """ "the plane is vintage", "the font is sans-serif": to the tagger a noun, but alone and without an article."""
+    word = words[at]
+    may_be = word.lower in word.dictionary.adjectives | MATERIALS | {"vintage"} or word.first.i != word.token.i
+    is_alone = all(other.kind is Kind.ADVERB for other in words[start:at]) and _ends(words, at + 1)
+    return word.kind is Kind.NOUN and word.token.tag_ not in ("NNS", "NNPS") and may_be and is_alone
+
+
+def _is_state(word: Word) -> bool:
+    """ "is well-lit", "is unadorned", not "is filled": no participle of a passive."""
+    is_hyphenated = word.first.i != word.token.i
+    return word.token.tag_ not in ("VBN", "VBG") or is_hyphenated or word.lower.startswith("un")
+
+
 def _absolute(words: list[Word], place: int) -> list[Word]:
-    """ "…, its crust golden, …", "with their visors closed"."""
+    """ "…, its crust golden, …", "with their visors closed", "has one eye open"."""
+    if _is_opened_or_closed(words, place):
+        return [words[place + 1]]
     start = place
     while start and words[start - 1].kind in (Kind.NOUN, Kind.ADJECTIVE):
         start -= 1
-    opens = start > 1 and words[start - 1].lower in _POSSESSIVES and words[start - 2].lower in (",", "with")
+    opens = start > 1 and words[start - 1].lower in POSSESSIVES and words[start - 2].lower in (",", "with")
     at = _past_adverbs(words, place + 1)
     if not opens or at >= len(words) or not _ends(words, at + 1):
         return []
     is_participle = words[start - 2].lower == "with" and words[at].token.tag_ == "VBD"  # no verb follows "with"
     return [words[at]] if is_participle or _is_attribute(words[at]) else []
+
+
+def _is_opened_or_closed(words: list[Word], place: int) -> bool:
+    """ "…, mouth open, …", "with eyes closed", "has one eye open"."""
+    start = place
+    while start and (words[start - 1].kind in _IN_PHRASE or words[start - 1].lower in DETERMINERS):
+        start -= 1
+    before = words[start - 1] if start else None
+    opens = before is None or before.lower in ("with", ",", ".") or before.token.lemma_ == "have"
+    follows = place + 1 < len(words) and words[place + 1].lower in _OPEN_OR_CLOSED
+    return opens and follows and _ends(words, place + 2)
 
 
 def _set_off(words: list[Word], place: int) -> list[Word]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from spacy.tokens import Token
 
@@ -36,7 +37,8 @@ def _is_apart(noun: Token, adjective: Token) -> bool:
     between = noun.doc[noun.i + 1 : adjective.i]
     if not any(t.is_punct for t in between):
         return False
-    if adjective.lower_ == "ready" or any(t.pos_ in ("NOUN", "PROPN") for t in between):
+    has_complement = any(child.dep_ == "prep" for child in adjective.rights)  # "a poster, similar to a painting"
+    if has_complement or adjective.lower_ == "ready" or any(t.pos_ in ("NOUN", "PROPN") for t in between):
         return True
     stands_alone = adjective.i + 1 == len(noun.doc) or adjective.nbor().is_punct or adjective.nbor().lower_ == "by"
     return stands_alone and not any(t.pos_ == "AUX" or t.tag_ in ("VBZ", "VBP", "VBD") for t in noun.doc[noun.i :])
@@ -47,7 +49,8 @@ def _of_verb(verb: Token) -> Iterator[Token]:
         is_apart = child.dep_ != "attr" and any(
             token.is_punct for token in verb.doc[verb.i + 1 : child.i]
         )  # "…, ready to go"
-        if child.dep_ in ("acomp", "attr", "oprd") and child.pos_ == "ADJ" and not is_apart:
+        is_adjective = child.pos_ == "ADJ" or (child.tag_ == "VBN" and child.i and child.nbor(-1).text in HYPHENS)
+        if child.dep_ in ("acomp", "attr", "oprd") and is_adjective and not is_apart:
             yield from _with_conjuncts(child)
         elif verb.lemma_ in BUILT and child.dep_ == "prep":
             yield from (thing for thing in _materials(child) if not _is_thing(thing))
@@ -59,7 +62,14 @@ def _materials(preposition: Token) -> Iterator[Token]:
         if child.dep_ == "prep" and preposition.lower_ in ("out", "up"):
             yield from _materials(child)
         elif child.dep_ == "pobj" and preposition.lower_ in ("of", "from"):
-            yield from (child, *child.conjuncts)
+            yield from (child, *_joined(child))
+
+
+def _joined(token: Token) -> list[Token]:
+    """The conjuncts up to the last that "and" or "or" joins; none of "made of sand, mental health, oil painting"."""
+    joined = [token, *(other for other in token.conjuncts if other.i > token.i)]
+    last = max((link.i for other in joined for link in other.children if link.dep_ == "cc"), default=-1)
+    return [other for before, other in pairwise(joined) if before.i < last]
 
 
 def _is_thing(material: Token) -> bool:
@@ -82,8 +92,14 @@ def _with_conjuncts(adjective: Token) -> Iterator[Token]:
         is_conjunct = token in adjective.conjuncts or (token.tag_ == adjective.tag_ == "JJR" and token.dep_ == "conj")
         has_own_subject = any(child.dep_ == "nsubj" for child in token.children)
         is_attribute = token.pos_ == "ADJ" or (token.tag_ == "VBN" and not _has_agent(token))
-        if is_conjunct and is_attribute and not has_own_subject:
+        if is_conjunct and is_attribute and not has_own_subject and not _is_beyond_noun(adjective, token):
             yield token
+
+
+def _is_beyond_noun(adjective: Token, other: Token) -> bool:
+    """ "a neuron, intricate, a landscape, thought provoking": a list, not two adjectives of one noun."""
+    between = other.doc[adjective.i + 1 : other.i]
+    return any(t.pos_ in ("NOUN", "PROPN") for t in between) and not any(t.dep_ == "cc" for t in between)
 
 
 def _has_agent(participle: Token) -> bool:

@@ -12,6 +12,7 @@ from comat.entities.lexicon import (
     QUANTIFIERS,
     SHAPED,
     SIDES,
+    SUBJECTS,
 )
 from comat.entities.words import Kind, Word
 
@@ -29,7 +30,7 @@ def by_dictionary(words: list[Word], place: int) -> Kind | None:
         return None
     if word.lower == "can":
         return Kind.OTHER if _is_auxiliary(words, place) else Kind.NOUN
-    if _acts(words, place):
+    if _acts(words, place) or _is_verb_of_pronoun(words, place):
         return Kind.OTHER
     if word.lower in _NEVER_NOUNS or _is_ing(word) or _is_infinitive(words, place):
         return None
@@ -61,6 +62,13 @@ def _acts(words: list[Word], place: int) -> bool:
     if word.lower in ACTIONS or word.lower not in word.dictionary.nouns:
         return True
     return before.dictionary.singular(before.lower, True) in AGENTS or before.lower in AGENTS
+
+
+def _is_verb_of_pronoun(words: list[Word], place: int) -> bool:
+    """ "it clutches a banana", read as a noun."""
+    word = words[place]
+    follows = place > 0 and words[place - 1].lower in SUBJECTS
+    return follows and word.token.tag_ in ("NN", "NNS") and word.dictionary.is_verb(word.lower)
 
 
 def _is_ing(word: Word) -> bool:

@@ -15,6 +15,7 @@ from spacy.tokens import Doc, Span, Token
 from comat.entities.dictionary import Dictionary, dictionary_of
 from comat.entities.lexicon import (
     COLOURS,
+    COMPOUNDS,
     DETERMINERS,
     FIRST_PARTS,
     HYPHENS,
@@ -68,7 +69,7 @@ class Word:
     @property
     def parts(self) -> list[Word]:
         """Itself, or its words where blanks stand around the hyphens ("sci - fi"), as tokenizers leave them."""
-        if " - " not in self.text:
+        if " " not in self.text:
             return [self]
         tokens = [token for token in self.token.doc[self.first.i : self.token.i + 1] if token.text not in HYPHENS]
         return [Word(token, token, self.kind, False) for token in tokens]
@@ -118,10 +119,16 @@ def _goes_on(doc: Doc, i: int) -> bool:
     if i + 1 == len(doc):
         return False
     if doc[i].whitespace_:
-        return _is_taken_apart(doc, i if doc[i].text in HYPHENS else i + 1)
-    if doc[i].is_digit and doc[i + 1].lower_ in UNITS:
+        is_compound = (doc[i].lower_, doc[i + 1].lower_) in COMPOUNDS
+        return is_compound or _is_taken_apart(doc, i if doc[i].text in HYPHENS else i + 1)
+    if doc[i].is_digit and (doc[i + 1].lower_ in UNITS or _is_decade(doc, i)):
         return True
     return doc[i + 1].text in HYPHENS or (doc[i].text in HYPHENS and i > 0 and not doc[i - 1].whitespace_)
+
+
+def _is_decade(doc: Doc, i: int) -> bool:
+    """ "a 1970's car"."""
+    return doc[i].text.endswith("0") and len(doc[i]) > 1 and doc[i + 1].lower_ in ("'s", "’s")
 
 
 def _is_taken_apart(doc: Doc, hyphen: int) -> bool:
@@ -146,16 +153,20 @@ def _is_relation(words: list[Word], place: int) -> bool:
 
 
 def _is_size(words: list[Word], place: int) -> bool:
-    """ "a little dog", "of little details", not "a little water", "little water"."""
+    """ "a little dog", "cute little dog", "of little details", not "a little water", "little water"."""
     following = words[place + 1] if place + 1 < len(words) else None
     if following is None or following.kind not in (Kind.NOUN, Kind.ADJECTIVE):
         return False
-    return following.token.tag_ == "NNS" or (place > 0 and words[place - 1].lower in DETERMINERS)
+    before = words[place - 1] if place else None
+    is_listed = before is not None and (before.kind is Kind.ADJECTIVE or before.token.text == ",")
+    return following.token.tag_ == "NNS" or (before is not None and before.lower in DETERMINERS) or is_listed
 
 
 def _kind(tokens: Span) -> Kind:
     """By the tags of the last token, and by what words mean in prompts."""
     token, lower = tokens[-1], tokens[-1].lower_
+    if len(tokens) > 1 and (lower in ("'s", "’s") or (tokens[0].lower_, lower) in COMPOUNDS):
+        return Kind.ADJECTIVE
     if len(tokens) > 1 and any(part.pos_ == "ADP" for part in tokens):
         return Kind.ADVERB  # side-by-side
     if len(tokens) > 1 and lower in UNITS:
@@ -165,7 +176,7 @@ def _kind(tokens: Span) -> Kind:
     is_number = token.pos_ == "NUM" and not (token.is_alpha and lower in dictionary_of(token.vocab).nouns)
     if token.like_num or (is_number and any(c.isalnum() for c in lower)) or lower == "dozen":
         return Kind.NUMERAL
-    if lower in QUANTIFIERS:
+    if lower in QUANTIFIERS and len(tokens) == 1:
         return Kind.OTHER
     if lower in INTENSIFIERS:
         return Kind.ADVERB
