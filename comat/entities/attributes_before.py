@@ -28,25 +28,9 @@ from comat.entities.neighbours import (
 from comat.entities.words import Kind, Word
 
 _LISTED = (Kind.ADJECTIVE, Kind.ADVERB, Kind.LINK)
-_DEGREES = {"only", "just", "even", "most", "more", "less", "almost"}
-_WHERE = {
-    "with",
-    "of",
-    "from",
-    "through",
-    "against",
-    "in",
-    "on",
-    "under",
-    "beside",
-    "near",
-    "behind",
-    "among",
-    "between",
-    "above",
-    "below",
-    "beneath",
-}
+_NO_ATTRIBUTES = NEVER_THINGS | INTENSIFIERS | {"only", "just", "even", "more", "less", "almost"}
+_WHERE = {"in", "on", "under", "beside", "near", "behind", "among", "between", "above", "below", "beneath", "with", "of",
+          "from", "through", "against"}  # fmt: skip
 
 
 def is_attribute(words: list[Word], place: int) -> bool:
@@ -151,7 +135,7 @@ def _is_bound(words: list[Word], place: int) -> bool:
 def _is_misread_adjective(words: list[Word], place: int) -> bool:
     """ "a back alley", ", diffuse light", "still photo": to the tagger an adverb, or a verb in its base form."""
     word, before = words[place], words[place - 1] if place else None
-    if word.lower not in word.dictionary.adjectives or word.lower in NEVER_THINGS | INTENSIFIERS | _DEGREES:
+    if word.lower not in word.dictionary.adjectives or word.lower in _NO_ATTRIBUTES:
         return False
     opens = starts_fragment(words, place) or (before is not None and before.lower in DETERMINERS)
     if word.token.tag_ in ("VB", "VBP"):

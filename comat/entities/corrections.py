@@ -107,7 +107,7 @@ def _is_work(words: list[Word], place: int) -> bool:
 def _without_noun(words: list[Word], place: int) -> Kind | None:
     """What a noun of the tagger's is that is none to the dictionary: "crispy", "entwine"; None: unsure."""
     word, start, ends = words[place], start_of_modifiers(words, place), ends_phrase(words, place)
-    if word.lower in word.dictionary.adverbs - word.dictionary.adjectives:
+    if word.lower in word.dictionary.adverbs and word.lower not in word.dictionary.adjectives:
         return Kind.ADVERB  # "the floor creaks underfoot"
     follows_noun = any(modifier.kind is Kind.NOUN for modifier in words[start:place])
     if ends and is_opened(words, start) and not follows_noun and not is_before_link(words, place):

@@ -7,6 +7,7 @@ from comat.entities.words import Kind, Word
 
 ARTICLES = {"a", "an"}
 _OF_VERBS = ("NN", "NNS", "VBZ", "VBP", "VBD", "VBN", "VBG", "MD")
+_BEFORE_BARE_NOUNS = {"and", *PREPOSITIONS} - {"by", "for"}
 _STOPS = {".", "!", "?"}
 FRAGMENT_ENDS = {",", ";", ":", ".", "—", "–", "-", "|", "/", "!", "?", "(", "\n"}
 
@@ -79,7 +80,7 @@ def takes_bare_nouns(words: list[Word], place: int) -> bool:
     word = words[place].lower
     if word == "to":
         return place > 0 and words[place - 1].lower in SIDES
-    return word == "and" or word in PREPOSITIONS - {"by", "for"}
+    return word in _BEFORE_BARE_NOUNS
 
 
 def follows_clause(words: list[Word], place: int) -> bool:

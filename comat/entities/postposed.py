@@ -7,6 +7,7 @@ from comat.entities.words import Kind, Word
 
 _IN_PHRASE = (Kind.NOUN, Kind.ADJECTIVE, Kind.ADVERB, Kind.NUMERAL)
 
+_STATES = MATERIALS | {"vintage"}
 _OPEN_OR_CLOSED = {"open", "closed", "shut", "ajar", "agape"}
 _ENDS = {",", ".", ";", "and"}
 
@@ -40,7 +41,7 @@ def _predicated(words: list[Word], place: int) -> list[Word]:
 def _is_bare_predicate(words: list[Word], start: int, at: int) -> bool:
     """ "the plane is vintage", "the font is sans-serif": to the tagger a noun, but alone and without an article."""
     word = words[at]
-    may_be = word.lower in word.dictionary.adjectives | MATERIALS | {"vintage"} or word.first.i != word.token.i
+    may_be = word.lower in word.dictionary.adjectives or word.lower in _STATES or word.first.i != word.token.i
     is_alone = all(other.kind is Kind.ADVERB for other in words[start:at]) and _ends(words, at + 1)
     return word.kind is Kind.NOUN and word.token.tag_ not in ("NNS", "NNPS") and may_be and is_alone
 
