@@ -29,8 +29,8 @@ from comat.entities.words import Kind, Word
 
 _LISTED = (Kind.ADJECTIVE, Kind.ADVERB, Kind.LINK)
 _NO_ATTRIBUTES = NEVER_THINGS | INTENSIFIERS | {"only", "just", "even", "more", "less", "almost"}
-_WHERE = {"in", "on", "under", "beside", "near", "behind", "among", "between", "above", "below", "beneath", "with", "of",
-          "from", "through", "against"}  # fmt: skip
+_WHERE = {"in", "on", "under", "beside", "near", "behind", "among", "between", "above", "below", "beneath", "with",
+          "of", "from", "through", "against"}  # fmt: skip
 
 
 def is_attribute(words: list[Word], place: int) -> bool:
