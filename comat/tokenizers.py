@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from tokenizers import normalizers
-from transformers import CLIPTokenizer, PreTrainedTokenizerBase, T5Tokenizer
+from tokenizers import Tokenizer, normalizers, processors
+from transformers import CLIPTokenizer, GemmaTokenizer, PreTrainedTokenizerBase, T5Tokenizer
 
 from comat.errors import UserError
 from comat.models.families import Text, columns, family_of, texts_of
@@ -19,7 +19,11 @@ CHUNK = 1000
 
 Columns = Callable[[Sequence[Sequence[int]]], tuple[int, ...]]
 """Positions of an entity's tokens for each tokenizer → its columns (`comat.models.families.columns`)."""
-KINDS: dict[str, type[PreTrainedTokenizerBase]] = {"CLIPTokenizer": CLIPTokenizer, "T5Tokenizer": T5Tokenizer}
+KINDS: dict[str, type[PreTrainedTokenizerBase]] = {
+    "CLIPTokenizer": CLIPTokenizer,
+    "T5Tokenizer": T5Tokenizer,
+    "GemmaTokenizer": GemmaTokenizer,
+}
 """What model_index.json may list, with or without the ending `Fast`."""
 
 
@@ -59,15 +63,50 @@ def find_columns(model: str, revision: str | None = None) -> Columns:
 
 
 def as_read(tokenizer: PreTrainedTokenizerBase, text: Text) -> PreTrainedTokenizerBase:
-    """The tokenizer itself, set to read what the pipeline of its family does: how many tokens, in which case."""
+    """The tokenizer itself, set to read what the pipeline of its family does: how many tokens, in which case, with what
+    around them.
+
+    In the tokenizer, not on the prompt: its offsets stay those of the prompt as written, its positions are columns.
+    """
+    tokenizer.padding_side = "right"
     if text.length:
         tokenizer.model_max_length = min(tokenizer.model_max_length, text.length)
-    if text.lower_case:
-        # In the tokenizer, not on the prompt: its offsets stay those of the prompt as written.
-        backend = tokenizer.backend_tokenizer
+    backend, added = tokenizer.backend_tokenizer, _normalizers(text)
+    before, after = (_ids(backend, part) for part in text.around.split("{}"))
+    if added:
         own = [backend.normalizer] if backend.normalizer else []
-        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Strip(), *own])
+        backend.normalizer = normalizers.Sequence([*added, *own])
+    if before or after:
+        parts = {"before": before, "after": after}
+        special = [
+            {"id": name, "ids": ids, "tokens": [backend.id_to_token(id) for id in ids]} for name, ids in parts.items()
+        ]
+        around = processors.TemplateProcessing(
+            single=["before"] * bool(before) + ["$A"] + ["after"] * bool(after),
+            special_tokens=[one for one in special if one["ids"]],
+        )
+        own = [backend.post_processor] if backend.post_processor else []
+        backend.post_processor = processors.Sequence([*own, around])
     return tokenizer
+
+
+def _normalizers(text: Text) -> list[normalizers.Normalizer]:
+    """What is done to a prompt before the tokenizer's own normalizer."""
+    case = [normalizers.Lowercase(), normalizers.Strip()] if text.lower_case else []
+    return case + ([normalizers.Prepend(text.lead)] if text.lead else [])
+
+
+def _ids(backend: Tokenizer, written: str) -> list[int]:
+    return backend.encode(written, add_special_tokens=False).ids
+
+
+def ids_as_written(tokenizer: PreTrainedTokenizerBase, text: Text, written: str) -> list[int]:
+    """Ids of what is no prompt, by a tokenizer that `as_read` has set: its case kept, nothing before or around it."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    added = len(_normalizers(text))
+    if added:
+        backend.normalizer = backend.normalizer[added]
+    return _ids(backend, written)
 
 
 def too_long(tokenizers: Sequence[PreTrainedTokenizerBase], prompts: Sequence[str]) -> list[bool]:

@@ -74,9 +74,9 @@ def stock(folder: Path, guidance: float, px: int, steps: int, tuned: bool) -> to
     own = [generator(0, "noise", row) for row in range(len(PROMPTS))]
     backbone = load_base(str(folder))
     z = noise(backbone.latent_shape(px), own)
-    options: dict = {}
-    if folder.name.startswith("pixart"):
-        options = {"use_resolution_binning": False, "clean_caption": False}
+    options: dict = {"guidance_scale": guidance}
+    if folder.name.startswith(("pixart", "sana")):
+        options |= {"use_resolution_binning": False, "clean_caption": False}
     if folder.name.startswith("flux"):
         z = pipeline._pack_latents(z, *z.shape)
     found = pipeline(
@@ -84,7 +84,6 @@ def stock(folder: Path, guidance: float, px: int, steps: int, tuned: bool) -> to
         height=px,
         width=px,
         num_inference_steps=steps,
-        guidance_scale=guidance,
         latents=z,
         generator=own,
         output_type="latent",
@@ -124,7 +123,7 @@ def test_replay_has_the_gradient_of_the_full_graph(make_params, families: Path, 
 
 @pytest.mark.parametrize("name", tiny_families.NAMES)
 def test_maps_are_the_softmax_over_what_a_pixel_attends_to(families: Path, name: str) -> None:
-    """Shapes at 32 px: 16 x 16 latents, 8 x 8 patches; a pixel's attention to the text is at most 1."""
+    """Shapes at 32 px: 16 x 16 latents, and patches of 2 x 2 or 1; a pixel's attention to the text is at most 1."""
     backbone = load_base(str(families / name))
     prompts = backbone.encode_prompts(PROMPTS)
     z = torch.randn(2, *backbone.latent_shape(32), generator=generator(0, "z"))
@@ -133,9 +132,10 @@ def test_maps_are_the_softmax_over_what_a_pixel_attends_to(families: Path, name:
         backbone.guided(z, torch.tensor(500.0), prompts, GUIDED.get(name, (4.0,))[-1])
     maps = recording.collect(backbone.layout(z.shape[-2:]), len(z))
     assert list(maps) == layers and set(backbone.map_layers()) < set(layers)
-    joint = not name.startswith("pixart")
+    joint = not name.startswith(("pixart", "sana"))
+    side = z.shape[-1] // backbone.patch
     for values in maps.values():
-        assert values.shape == (2, 2, 8, 8, prompts.tokens.shape[1])
+        assert values.shape == (2, 2, side, side, prompts.tokens.shape[1])
         total = values.sum(-1)
         assert (total.max() < 1) if joint else torch.allclose(total, torch.ones(()))
     if prompts.mask is not None:  # padding is not read

@@ -1,12 +1,14 @@
-"""Small random transformers in hub layout: SD3, PixArt and FLUX.1 with a handful of channels, T5's tokenizer."""
+"""Small random transformers in hub layout, with a handful of channels and tokenizers of a few pieces."""
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 
 import torch
 from diffusers import (
+    AutoencoderDC,
     AutoencoderKL,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -15,17 +17,28 @@ from diffusers import (
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
+    SanaPipeline,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import (
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 from comat.shapes.recipe.tokenizers import clip_tokenizer
 from tests.tiny_models import _text
 
 TEXTS = ("a red ball and a blue cube", "two green stars", "a wooden table, three cats on it", "The dog's pink ring")
-NAMES = ("sd3", "sd3_without_t5", "pixart_alpha", "pixart_sigma", "flux_dev", "flux_schnell")
+NAMES = ("sd3", "sd3_without_t5", "pixart_alpha", "pixart_sigma", "flux_dev", "flux_schnell", "sana", "sana_euler")
 
 
 @cache
@@ -172,3 +185,79 @@ def save_flux_dev(folder: Path) -> Path:
 
 def save_flux_schnell(folder: Path) -> Path:
     return _flux(folder, guidance=False, shift=1.0)
+
+
+@cache
+def _merged() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """A vocabulary and merges of pieces that begin with a space, as sentencepiece's do."""
+    trained = Tokenizer(models.BPE(unk_token="<unk>"))
+    trained.normalizer = normalizers.Replace(" ", "▁")
+    trained.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    trainer = trainers.BpeTrainer(
+        vocab_size=240,
+        special_tokens=["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"],
+        initial_alphabet=[*(chr(code) for code in range(33, 127)), "▁", "\n"],
+        show_progress=False,
+    )
+    trained.train_from_iterator([*TEXTS, "User Prompt: Given a user prompt, sizes, colors and textures"] * 10, trainer)
+    model = json.loads(trained.to_str())["model"]
+    return model["vocab"], [tuple(pair) for pair in model["merges"]]
+
+
+def gemma_tokenizer() -> GemmaTokenizer:
+    vocab, merges = _merged()
+    return GemmaTokenizer(vocab=vocab, merges=merges, add_bos_token=True)
+
+
+def save_sana(folder: Path, scheduler: object = None) -> Path:
+    """An autoencoder of two levels, one with its linear attention; by the scheduler of the published model."""
+    torch.manual_seed(0)
+    tokenizer = gemma_tokenizer()
+    transformer = SanaTransformer2DModel(
+        in_channels=8,
+        out_channels=8,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=2,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=8,
+        cross_attention_dim=16,
+        caption_channels=16,
+        sample_size=8,
+        patch_size=1,
+    )
+    text = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+    )
+    vae = AutoencoderDC(
+        latent_channels=8,
+        attention_head_dim=4,
+        encoder_block_types=("ResBlock", "EfficientViTBlock"),
+        decoder_block_types=("ResBlock", "EfficientViTBlock"),
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=(1, 1),
+        encoder_qkv_multiscales=((), (5,)),
+        decoder_qkv_multiscales=((), (5,)),
+        scaling_factor=0.41407,
+    )
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
+    SanaPipeline(
+        tokenizer=tokenizer,
+        text_encoder=Gemma2Model(text),
+        vae=vae,
+        transformer=transformer,
+        scheduler=scheduler or DPMSolverMultistepScheduler(**flow),
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_sana_euler(folder: Path) -> Path:
+    return save_sana(folder, FlowMatchEulerDiscreteScheduler(shift=3.0))

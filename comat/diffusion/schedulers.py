@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, Flow
 from torch import Tensor
 
 from comat.errors import UserError
-from comat.models.fit import SCHEDULE_KEYS, check_sampler, check_steps, not_carried, spacing_of
+from comat.models.fit import FLOW, SCHEDULE_KEYS, check_sampler, check_steps, not_carried, spacing_of
 
 SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}
 REFERENCE_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -28,7 +28,8 @@ class Sampler:
 
     def __init__(self, scheduler: Any) -> None:
         self.scheduler = scheduler
-        self.flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
+        own = scheduler.config
+        self.flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler) or bool(own.get("use_flow_sigmas"))
         self.timesteps: Tensor = scheduler.timesteps
         self._ancestral = "generator" in inspect.signature(scheduler.step).parameters
 
@@ -99,7 +100,8 @@ def make_sampler(name: str, config: Mapping[str, Any], steps: int, *, flow: bool
         raise UserError(f"{where}: {key} is {config.get(key)!s:.60}: expected {expected}")
     check_sampler(name, config, flow)
     if flow:
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(dict(config))
+        kind = getattr(diffusers, str(config.get("_class_name", FLOW)))
+        scheduler = kind.from_config(dict(config))
         scheduler.set_timesteps(**(timesteps or {"num_inference_steps": steps}))
         return Sampler(scheduler)
     check_steps(config, steps)

@@ -32,6 +32,8 @@ LINSPACE = ("Euler", "LMS", "DPMSolver", "UniPC", "Heun", "KDPM2", "DEIS", "SASo
 """Schedulers of diffusers whose timesteps are spread evenly where their configuration does not say how."""
 LEADING = ("DDPM", "DDIM", "PNDM", "LCM", "TCD")
 FLOW = "FlowMatchEulerDiscreteScheduler"
+FLOW_BY_DPM = "DPMSolverMultistepScheduler"
+"""Solves flows too, where its configuration says so (Sana's does)."""
 OWN = ("DDPM", "DDIM", "EulerDiscrete", "EulerAncestralDiscrete", "DPMSolverMultistep", "UniPCMultistep", "LCM", "TCD")
 """Schedulers of diffusers that may be a model's own: one prediction of the denoiser a step, and as many steps as asked.
 """
@@ -96,6 +98,8 @@ def _problems(folder: Path, vae: Path | None) -> Iterator[Problem]:
     if other and own:
         yield from _autoencoder_problems(own, other)
     for name, config in (("vae/config.json", own), ("the other autoencoder's config.json", other)):
+        if config and config.get("_class_name", family.vae) != family.vae:
+            yield _said(name, config, "_class_name"), family.vae
         scale = config.get("scaling_factor") if config else None
         if scale is not None and not (_is_number(scale) and 1e-4 < scale < 1e4):
             yield f"{name}: scaling_factor is {shown(scale)}", "a number above 0, some 0.18 or 0.13"
@@ -146,8 +150,15 @@ def not_carried(schedule: Mapping[str, Any], flow: bool = False) -> Iterator[tup
     """
     name = str(schedule.get("_class_name", FLOW if flow else "DDPMScheduler"))
     if flow:
-        if name != FLOW:
-            yield "_class_name", FLOW
+        if name not in (FLOW, FLOW_BY_DPM):
+            yield "_class_name", f"{FLOW} or {FLOW_BY_DPM}"
+        if name == FLOW_BY_DPM:
+            solved: list[tuple[str, tuple[object, ...]]] = [
+                ("use_flow_sigmas", (True,)),
+                ("prediction_type", ("flow_prediction",)),
+                ("thresholding", (None, False)),
+            ]
+            yield from _others(schedule, solved)
         flows: list[tuple[str, tuple[object, ...]]] = [
             ("num_train_timesteps", (None, TIMESTEPS)),
             ("invert_sigmas", (None, False)),
@@ -222,7 +233,7 @@ def check_drawing(folder: Path, scheduler: str, guidance_scale: float) -> None:
     """
     family, denoiser, schedule = _parts(folder)
     check_sampler(scheduler, schedule, family.flow)
-    if denoiser.get("guidance_embeds") is False and guidance_scale != 1:
+    if family.distilled and denoiser.get("guidance_embeds") is False and guidance_scale != 1:
         raise UserError(f"guidance_scale is {guidance_scale:g}: this base model takes no guidance: set it to 1.0")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from diffusers import AutoencoderKL, ModelMixin
+from diffusers import ModelMixin
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -20,7 +20,7 @@ from comat.diffusion.backbones import autoencoder
 from comat.diffusion.schedulers import Sampler, flow_times, make_sampler, training_target
 from comat.errors import UserError
 from comat.models.families import Family, Text, columns
-from comat.tokenizers import words_of
+from comat.tokenizers import ids_as_written, words_of
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,6 @@ class Backbone(ABC):
     """Of `Family.texts`."""
     TEXT: ClassVar[Literal["cross", "projected", "joint"]]
     """How its attention reads the text encoders' words: as they are, projected first, or jointly with the image's."""
-    DISTILLED: ClassVar[bool] = False
-    """Whether guidance is a number that the denoiser takes, so that it says nothing without a prompt."""
     LORA_TARGETS: ClassVar[tuple[str, ...]]
     """The attention projections that get LoRA, by the ends of their names."""
 
@@ -90,7 +88,7 @@ class Backbone(ABC):
         family: Family,
         texts: Sequence[Text],
         denoiser: Any,  # a ModelMixin with PeftAdapterMixin, of class DENOISER
-        vae: AutoencoderKL,
+        vae: Any,  # a ModelMixin, of the class that the family names
         text_encoders: Sequence[PreTrainedModel],
         tokenizers: Sequence[PreTrainedTokenizerBase],
         scheduler_config: Mapping[str, Any],
@@ -104,7 +102,7 @@ class Backbone(ABC):
         self._sampling: Callable[..., Any] = denoiser
         self.text_encoders, self.tokenizers = list(text_encoders), list(tokenizers)
         self.scheduler_config = dict(scheduler_config)
-        self.vae_scale = 2 ** (len(vae.config["block_out_channels"]) - 1)
+        self.vae_scale = autoencoder.coder(vae).reduction
         for module in (denoiser, vae, *text_encoders):
             module.requires_grad_(False).eval()
         self.null = self.encode_nothing(index or {})
@@ -172,6 +170,24 @@ class Backbone(ABC):
         encoded = self.tokenizers[number](list(prompts), padding="max_length", truncation=True, return_tensors="pt")
         device = self.text_encoders[number].device
         return encoded.input_ids.to(device), encoded.attention_mask.to(device)
+
+    def _instructed(
+        self, number: int, prompts: Sequence[str], instruction: str, place: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `_tokenized`, with an instruction put in at position `place`; and which of all tokens, (L,), are columns.
+
+        The encoder reads the instruction and the denoiser sees nothing of it: it shifts no position.
+        """
+        ids, mask = self._tokenized(number, prompts)
+        written = ids_as_written(self.tokenizers[number], self.texts[number], instruction)
+        extra = torch.tensor(written, device=ids.device).expand(len(ids), -1)
+        kept = torch.ones(ids.shape[1], dtype=torch.bool)
+
+        def put_in(whole: Tensor, part: Tensor) -> Tensor:
+            return torch.cat([whole[..., :place], part, whole[..., place:]], -1)
+
+        forgotten = torch.zeros(len(written), dtype=torch.bool)
+        return put_in(ids, extra), put_in(mask, torch.ones_like(extra)), put_in(kept, forgotten).nonzero()[:, 0]
 
     def columns(self, positions: Sequence[Sequence[int]]) -> tuple[int, ...]:
         """The columns of the attention maps of an entity with tokens at `positions`, for each tokenizer."""
@@ -265,6 +281,22 @@ class Backbone(ABC):
     def encode_images(self, images: Tensor) -> Tensor:
         """Images to the scaled means of their latents."""
         return autoencoder.encode_images(self.vae, images)
+
+    def checkpoint_decoder(self, asked: str, how: Callable[..., Any] | None = None) -> None:
+        """Run the decoder's blocks again in the backward pass, by diffusers, in place of keeping what they computed.
+
+        `asked` is "decoder" or "all"; of an autoencoder that cannot, "all" is the denoiser alone.
+
+        Raises:
+            UserError: if only the decoder was asked, and its autoencoder cannot.
+        """
+        if self.vae._supports_gradient_checkpointing:
+            self.vae.enable_gradient_checkpointing(how)
+        elif asked == "decoder":
+            raise UserError(
+                f"train.gradient_checkpointing is decoder: diffusers does not checkpoint an {type(self.vae).__name__}: set "
+                "it to all, which is then the denoiser alone, or to none"
+            )
 
     # Attention.
 

@@ -23,7 +23,6 @@ class Flux(Backbone):
     DENOISER = FluxTransformer2DModel
     ENCODERS = (CLIPTextModel, T5EncoderModel)
     TEXT = "joint"
-    DISTILLED = True
     LORA_TARGETS = (
         *("to_q", "to_k", "to_v", "to_out.0"),
         *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
