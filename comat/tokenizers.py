@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from tokenizers import Tokenizer, normalizers, processors
-from transformers import CLIPTokenizer, GemmaTokenizer, PreTrainedTokenizerBase, T5Tokenizer
+from transformers import CLIPTokenizer, GemmaTokenizer, PreTrainedTokenizerBase, Qwen2Tokenizer, T5Tokenizer
 
 from comat.errors import UserError
 from comat.models.families import Text, columns, family_of, texts_of
@@ -23,6 +23,7 @@ KINDS: dict[str, type[PreTrainedTokenizerBase]] = {
     "CLIPTokenizer": CLIPTokenizer,
     "T5Tokenizer": T5Tokenizer,
     "GemmaTokenizer": GemmaTokenizer,
+    "Qwen2Tokenizer": Qwen2Tokenizer,
 }
 """What model_index.json may list, with or without the ending `Fast`."""
 
@@ -72,7 +73,8 @@ def as_read(tokenizer: PreTrainedTokenizerBase, text: Text) -> PreTrainedTokeniz
     if text.length:
         tokenizer.model_max_length = min(tokenizer.model_max_length, text.length)
     backend, added = tokenizer.backend_tokenizer, _normalizers(text)
-    before, after = (_ids(backend, part) for part in text.around.split("{}"))
+    around = _asked(tokenizer) if text.chat else text.around
+    before, after = (_ids(backend, part) for part in around.split("{}"))
     if added:
         own = [backend.normalizer] if backend.normalizer else []
         backend.normalizer = normalizers.Sequence([*added, *own])
@@ -81,12 +83,12 @@ def as_read(tokenizer: PreTrainedTokenizerBase, text: Text) -> PreTrainedTokeniz
         special = [
             {"id": name, "ids": ids, "tokens": [backend.id_to_token(id) for id in ids]} for name, ids in parts.items()
         ]
-        around = processors.TemplateProcessing(
+        template = processors.TemplateProcessing(
             single=["before"] * bool(before) + ["$A"] + ["after"] * bool(after),
             special_tokens=[one for one in special if one["ids"]],
         )
         own = [backend.post_processor] if backend.post_processor else []
-        backend.post_processor = processors.Sequence([*own, around])
+        backend.post_processor = processors.Sequence([*own, template])
     return tokenizer
 
 
@@ -94,6 +96,12 @@ def _normalizers(text: Text) -> list[normalizers.Normalizer]:
     """What is done to a prompt before the tokenizer's own normalizer."""
     case = [normalizers.Lowercase(), normalizers.Strip()] if text.lower_case else []
     return case + ([normalizers.Prepend(text.lead)] if text.lead else [])
+
+
+def _asked(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A question in the tokenizer's own chat template, with the answer begun."""
+    turn = [{"role": "user", "content": "{}"}]
+    return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, enable_thinking=True))
 
 
 def _ids(backend: Tokenizer, written: str) -> list[int]:

@@ -77,7 +77,12 @@ def stock(folder: Path, guidance: float, px: int, steps: int, tuned: bool) -> to
     options: dict = {"guidance_scale": guidance}
     if folder.name.startswith(("pixart", "sana")):
         options |= {"use_resolution_binning": False, "clean_caption": False}
-    if folder.name.startswith("flux"):
+    if folder.name == "z_image":  # by how much more than the prompt alone
+        options["guidance_scale"] = guidance - 1
+    if folder.name == "qwen_image":
+        options = {"true_cfg_scale": guidance} | ({"negative_prompt": [" "] * len(PROMPTS)} if guidance > 1 else {})
+    packed = folder.name.startswith(("flux", "qwen"))
+    if packed:
         z = pipeline._pack_latents(z, *z.shape)
     found = pipeline(
         PROMPTS,
@@ -89,9 +94,9 @@ def stock(folder: Path, guidance: float, px: int, steps: int, tuned: bool) -> to
         output_type="latent",
         **options,
     ).images
-    if folder.name.startswith("flux"):
+    if packed:
         found = pipeline._unpack_latents(found, px, px, pipeline.vae_scale_factor)
-    return found
+    return found[:, :, 0] if found.ndim == 5 else found  # one frame of a video
 
 
 CASES = [(name, scale) for name in tiny_families.NAMES for scale in GUIDED.get(name, (1.0, 4.0))]

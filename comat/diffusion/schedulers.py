@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
@@ -131,6 +132,18 @@ def dynamic_shift(config: Mapping[str, Any], latent_size: Sequence[int], patch: 
     few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     low, high = config.get("base_shift", 0.5), config.get("max_shift", most)
     return low + (high - low) * (tokens - few) / (many - few)
+
+
+def even_flow(name: str, config: Mapping[str, Any], steps: int, latent_size: Sequence[int], patch: int) -> Sampler:
+    """A sampler of evenly spaced noise levels, shifted by the image's size where the schedule says so, as in the stock
+    pipelines of FLUX.1 and those made after it.
+    """
+    if config.get("use_flow_sigmas"):
+        asked: dict[str, Any] = {"num_inference_steps": steps}
+    else:
+        asked = {"sigmas": np.linspace(1.0, 1 / steps, steps)}
+    mu = dynamic_shift(config, latent_size, patch, most=1.15)
+    return make_sampler(name, config, steps, flow=True, **asked, **({} if mu is None else {"mu": mu}))
 
 
 def flow_times(sampler: Sampler, count: int, rng: torch.Generator) -> Tensor:

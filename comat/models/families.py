@@ -22,8 +22,9 @@ class Text:
     (column i is the i-th token of each), behind them, or nowhere (only pooled embeddings are read).
     `length`: the most tokens that are read, where it is not for the tokenizer alone to say.
     `lead`: what stands before a prompt and is one word with its first. `around`: what the pipeline puts around a prompt,
-    "{}", that is read as part of it. Both are among the columns, so that positions of tokens are columns. An instruction
-    of which the denoiser sees nothing is no matter of the columns: the family's file puts it in.
+    "{}", that is read as part of it; `chat`: it is the tokenizer's own template of a question. All of it is among the columns, so
+    that positions of tokens are columns. An instruction of which the denoiser sees nothing is no matter of the columns:
+    the family's file puts it in.
     """
 
     suffix: str = ""
@@ -33,6 +34,7 @@ class Text:
     lower_case: bool = False
     lead: str = ""
     around: str = "{}"
+    chat: bool = False
 
     @property
     def encoder(self) -> str:
@@ -93,6 +95,16 @@ FAMILIES = (
         flow=True,
         vae="AutoencoderDC",
     ),
+    Family(
+        "qwen_image.QwenImage",
+        ("QwenImagePipeline",),
+        "transformer",
+        (Text(length=512, around="{}<|im_end|>\n<|im_start|>assistant\n"),),
+        flow=True,
+        packing=4,
+        vae="AutoencoderKLQwenImage",
+    ),
+    Family("z_image.ZImage", ("ZImagePipeline",), "transformer", (Text(length=512, chat=True),), flow=True),
 )
 BY_PIPELINE = {name: family for family in FAMILIES for name in family.pipelines}
 TEXT_PARTS = sorted({text.encoder for family in FAMILIES for text in family.texts})

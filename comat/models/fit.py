@@ -104,12 +104,12 @@ def _problems(folder: Path, vae: Path | None) -> Iterator[Problem]:
         if scale is not None and not (_is_number(scale) and 1e-4 < scale < 1e4):
             yield f"{name}: scaling_factor is {shown(scale)}", "a number above 0, some 0.18 or 0.13"
         for key in ("latents_mean", "latents_std"):
-            if config and config.get(key) is not None:
+            if config and config.get(key) is not None and "z_dim" not in config:
                 yield f"{name}: {key} is set", "none: latents are scaled by scaling_factor and shift_factor alone"
 
 
 def _transformer_problems(transformer: Mapping[str, Any], vae: Mapping[str, Any], family: Family) -> Iterator[Problem]:
-    channels = vae.get("latent_channels")
+    channels = _latents(vae)
     found = transformer.get("in_channels")
     if channels and found is not None and found != channels * family.packing:
         yield (
@@ -135,12 +135,22 @@ def _unet_problems(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> Iterator[
 
 
 def _autoencoder_problems(own: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Problem]:
-    depths = [len(config.get("block_out_channels", ())) for config in (own, other)]
+    depths = [_levels(config) for config in (own, other)]
     if depths[0] != depths[1]:
         yield f"vae: another autoencoder of {depths[1]} levels", f"{depths[0]}, as the model's own has"
-    channels = [config.get("latent_channels", 4) for config in (own, other)]
+    channels = [_latents(config) or 4 for config in (own, other)]
     if channels[0] != channels[1]:
         yield f"vae: another autoencoder of {channels[1]} latent channels", f"{channels[0]}, as the model's own has"
+
+
+def _levels(vae: Mapping[str, Any]) -> int:
+    """Levels of an autoencoder's resolution, whatever its class calls them."""
+    return next((len(vae[key]) for key in ("block_out_channels", "encoder_block_out_channels", "dim_mult") if key in vae), 0)
+
+
+def _latents(vae: Mapping[str, Any]) -> int | None:
+    """Channels of an autoencoder's latents."""
+    return vae.get("latent_channels", vae.get("z_dim"))
 
 
 def not_carried(schedule: Mapping[str, Any], flow: bool = False) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderKLQwenImage
 from torch import Tensor
 
 from comat.diffusion.finite import finite
@@ -54,7 +54,28 @@ class DC(KL):
         return self.vae.decode(z / self.vae.config["scaling_factor"]).sample
 
 
-CODERS: dict[str, type[KL]] = {coder.KIND.__name__: coder for coder in (KL, DC)}
+class QwenVideo(DC):
+    """Qwen-Image's, made for video: an image is one frame, every channel of latents has a mean and deviation."""
+
+    KIND = AutoencoderKLQwenImage
+
+    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        config = self.vae.config
+        mean, deviation = (torch.tensor(config[f"latents_{name}"]).to(like) for name in ("mean", "std"))
+        return mean.view(1, -1, 1, 1), deviation.view(1, -1, 1, 1)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        means = self.vae.encode(pixels[:, :, None]).latent_dist.mean[:, :, 0].float()
+        mean, deviation = self._statistics(means)
+        return (means - mean) / deviation
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Clamped to [-1, 1] by the autoencoder itself."""
+        mean, deviation = self._statistics(z)
+        return self.vae.decode((z * deviation + mean)[:, :, None]).sample[:, :, 0]
+
+
+CODERS: dict[str, type[KL]] = {coder.KIND.__name__: coder for coder in (KL, DC, QwenVideo)}
 """By the class of the autoencoder, as its config.json and the table of families name it."""
 
 

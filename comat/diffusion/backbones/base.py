@@ -173,21 +173,21 @@ class Backbone(ABC):
 
     def _instructed(
         self, number: int, prompts: Sequence[str], instruction: str, place: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """As `_tokenized`, with an instruction put in at position `place`; and which of all tokens, (L,), are columns.
+    ) -> tuple[Tensor, Tensor, list[int]]:
+        """As `_tokenized`, with an instruction put in at position `place`; and which of all tokens are columns.
 
         The encoder reads the instruction and the denoiser sees nothing of it: it shifts no position.
         """
         ids, mask = self._tokenized(number, prompts)
         written = ids_as_written(self.tokenizers[number], self.texts[number], instruction)
         extra = torch.tensor(written, device=ids.device).expand(len(ids), -1)
-        kept = torch.ones(ids.shape[1], dtype=torch.bool)
 
         def put_in(whole: Tensor, part: Tensor) -> Tensor:
-            return torch.cat([whole[..., :place], part, whole[..., place:]], -1)
+            return torch.cat([whole[:, :place], part, whole[:, place:]], 1)
 
-        forgotten = torch.zeros(len(written), dtype=torch.bool)
-        return put_in(ids, extra), put_in(mask, torch.ones_like(extra)), put_in(kept, forgotten).nonzero()[:, 0]
+        whole = put_in(ids, extra)
+        kept = [*range(place), *range(place + len(written), whole.shape[1])]
+        return whole, put_in(mask, torch.ones_like(extra)), kept
 
     def columns(self, positions: Sequence[Sequence[int]]) -> tuple[int, ...]:
         """The columns of the attention maps of an entity with tokens at `positions`, for each tokenizer."""
@@ -205,9 +205,11 @@ class Backbone(ABC):
 
     def spoken(self, prompt: str) -> list[int]:
         """The columns of the attention maps that hold a token of the prompt itself, none of those around it."""
-        ids = [tokenizer(prompt, truncation=True).input_ids for tokenizer in self.tokenizers]
-        special = [set(tokenizer.all_special_ids) for tokenizer in self.tokenizers]
-        own = [[i for i, id in enumerate(row) if id not in known] for row, known in zip(ids, special, strict=True)]
+        own = []
+        for tokenizer in self.tokenizers:
+            read = tokenizer(prompt, truncation=True, return_special_tokens_mask=True)
+            around, special = read.special_tokens_mask, set(tokenizer.all_special_ids)
+            own.append([i for i, id in enumerate(read.input_ids) if id not in special and not around[i]])
         return list(self.columns(own))
 
     # Sampling.
@@ -242,7 +244,10 @@ class Backbone(ABC):
         both = PromptEmbeddings.cat([self.null.repeat(len(z)), prompts])
         both_times = torch.cat([t, t]) if t.ndim else t
         halves = self.denoise(torch.cat([z, z]), both_times, both, sampling=sampling).chunk(2)
-        unconditional, conditional = halves
+        return self._combined(*halves, guidance_scale)
+
+    def _combined(self, unconditional: Tensor, conditional: Tensor, guidance_scale: float) -> Tensor:
+        """What guidance makes of both predictions (B, C, h, w)."""
         return unconditional + guidance_scale * (conditional - unconditional)
 
     def judged(self, z: Tensor) -> Tensor:
