@@ -100,6 +100,9 @@ FAMILIES = [("sd3", "fp32")] + [
         ("pixart_sigma", "bf16"),
         ("flux_dev", "bf16"),
         ("flux_schnell", "fp32"),
+        ("sana", "bf16"),
+        ("qwen_image", "bf16"),
+        ("z_image", "fp32"),
     )
 ]
 
