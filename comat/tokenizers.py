@@ -143,10 +143,12 @@ def check_length(tokenizers: Sequence[PreTrainedTokenizerBase], prompt: str) -> 
     """
     for tokenizer in tokenizers:
         if is_too_long([tokenizer], prompt):
-            encoded, most = tokenizer(prompt, return_offsets_mapping=True), tokenizer.model_max_length
-            cut = prompt[encoded.offset_mapping[most - 1][0] :].strip()
+            encoded = tokenizer(prompt, return_offsets_mapping=True, return_special_tokens_mask=True)
+            around, most = encoded.special_tokens_mask, tokenizer.model_max_length
+            own = [i for i in range(len(around)) if not around[i]]
+            cut = prompt[encoded.offset_mapping[own[most - len(around)]][0] :].strip()
             raise UserError(
-                f"the prompt has {len(encoded.input_ids)} tokens, start and end included, and the text encoder reads "
+                f"the prompt has {len(around)} tokens, start and end included, and the text encoder reads "
                 f"{most}: {cut[:60]!r} would be cut off; shorten it"
             )
 

@@ -66,9 +66,7 @@ def ours(folder: Path, guidance: float, px: int, steps: int, tuned: bool) -> tor
         return rollout(backbone, sampler, z, backbone.encode_prompts(PROMPTS), guidance, own, chunk=2).z0
 
 
-def stock(
-    folder: Path, guidance: float, px: int, steps: int, tuned: bool, output_type: str = "latent"
-) -> torch.Tensor:
+def stock(folder: Path, guidance: float, px: int, steps: int, tuned: bool, output_type: str = "latent") -> torch.Tensor:
     """The same by diffusers, from the same noise; LoRA by `load_lora_weights`, under a name of its own, fused."""
     without = {"text_encoder_3": None, "tokenizer_3": None} if "without" in folder.name else {}
     pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, **without)
@@ -203,7 +201,9 @@ def test_columns_hold_the_words_of_an_entity(families: Path, name: str, before, 
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=20)
-@given(words=st.lists(st.sampled_from(["Red", "ball", "a", "quokka's", "42", "x-ray", "(two)"]), min_size=1, max_size=5))
+@given(
+    words=st.lists(st.sampled_from(["Red", "ball", "a", "quokka's", "42", "x-ray", "(two)"]), min_size=1, max_size=5)
+)
 @pytest.mark.parametrize(
     ("name", "before", "after"),
     [
@@ -233,7 +233,9 @@ def test_sana_reads_of_its_instruction_what_the_stock_pipeline_does(families: Pa
     pipeline = SanaPipeline.from_pretrained(families / "sana", dtype=torch.float32)
     found = backbone.encode_prompts([prompt])
     embeddings, mask, null, null_mask = pipeline.encode_prompt([prompt], complex_human_instruction=sana.ASKED)
-    assert torch.equal(found.mask, mask) and relative(found.tokens * mask[..., None], embeddings * mask[..., None]) < 1e-6
+    assert (
+        torch.equal(found.mask, mask) and relative(found.tokens * mask[..., None], embeddings * mask[..., None]) < 1e-6
+    )
     assert torch.equal(backbone.null.mask, null_mask) and relative(backbone.null.tokens, null) < 1e-6
     word = backbone.words(prompt)[backbone.spoken(prompt)[0]]
     assert prompt.strip().lower().startswith(word)
@@ -312,7 +314,12 @@ def test_an_autoencoder_that_cannot_be_checkpointed_is_said(families: Path) -> N
         ("sana", "vae/config.json", {"_class_name": "AutoencoderKL"}, "AutoencoderKL: expected AutoencoderDC"),
         ("z_image", "vae/config.json", {"latent_channels": 8}, "in_channels is 16: expected 8"),
         ("qwen_image", "vae/config.json", {"z_dim": 4}, "in_channels is 64: expected 16"),
-        ("sana", "scheduler/scheduler_config.json", {"use_flow_sigmas": False}, "use_flow_sigmas is False: expected True"),
+        (
+            "sana",
+            "scheduler/scheduler_config.json",
+            {"use_flow_sigmas": False},
+            "use_flow_sigmas is False: expected True",
+        ),
         (
             "sana",
             "scheduler/scheduler_config.json",

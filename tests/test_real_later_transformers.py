@@ -58,9 +58,7 @@ def texts(name: str) -> tuple[PreTrainedTokenizerBase, PreTrainedConfig]:
             "rope_parameters": rope,
         }
         eyes = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584}
-        return qwen_tokenizer(), Qwen2_5_VLConfig(
-            text_config=language, vision_config=eyes, tie_word_embeddings=False
-        )
+        return qwen_tokenizer(), Qwen2_5_VLConfig(text_config=language, vision_config=eyes, tie_word_embeddings=False)
     return qwen_tokenizer(), Qwen3Config(
         vocab_size=151936,
         hidden_size=2560,

@@ -145,7 +145,9 @@ def _autoencoder_problems(own: Mapping[str, Any], other: Mapping[str, Any]) -> I
 
 def _levels(vae: Mapping[str, Any]) -> int:
     """Levels of an autoencoder's resolution, whatever its class calls them."""
-    return next((len(vae[key]) for key in ("block_out_channels", "encoder_block_out_channels", "dim_mult") if key in vae), 0)
+    return next(
+        (len(vae[key]) for key in ("block_out_channels", "encoder_block_out_channels", "dim_mult") if key in vae), 0
+    )
 
 
 def _latents(vae: Mapping[str, Any]) -> int | None:

@@ -86,9 +86,7 @@ def load_encoders(
     return assembled(model, revision, part, config_only(CODERS[family.vae].KIND, "vae")).encode_prompts
 
 
-def assembled(
-    model: str, revision: str | None, part: Part, vae: Any, stored: Stored | None = None
-) -> Backbone:
+def assembled(model: str, revision: str | None, part: Part, vae: Any, stored: Stored | None = None) -> Backbone:
     """The model of a hub id or a folder, from what `part(class, name)` makes of its denoiser and text encoders.
 
     Raises:

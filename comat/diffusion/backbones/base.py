@@ -180,7 +180,7 @@ class Backbone(ABC):
         """
         ids, mask = self._tokenized(number, prompts)
         written = ids_as_written(self.tokenizers[number], self.texts[number], instruction)
-        extra = torch.tensor(written, device=ids.device).expand(len(ids), -1)
+        extra = torch.tensor(written, dtype=ids.dtype, device=ids.device).expand(len(ids), -1)
 
         def put_in(whole: Tensor, part: Tensor) -> Tensor:
             return torch.cat([whole[:, :place], part, whole[:, place:]], 1)
@@ -299,8 +299,8 @@ class Backbone(ABC):
             self.vae.enable_gradient_checkpointing(how)
         elif asked == "decoder":
             raise UserError(
-                f"train.gradient_checkpointing is decoder: diffusers does not checkpoint an {type(self.vae).__name__}: set "
-                "it to all, which is then the denoiser alone, or to none"
+                f"train.gradient_checkpointing is decoder: diffusers does not checkpoint an {type(self.vae).__name__}: "
+                "set it to all, which is then the denoiser alone, or to none"
             )
 
     # Attention.
