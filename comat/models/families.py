@@ -22,9 +22,9 @@ class Text:
     (column i is the i-th token of each), behind them, or nowhere (only pooled embeddings are read).
     `length`: the most tokens that are read, where it is not for the tokenizer alone to say.
     `lead`: what stands before a prompt and is one word with its first.
-    `around`: what the pipeline puts around a prompt, "{}", that the denoiser reads with it; `chat`: it is the tokenizer's
-    own template of a question. All of it is among the columns, so that positions of tokens are columns. An instruction of
-    which the denoiser sees nothing is no matter of the columns: the family's file puts it in.
+    `around`: what the pipeline puts around a prompt, "{}", that the denoiser reads with it; `chat`: it is the
+    tokenizer's own template of a question. All of it is among the columns, so that positions of tokens are columns. An
+    instruction of which the denoiser sees nothing is no matter of the columns: the family's file puts it in.
     """
 
     suffix: str = ""
