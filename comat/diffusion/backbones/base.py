@@ -105,6 +105,7 @@ class Backbone(ABC):
         self.vae_scale = autoencoder.coder(vae).reduction
         for module in (denoiser, vae, *text_encoders):
             module.requires_grad_(False).eval()
+        self._written: dict[str, list[int]] = {}
         self.null = self.encode_nothing(index or {})
 
     @property
@@ -179,7 +180,9 @@ class Backbone(ABC):
         The encoder reads the instruction and the denoiser sees nothing of it: it shifts no position.
         """
         ids, mask = self._tokenized(number, prompts)
-        written = ids_as_written(self.tokenizers[number], self.texts[number], instruction)
+        if instruction not in self._written:
+            self._written[instruction] = ids_as_written(self.tokenizers[number], self.texts[number], instruction)
+        written = self._written[instruction]
         extra = torch.tensor(written, dtype=ids.dtype, device=ids.device).expand(len(ids), -1)
 
         def put_in(whole: Tensor, part: Tensor) -> Tensor:
