@@ -74,7 +74,7 @@ def as_read(tokenizer: PreTrainedTokenizerBase, text: Text) -> PreTrainedTokeniz
         tokenizer.model_max_length = min(tokenizer.model_max_length, text.length)
     backend, added = tokenizer.backend_tokenizer, _normalizers(text)
     around = _asked(tokenizer) if text.chat else text.around
-    before, after = (_ids(backend, part) for part in around.split("{}"))
+    before, after = (ids_as_written(tokenizer, None, part) if part else [] for part in around.split("{}"))
     if added:
         own = [backend.normalizer] if backend.normalizer else []
         backend.normalizer = normalizers.Sequence([*added, *own])
@@ -104,17 +104,17 @@ def _asked(tokenizer: PreTrainedTokenizerBase) -> str:
     return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, enable_thinking=True))
 
 
-def _ids(backend: Tokenizer, written: str) -> list[int]:
-    return backend.encode(written, add_special_tokens=False).ids
-
-
-def ids_as_written(tokenizer: PreTrainedTokenizerBase, text: Text, written: str) -> list[int]:
-    """Ids of what is no prompt, by a tokenizer that `as_read` has set: its case kept, nothing before or around it."""
+def ids_as_written(tokenizer: PreTrainedTokenizerBase, text: Text | None, written: str) -> list[int]:
+    """Ids of what is no prompt: whole, its case kept, nothing before or around it, though `as_read` has set the tokenizer
+    for `text`.
+    """
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    added = len(_normalizers(text))
+    backend.no_truncation()  # of the call before
+    backend.no_padding()
+    added = len(_normalizers(text)) if text else 0
     if added:
         backend.normalizer = backend.normalizer[added]
-    return _ids(backend, written)
+    return backend.encode(written, add_special_tokens=False).ids
 
 
 def too_long(tokenizers: Sequence[PreTrainedTokenizerBase], prompts: Sequence[str]) -> list[bool]:
