@@ -105,9 +105,7 @@ def _asked(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def ids_as_written(tokenizer: PreTrainedTokenizerBase, text: Text | None, written: str) -> list[int]:
-    """Ids of what is no prompt: whole, its case kept, nothing before or around it, though `as_read` has set the tokenizer
-    for `text`.
-    """
+    """Ids of what is no prompt: whole, its case kept, nothing around it, though `as_read` has set it for `text`."""
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()  # of the call before
     backend.no_padding()
