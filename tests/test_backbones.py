@@ -134,7 +134,7 @@ def test_replay_has_the_gradient_of_the_full_graph(make_params, families: Path, 
     loss = full_graph_loss(step, batch)
     expected = full_gradient(loss, lora)
     values = step(batch)
-    assert expected.norm() > 0 and values["attribute"] > 0
+    assert expected.norm() > 0 and values["attribute"] != 0
     assert relative(gradient(lora), expected) < 1e-5
     assert values["loss"] == pytest.approx(loss.item(), rel=1e-5)
     assert gradient(step.discriminator.trainable_parameters()).norm() > 0
