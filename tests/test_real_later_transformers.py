@@ -88,9 +88,9 @@ def backbone(name: str) -> Backbone:
 @pytest.mark.parametrize(
     ("name", "transformer", "text"),
     [
-        ("SanaPipeline", 0, 0),
-        ("QwenImagePipeline", 0, 0),
-        ("ZImagePipeline", 0, 0),
+        ("SanaPipeline", 1_604_462_752, 2_614_341_888),
+        ("QwenImagePipeline", 20_430_401_088, 8_292_166_656),
+        ("ZImagePipeline", 6_154_908_736, 4_022_468_096),
     ],
 )
 def test_sizes(name: str, transformer: int, text: int) -> None:
