@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from comat.cli import app
 from comat.estimate.card import Card
-from comat.estimate.doctor import device, disk, hub, launched, versions, weights
+from comat.estimate.doctor import device, disk, hub, launched, loggers, versions, weights
 from comat.estimate.findings import Finding, report, verdict
 from comat.estimate.inputs import inputs, judged, spacy_model
 from comat.estimate.memory import Need
@@ -54,6 +54,14 @@ def test_versions_out_of_range_are_problems(installed) -> None:
 def test_versions_in_range_are_well(installed) -> None:
     installed(">=3.11", "numpy>=2", "torch>=2", "numpy<1; python_version < '3'")
     assert [(one.state, one.found) for one in versions("wanting")][1:] == [("ok", "all 2 in the required ranges")]
+
+
+def test_a_logger_that_is_not_installed_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("accelerate.tracking._available_trackers", ["tensorboard"])  # wherever this runs
+    well, problem = loggers(["tensorboard", "wandb"])
+    assert (well.state, well.found) == ("ok", "tensorboard")
+    assert (problem.state, problem.found) == ("problem", "wandb is not installed")
+    assert problem.remedy == "run `pip install wandb`, or take it off train.report_to"
 
 
 def test_a_project_that_is_not_installed_is_a_problem() -> None:

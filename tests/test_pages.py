@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from comat.preference.study import write_study
+from comat.reporting.plots_page import plots_page
+from tests.imports import ROOT
 
 pytestmark = pytest.mark.slow
 api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install axe-playwright-python")
@@ -32,13 +37,26 @@ def browser() -> Iterator[Any]:
 def pages(project: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     out, data = tmp_path_factory.mktemp("pages"), project / "data"
     write_study({"base": data / "base_samples", "tuned": data / "samples"}, 2, 0, out / "page.html", out / "key.json")
-    found = {"report": data / "evaluate/report.html", "preference": out / "page.html"}
+    found = {"report": data / "evaluate/report.html", "preference": out / "page.html", "plots": plots(data, out)}
     return found | ({"preview": preview} if (preview := data / "train/preview.html").is_file() else {})
+
+
+def plots(data: Path, out: Path) -> Path:
+    """What `make plots` leaves, of a finished run's files."""
+    shutil.copytree(data, out / "data")
+    shown = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["plots"]
+    YAML().dump({"plots": shown}, out / "dvc.yaml")
+    (out / "template.html").write_text(plots_page())
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "init", "--no-scm", "--quiet"], cwd=out, check=True)
+    show = ["plots", "show", "--out", "plots", "--html-template", "template.html"]
+    subprocess.run([*dvc, *show], cwd=out, check=True, capture_output=True)
+    return out / "plots/index.html"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("name", ["report", "preference", "preview"])
+@pytest.mark.parametrize("name", ["report", "preference", "preview", "plots"])
 def test_axe_finds_nothing_and_nothing_is_wider_than_the_page(
     browser: Any, pages: dict[str, Path], name: str, width: int, scheme: str
 ) -> None:
@@ -46,6 +64,8 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_the_page(
         pytest.skip("the run drew no previews")
     page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
     page.goto(pages[name].as_uri())
+    if name == "plots":
+        page.wait_for_selector("svg[role=img]")
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     violations = axe.Axe().run(page).response["violations"]
     if name == "preference":

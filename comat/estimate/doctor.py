@@ -8,7 +8,7 @@ import shutil
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -39,6 +39,7 @@ def examine(params: Params, data: Path) -> Iterator[Finding]:
     there = list(device(params.device, params.precision))
     yield from there
     yield from launched()
+    yield from loggers(params.train.report_to)
     memory = psutil.virtual_memory()
     yield Finding("memory", "ok", f"{decimal(memory.available)} free of {decimal(memory.total)}")
     yield disk("disk of the project", Path())
@@ -79,6 +80,19 @@ def versions(project: str) -> Iterator[Finding]:
         yield from (Finding("packages", "problem", clash, remedy) for clash in clashes)
     else:
         yield Finding("packages", "ok", f"all {len(wanted)} in the required ranges")
+
+
+def loggers(names: Sequence[str]) -> Iterator[Finding]:
+    """Whether those that training is to report to are installed: it would end where it starts them."""
+    from accelerate.tracking import get_available_trackers
+
+    there = {*map(str, get_available_trackers())}
+    for name in names:
+        if name in there:
+            yield Finding("logger", "ok", name)
+        else:
+            remedy = f"run `pip install {name}`, or take it off train.report_to"
+            yield Finding("logger", "problem", f"{name} is not installed", remedy)
 
 
 def _requires(package: str) -> list[str]:

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from comat.diffusion.backbones import backbone_class
 from comat.diffusion.schedulers import SCHEDULERS
 from comat.errors import clean
-from comat.models.families import family_of
+from comat.models.families import Family, family_of, texts_of
 from comat.models.fit import spacing_of
 from comat.models.loading import loaded, pipeline_index
 from comat.models.names import ModelName
@@ -25,6 +25,7 @@ from comat.reporting.html import difference, render, score, unit_of
 from comat.reporting.table import DISTANCES, NAMES, TITLES
 from comat.running.device import DTYPES
 from comat.storage.tables import write_bytes
+from comat.tokenizers import load_tokenizers
 
 HERE = Path(__file__).parent
 UNKNOWN = "unknown"
@@ -86,7 +87,8 @@ def card(
 
 
 def _denoiser(drawing: DrawingParams) -> dict[str, object]:
-    """How diffusers names the part that LoRA sits on, its class, whether diffusers loads LoRA for it; the timesteps."""
+    """How diffusers names the part that LoRA sits on, its class, whether diffusers loads LoRA for it; its timesteps and
+    the tokens to ask for."""
     index = pipeline_index(drawing.base_model, drawing.base_revision)
     family = family_of(drawing.base_model, index)
     kind = backbone_class(family).DENOISER
@@ -98,7 +100,18 @@ def _denoiser(drawing: DrawingParams) -> dict[str, object]:
         "denoiser_class": kind.__name__,
         "mixin": mixin,
         "spacing": spacing_of(schedule),
+        "read": _fewer_tokens(drawing.base_model, drawing.base_revision, family),
     }
+
+
+def _fewer_tokens(model: str, revision: str | None, family: Family) -> int | None:
+    """The tokens that the stock pipeline must be told to read, where a tokenizer of the model is made for fewer.
+
+    Unasked it pads to `Text.length`, with columns that the LoRA was not trained beside.
+    """
+    texts = texts_of(model, family, pipeline_index(model, revision))
+    found = zip(texts, load_tokenizers(model, revision), strict=True)
+    return next((own.model_max_length for text, own in found if own.model_max_length < (text.length or 0)), None)
 
 
 def card_data(base_model: str, metrics: Mapping, name: str) -> ModelCardData:
