@@ -26,7 +26,7 @@ from comat.diffusion.schedulers import flow_level
 from comat.entities.tokens import token_positions
 from comat.errors import UserError
 from comat.models.families import BY_PIPELINE
-from comat.models.fit import check_base
+from comat.models.fit import check_base, check_checkpointing
 from comat.models.names import ModelName
 from comat.models.record import check_models
 from comat.randomness import generator, noise
@@ -302,10 +302,12 @@ def test_the_autoencoder_is_asked_as_the_stock_pipeline_does(families: Path, nam
 
 
 def test_an_autoencoder_that_cannot_be_checkpointed_is_said(families: Path) -> None:
-    backbone = _loaded(families / "sana")
-    backbone.checkpoint_decoder("all")
-    with pytest.raises(UserError, match="gradient_checkpointing is decoder: diffusers does not checkpoint an Autoenc"):
-        backbone.checkpoint_decoder("decoder")
+    _loaded(families / "sana").checkpoint_decoder()
+    for name, asked in (("sana", "all"), ("sana", "none"), ("z_image", "decoder")):
+        check_checkpointing(families / name, asked)
+    for name in ("sana", "qwen_image"):
+        with pytest.raises(UserError, match="gradient_checkpointing is decoder: diffusers does not checkpoint an Auto"):
+            check_checkpointing(families / name, "decoder")
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,20 @@ def check_drawing(folder: Path, scheduler: str, guidance_scale: float) -> None:
         raise UserError(f"guidance_scale is {guidance_scale:g}: this base model takes no guidance: set it to 1.0")
 
 
+def check_checkpointing(folder: Path, asked: str) -> None:
+    """See that diffusers checkpoints the autoencoder of the base model in `folder`, where only that is asked for.
+
+    Raises:
+        UserError: if it does not.
+    """
+    vae = _parts(folder)[0].vae
+    if asked == "decoder" and vae != "AutoencoderKL":
+        raise UserError(
+            f"train.gradient_checkpointing is decoder: diffusers does not checkpoint an {vae}: set it to all, which is "
+            "then the denoiser alone, or to none"
+        )
+
+
 def check_judged(base: Path, discriminator: Path, model: ModelName) -> None:
     """See that a diffusion model reads the latents of another, whose discriminator it is to be.
 

@@ -290,21 +290,12 @@ class Backbone(ABC):
         """Images to the scaled means of their latents."""
         return autoencoder.encode_images(self.vae, images)
 
-    def checkpoint_decoder(self, asked: str, how: Callable[..., Any] | None = None) -> None:
-        """Run the decoder's blocks again in the backward pass, by diffusers, in place of keeping what they computed.
-
-        `asked` is "decoder" or "all"; of an autoencoder that cannot, "all" is the denoiser alone.
-
-        Raises:
-            UserError: if only the decoder was asked, and its autoencoder cannot.
+    def checkpoint_decoder(self, how: Callable[..., Any] | None = None) -> None:
+        """Run the decoder's blocks again in the backward pass, by diffusers, in place of keeping what they computed; of
+        an autoencoder that cannot nothing changes (`comat.models.fit.check_checkpointing` says so before).
         """
         if self.vae._supports_gradient_checkpointing:
             self.vae.enable_gradient_checkpointing(how)
-        elif asked == "decoder":
-            raise UserError(
-                f"train.gradient_checkpointing is decoder: diffusers does not checkpoint an {type(self.vae).__name__}: "
-                "set it to all, which is then the denoiser alone, or to none"
-            )
 
     # Attention.
 
