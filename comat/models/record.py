@@ -72,8 +72,8 @@ def check_configurations(params: Params, folders: Mapping[ModelName, Path] | Non
 
 
 def check_together(params: Params, folders: Mapping[ModelName, Path]) -> None:
-    """See that the base is drawn by a sampler of its kind and can be checkpointed as is asked, and that the discriminator
-    reads its latents.
+    """See that the base is drawn by a sampler of its kind, its decoder can be checkpointed where that is asked, and the
+    discriminator reads its latents.
 
     Raises:
         UserError: naming the parameter; of models that `check_configuration` has passed.

@@ -247,7 +247,8 @@ class Backbone(ABC):
         both = PromptEmbeddings.cat([self.null.repeat(len(z)), prompts])
         both_times = torch.cat([t, t]) if t.ndim else t
         halves = self.denoise(torch.cat([z, z]), both_times, both, sampling=sampling).chunk(2)
-        return self._combined(*halves, guidance_scale)
+        unconditional, conditional = halves
+        return self._combined(unconditional, conditional, guidance_scale)
 
     def _combined(self, unconditional: Tensor, conditional: Tensor, guidance_scale: float) -> Tensor:
         """What guidance makes of both predictions (B, C, h, w)."""
