@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from tokenizers import normalizers
-from transformers import CLIPTokenizer, PreTrainedTokenizerBase, T5Tokenizer
+from tokenizers import Tokenizer, normalizers, processors
+from transformers import CLIPTokenizer, GemmaTokenizer, PreTrainedTokenizerBase, Qwen2Tokenizer, T5Tokenizer
 
 from comat.errors import UserError
 from comat.models.families import Text, columns, family_of, texts_of
@@ -19,7 +19,12 @@ CHUNK = 1000
 
 Columns = Callable[[Sequence[Sequence[int]]], tuple[int, ...]]
 """Positions of an entity's tokens for each tokenizer → its columns (`comat.models.families.columns`)."""
-KINDS: dict[str, type[PreTrainedTokenizerBase]] = {"CLIPTokenizer": CLIPTokenizer, "T5Tokenizer": T5Tokenizer}
+KINDS: dict[str, type[PreTrainedTokenizerBase]] = {
+    "CLIPTokenizer": CLIPTokenizer,
+    "T5Tokenizer": T5Tokenizer,
+    "GemmaTokenizer": GemmaTokenizer,
+    "Qwen2Tokenizer": Qwen2Tokenizer,
+}
 """What model_index.json may list, with or without the ending `Fast`."""
 
 
@@ -59,15 +64,55 @@ def find_columns(model: str, revision: str | None = None) -> Columns:
 
 
 def as_read(tokenizer: PreTrainedTokenizerBase, text: Text) -> PreTrainedTokenizerBase:
-    """The tokenizer itself, set to read what the pipeline of its family does: how many tokens, in which case."""
+    """The tokenizer itself, set to read what the pipeline of its family does: how many tokens, in which case, with what
+    around them.
+
+    In the tokenizer, not on the prompt: its offsets stay those of the prompt as written, its positions are columns.
+    """
+    tokenizer.padding_side = "right"
     if text.length:
         tokenizer.model_max_length = min(tokenizer.model_max_length, text.length)
-    if text.lower_case:
-        # In the tokenizer, not on the prompt: its offsets stay those of the prompt as written.
-        backend = tokenizer.backend_tokenizer
+    backend, added = tokenizer.backend_tokenizer, _normalizers(text)
+    around = _asked(tokenizer) if text.chat else text.around
+    before, after = (ids_as_written(tokenizer, None, part) if part else [] for part in around.split("{}"))
+    if added:
         own = [backend.normalizer] if backend.normalizer else []
-        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Strip(), *own])
+        backend.normalizer = normalizers.Sequence([*added, *own])
+    if before or after:
+        parts = {"before": before, "after": after}
+        special = [
+            {"id": name, "ids": ids, "tokens": [backend.id_to_token(id) for id in ids]} for name, ids in parts.items()
+        ]
+        template = processors.TemplateProcessing(
+            single=["before"] * bool(before) + ["$A"] + ["after"] * bool(after),
+            special_tokens=[one for one in special if one["ids"]],
+        )
+        own = [backend.post_processor] if backend.post_processor else []
+        backend.post_processor = processors.Sequence([*own, template])
     return tokenizer
+
+
+def _normalizers(text: Text) -> list[normalizers.Normalizer]:
+    """What is done to a prompt before the tokenizer's own normalizer."""
+    case = [normalizers.Lowercase(), normalizers.Strip()] if text.lower_case else []
+    return case + ([normalizers.Prepend(text.lead)] if text.lead else [])
+
+
+def _asked(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A question in the tokenizer's own chat template, with the answer begun."""
+    turn = [{"role": "user", "content": "{}"}]
+    return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, enable_thinking=True))
+
+
+def ids_as_written(tokenizer: PreTrainedTokenizerBase, text: Text | None, written: str) -> list[int]:
+    """Ids of what is no prompt: whole, its case kept, nothing around it, though `as_read` has set it for `text`."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()  # of the call before
+    backend.no_padding()
+    added = len(_normalizers(text)) if text else 0
+    if added:
+        backend.normalizer = backend.normalizer[added]
+    return backend.encode(written, add_special_tokens=False).ids
 
 
 def too_long(tokenizers: Sequence[PreTrainedTokenizerBase], prompts: Sequence[str]) -> list[bool]:
@@ -96,10 +141,12 @@ def check_length(tokenizers: Sequence[PreTrainedTokenizerBase], prompt: str) -> 
     """
     for tokenizer in tokenizers:
         if is_too_long([tokenizer], prompt):
-            encoded, most = tokenizer(prompt, return_offsets_mapping=True), tokenizer.model_max_length
-            cut = prompt[encoded.offset_mapping[most - 1][0] :].strip()
+            encoded = tokenizer(prompt, return_offsets_mapping=True, return_special_tokens_mask=True)
+            around, most = encoded.special_tokens_mask, tokenizer.model_max_length
+            own = [i for i in range(len(around)) if not around[i]]
+            cut = prompt[encoded.offset_mapping[own[most - len(around)]][0] :].strip()
             raise UserError(
-                f"the prompt has {len(encoded.input_ids)} tokens, start and end included, and the text encoder reads "
+                f"the prompt has {len(around)} tokens, start and end included, and the text encoder reads "
                 f"{most}: {cut[:60]!r} would be cut off; shorten it"
             )
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, SanaPipeline
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
-from transformers import T5Tokenizer
+from transformers import Qwen2Tokenizer, T5Tokenizer
 
 from benchmarks.full_graph import full_graph_loss
 from comat.diffusion.attention import recorded_maps
-from comat.diffusion.backbones import load_base
+from comat.diffusion.backbones import load_base, sana
+from comat.diffusion.backbones.qwen_image import ASKED
 from comat.diffusion.lora import add_lora, export_lora, merged
 from comat.diffusion.rollout import rollout
 from comat.diffusion.schedulers import flow_level
 from comat.entities.tokens import token_positions
 from comat.errors import UserError
 from comat.models.families import BY_PIPELINE
+from comat.models.fit import check_base, check_checkpointing
+from comat.models.names import ModelName
 from comat.models.record import check_models
 from comat.randomness import generator, noise
 from comat.tokenizers import as_read, is_too_long
@@ -60,7 +66,7 @@ def ours(folder: Path, guidance: float, px: int, steps: int, tuned: bool) -> tor
         return rollout(backbone, sampler, z, backbone.encode_prompts(PROMPTS), guidance, own, chunk=2).z0
 
 
-def stock(folder: Path, guidance: float, px: int, steps: int, tuned: bool) -> torch.Tensor:
+def stock(folder: Path, guidance: float, px: int, steps: int, tuned: bool, output_type: str = "latent") -> torch.Tensor:
     """The same by diffusers, from the same noise; LoRA by `load_lora_weights`, under a name of its own, fused."""
     without = {"text_encoder_3": None, "tokenizer_3": None} if "without" in folder.name else {}
     pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, **without)
@@ -74,27 +80,33 @@ def stock(folder: Path, guidance: float, px: int, steps: int, tuned: bool) -> to
     own = [generator(0, "noise", row) for row in range(len(PROMPTS))]
     backbone = load_base(str(folder))
     z = noise(backbone.latent_shape(px), own)
-    options: dict = {}
-    if folder.name.startswith("pixart"):
-        options = {"use_resolution_binning": False, "clean_caption": False}
-    if folder.name.startswith("flux"):
+    options: dict = {"guidance_scale": guidance}
+    if folder.name.startswith(("pixart", "sana")):
+        options |= {"use_resolution_binning": False, "clean_caption": False}
+    if folder.name == "z_image":  # by how much more than the prompt alone
+        options["guidance_scale"] = guidance - 1
+    if folder.name == "qwen_image":
+        options = {"true_cfg_scale": guidance} | ({"negative_prompt": [" "] * len(PROMPTS)} if guidance > 1 else {})
+    packed = folder.name.startswith(("flux", "qwen"))
+    if packed:
         z = pipeline._pack_latents(z, *z.shape)
     found = pipeline(
         PROMPTS,
         height=px,
         width=px,
         num_inference_steps=steps,
-        guidance_scale=guidance,
         latents=z,
         generator=own,
-        output_type="latent",
+        output_type=output_type,
         **options,
     ).images
-    if folder.name.startswith("flux"):
+    if packed and output_type == "latent":
         found = pipeline._unpack_latents(found, px, px, pipeline.vae_scale_factor)
-    return found
+    return found[:, :, 0] if found.ndim == 5 else found  # one frame of a video
 
 
+ODD = [("z_image", 24)]
+"""Sizes in px at which a family does something else: 36 patches, which Z-Image fills up to 64."""
 CASES = [(name, scale) for name in tiny_families.NAMES for scale in GUIDED.get(name, (1.0, 4.0))]
 
 
@@ -102,6 +114,12 @@ CASES = [(name, scale) for name in tiny_families.NAMES for scale in GUIDED.get(n
 @pytest.mark.parametrize(("name", "guidance"), CASES)
 def test_the_stock_pipeline_draws_the_same_latents(families: Path, name: str, guidance: float, tuned: bool) -> None:
     arguments = families / name, guidance, 32, 4, tuned
+    assert relative(ours(*arguments).double(), stock(*arguments).double()) < 1e-5
+
+
+@pytest.mark.parametrize(("name", "px"), ODD)
+def test_the_stock_pipeline_draws_the_same_at_odd_sizes(families: Path, name: str, px: int) -> None:
+    arguments = families / name, 4.0, px, 3, False
     assert relative(ours(*arguments).double(), stock(*arguments).double()) < 1e-5
 
 
@@ -116,7 +134,7 @@ def test_replay_has_the_gradient_of_the_full_graph(make_params, families: Path, 
     loss = full_graph_loss(step, batch)
     expected = full_gradient(loss, lora)
     values = step(batch)
-    assert expected.norm() > 0 and values["attribute"] > 0
+    assert expected.norm() > 0 and values["attribute"] != 0
     assert relative(gradient(lora), expected) < 1e-5
     assert values["loss"] == pytest.approx(loss.item(), rel=1e-5)
     assert gradient(step.discriminator.trainable_parameters()).norm() > 0
@@ -124,7 +142,7 @@ def test_replay_has_the_gradient_of_the_full_graph(make_params, families: Path, 
 
 @pytest.mark.parametrize("name", tiny_families.NAMES)
 def test_maps_are_the_softmax_over_what_a_pixel_attends_to(families: Path, name: str) -> None:
-    """Shapes at 32 px: 16 x 16 latents, 8 x 8 patches; a pixel's attention to the text is at most 1."""
+    """Shapes at 32 px: 16 x 16 latents, and patches of 2 x 2 or 1; a pixel's attention to the text is at most 1."""
     backbone = load_base(str(families / name))
     prompts = backbone.encode_prompts(PROMPTS)
     z = torch.randn(2, *backbone.latent_shape(32), generator=generator(0, "z"))
@@ -133,13 +151,17 @@ def test_maps_are_the_softmax_over_what_a_pixel_attends_to(families: Path, name:
         backbone.guided(z, torch.tensor(500.0), prompts, GUIDED.get(name, (4.0,))[-1])
     maps = recording.collect(backbone.layout(z.shape[-2:]), len(z))
     assert list(maps) == layers and set(backbone.map_layers()) < set(layers)
-    joint = not name.startswith("pixart")
+    joint = not name.startswith(("pixart", "sana"))
+    side = z.shape[-1] // backbone.patch
+    columns = prompts.tokens.shape[1]
+    if name == "z_image":  # which reads no further than the longest prompt, filled up to 32
+        columns = 32 * math.ceil(int(prompts.mask.sum(1).max()) / 32)
     for values in maps.values():
-        assert values.shape == (2, 2, 8, 8, prompts.tokens.shape[1])
+        assert values.shape == (2, 2, side, side, columns)
         total = values.sum(-1)
         assert (total.max() < 1) if joint else torch.allclose(total, torch.ones(()))
     if prompts.mask is not None:  # padding is not read
-        assert float((values * (prompts.mask == 0)[:, None, None, None]).max()) == 0
+        assert float((values * (prompts.mask == 0)[:, None, None, None, :columns]).max()) == 0 or name == "z_image"
 
 
 def test_joint_maps_by_hand() -> None:
@@ -163,7 +185,7 @@ WORDS = st.lists(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 @given(before=WORDS, entity=st.sampled_from(["Blue cube", "wooden table", "quokka", "pink ring"]), after=WORDS)
-@pytest.mark.parametrize("name", ["sd3", "pixart_sigma", "flux_dev"])
+@pytest.mark.parametrize("name", ["sd3", "pixart_sigma", "flux_dev", "sana", "qwen_image", "z_image"])
 def test_columns_hold_the_words_of_an_entity(families: Path, name: str, before, entity, after) -> None:
     """What the columns of an entity decode to is the entity, whatever the tokenizer and where its tokens stand."""
     backbone = _loaded(families / name)
@@ -176,6 +198,47 @@ def test_columns_hold_the_words_of_an_entity(families: Path, name: str, before, 
     read = [text.tokenizer for text in backbone.texts if text.place in ("first", "behind")]
     said = "".join(words[column] for column in backbone.columns(positions)).replace(" ", "").lower()
     assert said == entity.replace(" ", "").lower() * len(read)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=20)
+@given(
+    words=st.lists(st.sampled_from(["Red", "ball", "a", "quokka's", "42", "x-ray", "(two)"]), min_size=1, max_size=5)
+)
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("qwen_image", ASKED, "<|im_end|>\n<|im_start|>assistant\n"),
+        ("z_image", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
+    ],
+)
+def test_a_template_is_read_as_if_it_were_written_around_the_prompt(
+    families: Path, name: str, before: str, after: str, words: list[str]
+) -> None:
+    """Ids as of the whole text by the tokenizer as it came; what is not the prompt's own is known."""
+    backbone, prompt = _loaded(families / name), " ".join(words)
+    came = Qwen2Tokenizer.from_pretrained(families / name / "tokenizer")
+    whole = came(before + prompt + after).input_ids
+    asked = ASKED if name == "qwen_image" else ""
+    ids, mask, kept = backbone._instructed(0, [prompt], asked, place=0)
+    assert ids[0, : len(whole)].tolist() == whole and int(mask.sum()) == len(whole)
+    assert len(kept) == 512 and kept[0] == len(came(asked).input_ids) == (34 if asked else 0)
+    own = [whole[kept[column]] for column in backbone.spoken(prompt)]
+    assert own == came(prompt).input_ids
+
+
+@pytest.mark.parametrize("prompt", ["A red ball and a blue cube", " Two green stars", "42 zebras", "(a ring)"])
+def test_sana_reads_of_its_instruction_what_the_stock_pipeline_does(families: Path, prompt: str) -> None:
+    """The start, and the last 299 tokens: the prompt begins in the middle of the word that ends the instruction."""
+    backbone = _loaded(families / "sana")
+    pipeline = SanaPipeline.from_pretrained(families / "sana", dtype=torch.float32)
+    found = backbone.encode_prompts([prompt])
+    embeddings, mask, null, null_mask = pipeline.encode_prompt([prompt], complex_human_instruction=sana.ASKED)
+    assert (
+        torch.equal(found.mask, mask) and relative(found.tokens * mask[..., None], embeddings * mask[..., None]) < 1e-6
+    )
+    assert torch.equal(backbone.null.mask, null_mask) and relative(backbone.null.tokens, null) < 1e-6
+    word = backbone.words(prompt)[backbone.spoken(prompt)[0]]
+    assert prompt.strip().lower().startswith(word)
 
 
 _CACHE: dict[Path, object] = {}
@@ -214,6 +277,76 @@ def test_a_flow_model_is_drawn_by_its_own_sampler_alone(families: Path) -> None:
 def test_a_model_without_guidance_refuses_some(families: Path) -> None:
     with pytest.raises(UserError, match="takes no guidance: set it to 1"):
         ours(families / "flux_schnell", 3.5, 32, 2, tuned=False)
+
+
+@pytest.mark.parametrize("name", ["sana", "qwen_image", "z_image"])
+def test_the_autoencoder_is_asked_as_the_stock_pipeline_does(families: Path, name: str) -> None:
+    """The picture of the same latents; and latents of a picture are in the units that it decodes."""
+    backbone, px = _loaded(families / name), 32
+    z = ours(families / name, 1.0, px, 2, tuned=False)
+    with torch.no_grad():
+        found = backbone.decode(z).clamp(0, 1)
+    expected = stock(families / name, 1.0, px, 2, tuned=False, output_type="pt")
+    assert found.shape == (2, 3, px, px) and relative(found, expected) < 1e-5
+    latents, vae = backbone.encode_images(found), backbone.vae
+    assert latents.shape == z.shape
+    pixels = 2 * found - 1
+    if name == "sana":
+        expected = 0.41407 * vae.encode(pixels).latent
+    elif name == "qwen_image":
+        mean, deviation = (torch.tensor(vae.config[f"latents_{key}"]).view(1, 16, 1, 1) for key in ("mean", "std"))
+        expected = (vae.encode(pixels[:, :, None]).latent_dist.mean[:, :, 0] - mean) / deviation
+    else:
+        expected = 1.5 * (vae.encode(pixels).latent_dist.mean - 0.06)
+    assert torch.allclose(latents, expected, atol=1e-5)
+
+
+def test_an_autoencoder_that_cannot_be_checkpointed_is_said(families: Path) -> None:
+    _loaded(families / "sana").checkpoint_decoder()
+    for name, asked in (("sana", "all"), ("sana", "none"), ("z_image", "decoder")):
+        check_checkpointing(families / name, asked)
+    for name in ("sana", "qwen_image"):
+        with pytest.raises(UserError, match="gradient_checkpointing is decoder: diffusers does not checkpoint an Auto"):
+            check_checkpointing(families / name, "decoder")
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "changes", "message"),
+    [
+        ("sana", "vae/config.json", {"_class_name": "AutoencoderKL"}, "AutoencoderKL: expected AutoencoderDC"),
+        ("z_image", "vae/config.json", {"latent_channels": 8}, "in_channels is 16: expected 8"),
+        ("qwen_image", "vae/config.json", {"z_dim": 4}, "in_channels is 64: expected 16"),
+        (
+            "sana",
+            "scheduler/scheduler_config.json",
+            {"use_flow_sigmas": False},
+            "use_flow_sigmas is False: expected True",
+        ),
+        (
+            "sana",
+            "scheduler/scheduler_config.json",
+            {"prediction_type": "epsilon"},
+            "prediction_type is epsilon: expected flow_prediction",
+        ),
+    ],
+)
+def test_a_model_of_other_parts_is_refused(
+    families: Path, tmp_path: Path, name: str, file: str, changes: dict, message: str
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(families / name, model)
+    check_base(model, ModelName("base_model", name, None))
+    (model / file).write_text(json.dumps(json.loads((model / file).read_text()) | changes))
+    with pytest.raises(UserError, match=message):
+        check_base(model, ModelName("base_model", name, None))
+
+
+def test_an_image_is_filled_up_before_the_text() -> None:
+    """36 patches are 64 tokens of Z-Image, and the text is what is behind them."""
+    from comat.diffusion.attention import joint_layout
+
+    rows, columns, size = joint_layout((12, 12), 2, text_first=False, multiple=32)(96, 96)
+    assert (rows, columns, size) == (slice(0, 36), slice(64, None), (6, 6))
 
 
 def test_attribute_layers_are_chosen_by_name(families: Path) -> None:

@@ -146,7 +146,7 @@ def test_no_method_is_plain_sampling(sd15: Backbone, scheduler: str) -> None:
 @pytest.mark.parametrize("save", [save_sd3, save_pixart_sigma, save_flux_dev], ids=["sd3", "pixart", "flux"])
 def test_methods_on_transformers_draw_or_say_why_not(tmp_path: Path, name: str, save) -> None:
     backbone = load_base(str(save(tmp_path / "model")))
-    distilled = backbone.DISTILLED
+    distilled = backbone.family.distilled
     params = PARAMS.model_copy(update={"scheduler": "model", "guidance_scale": 3.0, "sampling_steps": 5})
     columns = backbone.spoken(TOLD[1].text)
     told = [Told(TOLD[1].text, (Phrase(TOLD[1].text, (columns[-1],)),))]

@@ -100,6 +100,9 @@ FAMILIES = [("sd3", "fp32")] + [
         ("pixart_sigma", "bf16"),
         ("flux_dev", "bf16"),
         ("flux_schnell", "fp32"),
+        ("sana", "bf16"),
+        ("qwen_image", "bf16"),
+        ("z_image", "fp32"),
     )
 ]
 
@@ -113,6 +116,7 @@ def test_all_stages_run_on_each_family(tmp_path: Path, tiny: Path, family: str, 
     values |= {"segmenter": "clipseg", "segmenter_model": str(tiny / "clipseg"), "grounded_sam": None}
     values |= {"base_model": str(model), "discriminator_model": str(model), "scheduler": "model"}
     values |= {"guidance_scale": 1.0 if family == "flux_schnell" else 4.0}
+    values["train"] |= {"gradient_checkpointing": "all"}
     YAML().dump(values, tmp_path / "params.yaml")
     for stage in STAGES:
         run(stage, tmp_path)

@@ -1,13 +1,16 @@
-"""Small random transformers in hub layout: SD3, PixArt and FLUX.1 with a handful of channels, T5's tokenizer."""
+"""Small random transformers in hub layout, with a handful of channels and tokenizers of a few pieces."""
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 
 import torch
 from diffusers import (
+    AutoencoderDC,
     AutoencoderKL,
+    AutoencoderKLQwenImage,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
@@ -15,17 +18,47 @@ from diffusers import (
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+    SanaPipeline,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import (
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3Model,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
+from comat.diffusion.backbones.qwen_image import ASKED
 from comat.shapes.recipe.tokenizers import clip_tokenizer
 from tests.tiny_models import _text
 
 TEXTS = ("a red ball and a blue cube", "two green stars", "a wooden table, three cats on it", "The dog's pink ring")
-NAMES = ("sd3", "sd3_without_t5", "pixart_alpha", "pixart_sigma", "flux_dev", "flux_schnell")
+NAMES = (
+    *("sd3", "sd3_without_t5", "pixart_alpha", "pixart_sigma", "flux_dev", "flux_schnell"),
+    *("sana", "sana_euler", "qwen_image", "z_image"),
+)
+TURNS = ("<|im_start|>", "<|im_end|>")
+CHAT = (
+    "{% for turn in messages %}{{ '<|im_start|>' + turn['role'] + '\\n' + turn['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+"""As Qwen3's, where it may think."""
 
 
 @cache
@@ -172,3 +205,173 @@ def save_flux_dev(folder: Path) -> Path:
 
 def save_flux_schnell(folder: Path) -> Path:
     return _flux(folder, guidance=False, shift=1.0)
+
+
+@cache
+def _merged() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """A vocabulary and merges of pieces that begin with a space, as sentencepiece's do."""
+    trained = Tokenizer(models.BPE(unk_token="<unk>"))
+    trained.normalizer = normalizers.Replace(" ", "▁")
+    trained.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    trainer = trainers.BpeTrainer(
+        vocab_size=240,
+        special_tokens=["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"],
+        initial_alphabet=[*(chr(code) for code in range(33, 127)), "▁", "\n"],
+        show_progress=False,
+    )
+    trained.train_from_iterator([*TEXTS, "User Prompt: Given a user prompt, sizes, colors and textures"] * 10, trainer)
+    model = json.loads(trained.to_str())["model"]
+    return model["vocab"], [tuple(pair) for pair in model["merges"]]
+
+
+def gemma_tokenizer() -> GemmaTokenizer:
+    vocab, merges = _merged()
+    return GemmaTokenizer(vocab=vocab, merges=merges, add_bos_token=True)
+
+
+def save_sana(folder: Path, scheduler: object = None) -> Path:
+    """An autoencoder of two levels, one with its linear attention; by the scheduler of the published model."""
+    torch.manual_seed(0)
+    tokenizer = gemma_tokenizer()
+    transformer = SanaTransformer2DModel(
+        in_channels=8,
+        out_channels=8,
+        num_attention_heads=2,
+        attention_head_dim=16,
+        num_layers=2,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=16,
+        cross_attention_dim=32,
+        caption_channels=16,
+        sample_size=8,
+        patch_size=1,
+    )
+    text = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+    )
+    vae = AutoencoderDC(
+        latent_channels=8,
+        attention_head_dim=4,
+        encoder_block_types=("ResBlock", "EfficientViTBlock"),
+        decoder_block_types=("ResBlock", "EfficientViTBlock"),
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=(1, 1),
+        encoder_qkv_multiscales=((), (5,)),
+        decoder_qkv_multiscales=((), (5,)),
+        scaling_factor=0.41407,
+    )
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 3.0}
+    SanaPipeline(
+        tokenizer=tokenizer,
+        text_encoder=Gemma2Model(text),
+        vae=vae,
+        transformer=transformer,
+        scheduler=scheduler or DPMSolverMultistepScheduler(**flow),
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_sana_euler(folder: Path) -> Path:
+    return save_sana(folder, FlowMatchEulerDiscreteScheduler(shift=3.0))
+
+
+@cache
+def _byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """A vocabulary and merges in which every word of Qwen-Image's instruction is one token, as in its own."""
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = Qwen2Tokenizer().backend_tokenizer.pre_tokenizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    parts = ASKED.replace("<|im_end|>", "<|im_start|>").split("<|im_start|>")
+    trained.train_from_iterator([*parts, "assistant\n", TEXTS[0]], trainer)
+    model = json.loads(trained.to_str())["model"]
+    return model["vocab"], [tuple(pair) for pair in model["merges"]]
+
+
+def qwen_tokenizer() -> Qwen2Tokenizer:
+    vocab, merges = _byte_pairs()
+    tokenizer = Qwen2Tokenizer(vocab=vocab, merges=merges)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(TURNS)})
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
+def _language(words: int) -> dict:
+    return {
+        "vocab_size": words,
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    }
+
+
+def save_qwen_image(folder: Path) -> Path:
+    """An autoencoder of two levels with a mean and deviation for each channel; a schedule that ends above zero."""
+    torch.manual_seed(0)
+    tokenizer = qwen_tokenizer()
+    rope = {"rope_type": "default", "mrope_section": [4, 2, 2], "rope_theta": 10000.0}
+    eyes = {"depth": 1, "num_heads": 2, "hidden_size": 16, "intermediate_size": 16, "out_hidden_size": 32}
+    transformer = QwenImageTransformer2DModel(
+        in_channels=64,
+        out_channels=16,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        axes_dims_rope=(4, 4, 8),
+    )
+    vae = AutoencoderKLQwenImage(
+        base_dim=8, z_dim=16, dim_mult=[1, 1], num_res_blocks=1, temperal_downsample=[False], attn_scales=[]
+    )
+    language = _language(len(tokenizer)) | {"rope_parameters": rope}
+    schedule = {"base_shift": 0.5, "max_shift": 0.9, "max_image_seq_len": 8192, "shift_terminal": 0.02}
+    QwenImagePipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, **schedule),
+        vae=vae,
+        text_encoder=Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=language, vision_config=eyes)),
+        tokenizer=tokenizer,
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_z_image(folder: Path) -> Path:
+    torch.manual_seed(0)
+    tokenizer = qwen_tokenizer()
+    transformer = ZImageTransformer2DModel(
+        in_channels=16,
+        dim=32,
+        n_layers=2,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=32,
+        axes_dims=[4, 4, 8],
+        axes_lens=[640, 64, 64],
+    )
+    with torch.no_grad():  # zero in a new one, where a token that fills up would not differ from none
+        for name, weight in transformer.named_parameters():
+            if name.endswith("pad_token"):
+                weight.normal_()
+    ZImagePipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=_vae(16),
+        text_encoder=Qwen3Model(Qwen3Config(**_language(len(tokenizer)), head_dim=16)),
+        tokenizer=tokenizer,
+    ).save_pretrained(folder)
+    return folder

@@ -41,16 +41,21 @@ def cross_layout(latent_size: Sequence[int]) -> Callable[[int, int], Layout]:
     return layout
 
 
-def joint_layout(latent_size: Sequence[int], patch: int, *, text_first: bool) -> Callable[[int, int], Layout]:
-    """Of joint attention of a text and the patches of latents of (h, w), of which either comes first."""
+def joint_layout(
+    latent_size: Sequence[int], patch: int, *, text_first: bool, multiple: int = 1
+) -> Callable[[int, int], Layout]:
+    """Of joint attention of a text and the patches of latents of (h, w), of which either comes first; before the text
+    the image is filled up to a multiple of tokens.
+    """
     size = (latent_size[0] // patch, latent_size[1] // patch)
     image = size[0] * size[1]
+    filled = image + -image % multiple
 
     def layout(_queries: int, keys: int) -> Layout:
         text = keys - image
         if text_first:
             return Layout(slice(text, None), slice(0, text), size)
-        return Layout(slice(0, image), slice(image, None), size)
+        return Layout(slice(0, image), slice(filled, None), size)
 
     return layout
 

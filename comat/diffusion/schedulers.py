@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from comat.errors import UserError
-from comat.models.fit import SCHEDULE_KEYS, check_sampler, check_steps, not_carried, spacing_of
+from comat.models.fit import FLOW, SCHEDULE_KEYS, check_sampler, check_steps, not_carried, spacing_of
 
 SCHEDULERS = {"ddpm": DDPMScheduler, "ddim": DDIMScheduler, "euler": EulerDiscreteScheduler}
 REFERENCE_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -28,7 +29,8 @@ class Sampler:
 
     def __init__(self, scheduler: Any) -> None:
         self.scheduler = scheduler
-        self.flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
+        own = scheduler.config
+        self.flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler) or bool(own.get("use_flow_sigmas"))
         self.timesteps: Tensor = scheduler.timesteps
         self._ancestral = "generator" in inspect.signature(scheduler.step).parameters
 
@@ -99,7 +101,8 @@ def make_sampler(name: str, config: Mapping[str, Any], steps: int, *, flow: bool
         raise UserError(f"{where}: {key} is {config.get(key)!s:.60}: expected {expected}")
     check_sampler(name, config, flow)
     if flow:
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(dict(config))
+        kind = getattr(diffusers, str(config.get("_class_name", FLOW)))
+        scheduler = kind.from_config(dict(config))
         scheduler.set_timesteps(**(timesteps or {"num_inference_steps": steps}))
         return Sampler(scheduler)
     check_steps(config, steps)
@@ -129,6 +132,18 @@ def dynamic_shift(config: Mapping[str, Any], latent_size: Sequence[int], patch: 
     few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
     low, high = config.get("base_shift", 0.5), config.get("max_shift", most)
     return low + (high - low) * (tokens - few) / (many - few)
+
+
+def even_flow(name: str, config: Mapping[str, Any], steps: int, latent_size: Sequence[int], patch: int) -> Sampler:
+    """A sampler of evenly spaced noise levels, shifted by the image's size where the schedule says so, as in the stock
+    pipelines of FLUX.1 and those made after it.
+    """
+    if config.get("use_flow_sigmas"):
+        asked: dict[str, Any] = {"num_inference_steps": steps}
+    else:
+        asked = {"sigmas": np.linspace(1.0, 1 / steps, steps)}
+    mu = dynamic_shift(config, latent_size, patch, most=1.15)
+    return make_sampler(name, config, steps, flow=True, **asked, **({} if mu is None else {"mu": mu}))
 
 
 def flow_times(sampler: Sampler, count: int, rng: torch.Generator) -> Tensor:

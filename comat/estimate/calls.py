@@ -65,7 +65,7 @@ def measure(p: Params) -> Calls:
     if p.concept_activation:
         latent = z.clone().requires_grad_()
         if p.train.gradient_checkpointing != "none":
-            backbone.vae.enable_gradient_checkpointing(checkpoint_as_on_device)
+            backbone.checkpoint_decoder(checkpoint_as_on_device)
         calls.image = cost(lambda: backbone.decode(latent), modules=[backbone.vae], inputs=[latent])
         calls.image += _take(calls, "captioner", captioned(p))
     if p.attribute_concentration:

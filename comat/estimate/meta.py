@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from comat.diffusion.backbones import Backbone, assembled
+from comat.diffusion.backbones.autoencoder import vae_class
 from comat.errors import UserError, first_line
 from comat.estimate.cost import AsOnDevice
 from comat.running.device import DTYPES
@@ -37,8 +38,9 @@ def meta_backbone(model: str, revision: str | None, vae: str | None, vae_revisio
     where = (vae, vae_revision, None) if vae else (model, revision, "vae")
     try:
         decoder = AutoencoderKL.load_config(where[0], revision=where[1], subfolder=where[2])
+        kind = vae_class(decoder)
         with AsOnDevice():
-            return assembled(model, revision, part, emptied(lambda: AutoencoderKL.from_config(decoder), dtype))
+            return assembled(model, revision, part, emptied(lambda: kind.from_config(decoder), dtype))
     except (OSError, ValueError) as error:
         raise UserError(f"base_model {model!r}: cannot read its configuration: {first_line(error)}") from None
 

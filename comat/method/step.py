@@ -134,7 +134,7 @@ class Step:
         self.layers = backbone.chosen_layers(params.attribute_layers)
         # By diffusers, where gradients are on: never in a rollout.
         if train.gradient_checkpointing != "none":
-            backbone.vae.enable_gradient_checkpointing()
+            backbone.checkpoint_decoder()
         if train.gradient_checkpointing == "all":
             backbone.denoiser.enable_gradient_checkpointing()
 

@@ -21,6 +21,10 @@ class Text:
     `place`, where its tokens are among the columns of the attention maps: they are the first, stand beside those before
     (column i is the i-th token of each), behind them, or nowhere (only pooled embeddings are read).
     `length`: the most tokens that are read, where it is not for the tokenizer alone to say.
+    `lead`: what stands before a prompt and is one word with its first.
+    `around`: what the pipeline puts around a prompt, "{}", that the denoiser reads with it; `chat`: it is the
+    tokenizer's own template of a question. All of it is among the columns, so that positions of tokens are columns. An
+    instruction of which the denoiser sees nothing is no matter of the columns: the family's file puts it in.
     """
 
     suffix: str = ""
@@ -28,6 +32,9 @@ class Text:
     length: int | None = None
     optional: bool = False
     lower_case: bool = False
+    lead: str = ""
+    around: str = "{}"
+    chat: bool = False
 
     @property
     def encoder(self) -> str:
@@ -53,6 +60,10 @@ class Family:
     flow: bool = False
     packing: int = 1
     """How many positions of a latent are stacked into one of the denoiser's input, each with all of its channels."""
+    distilled: bool = False
+    """Whether guidance is a number that the denoiser takes, if it takes any: it says nothing without a prompt."""
+    vae: str = "AutoencoderKL"
+    """The class of its autoencoder."""
 
 
 FAMILIES = (
@@ -74,7 +85,26 @@ FAMILIES = (
         (Text(place="pooled"), Text("_2", length=512)),
         flow=True,
         packing=4,
+        distilled=True,
     ),
+    Family(
+        "sana.Sana",
+        ("SanaPipeline",),
+        "transformer",
+        (Text(length=300, lower_case=True, lead=" "),),
+        flow=True,
+        vae="AutoencoderDC",
+    ),
+    Family(
+        "qwen_image.QwenImage",
+        ("QwenImagePipeline",),
+        "transformer",
+        (Text(length=512, around="{}<|im_end|>\n<|im_start|>assistant\n"),),
+        flow=True,
+        packing=4,
+        vae="AutoencoderKLQwenImage",
+    ),
+    Family("z_image.ZImage", ("ZImagePipeline",), "transformer", (Text(length=512, chat=True),), flow=True),
 )
 BY_PIPELINE = {name: family for family in FAMILIES for name in family.pipelines}
 TEXT_PARTS = sorted({text.encoder for family in FAMILIES for text in family.texts})

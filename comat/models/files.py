@@ -19,6 +19,7 @@ from comat.storage.places import inside
 
 TOKENIZER = (
     "added_tokens.json",
+    "chat_template.jinja",
     "merges.txt",
     "spiece.model",
     "special_tokens_map.json",
@@ -28,7 +29,7 @@ TOKENIZER = (
     "vocab.json",
     "vocab.txt",
 )
-PROCESSOR = ("chat_template.jinja", "generation_config.json", "preprocessor_config.json", "processor_config.json")
+PROCESSOR = ("generation_config.json", "preprocessor_config.json", "processor_config.json")
 STEMS = dict.fromkeys(TEXT_PARTS, "model") | dict.fromkeys(DENOISER_PARTS, "diffusion_pytorch_model")
 """Parts of a pipeline in diffusers layout that hold weights → how their files begin; `vae` joins where it is used."""
 VAE = {"vae": "diffusion_pytorch_model"}

@@ -32,6 +32,8 @@ LINSPACE = ("Euler", "LMS", "DPMSolver", "UniPC", "Heun", "KDPM2", "DEIS", "SASo
 """Schedulers of diffusers whose timesteps are spread evenly where their configuration does not say how."""
 LEADING = ("DDPM", "DDIM", "PNDM", "LCM", "TCD")
 FLOW = "FlowMatchEulerDiscreteScheduler"
+FLOW_BY_DPM = "DPMSolverMultistepScheduler"
+"""Solves flows too, where its configuration says so (Sana's does)."""
 OWN = ("DDPM", "DDIM", "EulerDiscrete", "EulerAncestralDiscrete", "DPMSolverMultistep", "UniPCMultistep", "LCM", "TCD")
 """Schedulers of diffusers that may be a model's own: one prediction of the denoiser a step, and as many steps as asked.
 """
@@ -96,16 +98,18 @@ def _problems(folder: Path, vae: Path | None) -> Iterator[Problem]:
     if other and own:
         yield from _autoencoder_problems(own, other)
     for name, config in (("vae/config.json", own), ("the other autoencoder's config.json", other)):
+        if config and config.get("_class_name", family.vae) != family.vae:
+            yield _said(name, config, "_class_name"), family.vae
         scale = config.get("scaling_factor") if config else None
         if scale is not None and not (_is_number(scale) and 1e-4 < scale < 1e4):
             yield f"{name}: scaling_factor is {shown(scale)}", "a number above 0, some 0.18 or 0.13"
         for key in ("latents_mean", "latents_std"):
-            if config and config.get(key) is not None:
+            if config and config.get(key) is not None and "z_dim" not in config:
                 yield f"{name}: {key} is set", "none: latents are scaled by scaling_factor and shift_factor alone"
 
 
 def _transformer_problems(transformer: Mapping[str, Any], vae: Mapping[str, Any], family: Family) -> Iterator[Problem]:
-    channels = vae.get("latent_channels")
+    channels = _latents(vae)
     found = transformer.get("in_channels")
     if channels and found is not None and found != channels * family.packing:
         yield (
@@ -131,12 +135,24 @@ def _unet_problems(unet: Mapping[str, Any], vae: Mapping[str, Any]) -> Iterator[
 
 
 def _autoencoder_problems(own: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Problem]:
-    depths = [len(config.get("block_out_channels", ())) for config in (own, other)]
+    depths = [_levels(config) for config in (own, other)]
     if depths[0] != depths[1]:
         yield f"vae: another autoencoder of {depths[1]} levels", f"{depths[0]}, as the model's own has"
-    channels = [config.get("latent_channels", 4) for config in (own, other)]
+    channels = [_latents(config) or 4 for config in (own, other)]
     if channels[0] != channels[1]:
         yield f"vae: another autoencoder of {channels[1]} latent channels", f"{channels[0]}, as the model's own has"
+
+
+def _levels(vae: Mapping[str, Any]) -> int:
+    """Levels of an autoencoder's resolution, whatever its class calls them."""
+    return next(
+        (len(vae[key]) for key in ("block_out_channels", "encoder_block_out_channels", "dim_mult") if key in vae), 0
+    )
+
+
+def _latents(vae: Mapping[str, Any]) -> int | None:
+    """Channels of an autoencoder's latents."""
+    return vae.get("latent_channels", vae.get("z_dim"))
 
 
 def not_carried(schedule: Mapping[str, Any], flow: bool = False) -> Iterator[tuple[str, str]]:
@@ -146,8 +162,15 @@ def not_carried(schedule: Mapping[str, Any], flow: bool = False) -> Iterator[tup
     """
     name = str(schedule.get("_class_name", FLOW if flow else "DDPMScheduler"))
     if flow:
-        if name != FLOW:
-            yield "_class_name", FLOW
+        if name not in (FLOW, FLOW_BY_DPM):
+            yield "_class_name", f"{FLOW} or {FLOW_BY_DPM}"
+        if name == FLOW_BY_DPM:
+            solved: list[tuple[str, tuple[object, ...]]] = [
+                ("use_flow_sigmas", (True,)),
+                ("prediction_type", ("flow_prediction",)),
+                ("thresholding", (None, False)),
+            ]
+            yield from _others(schedule, solved)
         flows: list[tuple[str, tuple[object, ...]]] = [
             ("num_train_timesteps", (None, TIMESTEPS)),
             ("invert_sigmas", (None, False)),
@@ -222,8 +245,22 @@ def check_drawing(folder: Path, scheduler: str, guidance_scale: float) -> None:
     """
     family, denoiser, schedule = _parts(folder)
     check_sampler(scheduler, schedule, family.flow)
-    if denoiser.get("guidance_embeds") is False and guidance_scale != 1:
+    if family.distilled and denoiser.get("guidance_embeds") is False and guidance_scale != 1:
         raise UserError(f"guidance_scale is {guidance_scale:g}: this base model takes no guidance: set it to 1.0")
+
+
+def check_checkpointing(folder: Path, asked: str) -> None:
+    """See that diffusers checkpoints the autoencoder of the base model in `folder`, where only that is asked for.
+
+    Raises:
+        UserError: if it does not.
+    """
+    vae = _parts(folder)[0].vae
+    if asked == "decoder" and vae != "AutoencoderKL":
+        raise UserError(
+            f"train.gradient_checkpointing is decoder: diffusers does not checkpoint an {vae}: set it to all, which is "
+            "then the denoiser alone, or to none"
+        )
 
 
 def check_judged(base: Path, discriminator: Path, model: ModelName) -> None:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from comat.errors import UserError
 from comat.models.download import find_configurations, find_model
 from comat.models.files import files_of
-from comat.models.fit import check_base, check_drawing, check_judged, check_kind
+from comat.models.fit import check_base, check_checkpointing, check_drawing, check_judged, check_kind
 from comat.models.lock import FILE, LockedFile, LockEntry, sum_of_model
 from comat.models.names import KEYS, ModelName, named_models, role_of
 from comat.models.sums import sum_of_file
@@ -72,7 +72,8 @@ def check_configurations(params: Params, folders: Mapping[ModelName, Path] | Non
 
 
 def check_together(params: Params, folders: Mapping[ModelName, Path]) -> None:
-    """See that the base is drawn by a sampler of its kind, and that the discriminator reads its latents.
+    """See that the base is drawn by a sampler of its kind, its decoder can be checkpointed where that is asked, and the
+    discriminator reads its latents.
 
     Raises:
         UserError: naming the parameter; of models that `check_configuration` has passed.
@@ -82,6 +83,7 @@ def check_together(params: Params, folders: Mapping[ModelName, Path]) -> None:
         return
     base = by_key["base_model"][1]
     check_drawing(base, params.scheduler, params.guidance_scale)
+    check_checkpointing(base, params.train.gradient_checkpointing)
     if "discriminator_model" in by_key and params.discriminator == "denoiser":
         model, folder = by_key["discriminator_model"]
         check_judged(base, folder, model)

@@ -7,10 +7,11 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler
+from diffusers import DDPMScheduler
 
-from comat.diffusion.backbones.autoencoder import load_vae
+from comat.diffusion.backbones.autoencoder import CODERS, load_vae
 from comat.diffusion.backbones.base import Backbone, PromptEmbeddings, Stored
+from comat.errors import UserError
 from comat.models.families import Family, family_of, texts_of
 from comat.models.loading import load_model, loaded, pipeline_index
 from comat.running.device import DTYPES
@@ -32,7 +33,7 @@ def load_base(
     revision: str | None = None,
     *,
     denoiser: str | None = None,
-    vae: str | AutoencoderKL | None = None,
+    vae: Any = None,
     vae_revision: str | None = None,
     precision: str = "fp32",
     device: torch.device | str = "cpu",
@@ -53,7 +54,9 @@ def load_base(
 
     family = family_of(model, pipeline_index(model, revision))
     if vae is None or isinstance(vae, str):
-        vae = load_vae(model, revision, vae, vae_revision, precision, device)
+        other, vae = vae, load_vae(model, revision, vae, vae_revision, precision, device)
+        if type(vae).__name__ != family.vae:
+            raise UserError(f"vae {other or model!r}: it is an {type(vae).__name__}: expected an {family.vae}")
     return assembled(model, revision, part, vae, stored)
 
 
@@ -80,12 +83,10 @@ def load_encoders(
             kind, model, revision, part=name, subfolder=name, dtype=DTYPES[precision], device=torch.device(device)
         )
 
-    return assembled(model, revision, part, config_only(AutoencoderKL, "vae")).encode_prompts
+    return assembled(model, revision, part, config_only(CODERS[family.vae].KIND, "vae")).encode_prompts
 
 
-def assembled(
-    model: str, revision: str | None, part: Part, vae: AutoencoderKL, stored: Stored | None = None
-) -> Backbone:
+def assembled(model: str, revision: str | None, part: Part, vae: Any, stored: Stored | None = None) -> Backbone:
     """The model of a hub id or a folder, from what `part(class, name)` makes of its denoiser and text encoders.
 
     Raises:

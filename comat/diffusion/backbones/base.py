@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from diffusers import AutoencoderKL, ModelMixin
+from diffusers import ModelMixin
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -20,7 +20,7 @@ from comat.diffusion.backbones import autoencoder
 from comat.diffusion.schedulers import Sampler, flow_times, make_sampler, training_target
 from comat.errors import UserError
 from comat.models.families import Family, Text, columns
-from comat.tokenizers import words_of
+from comat.tokenizers import ids_as_written, words_of
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,6 @@ class Backbone(ABC):
     """Of `Family.texts`."""
     TEXT: ClassVar[Literal["cross", "projected", "joint"]]
     """How its attention reads the text encoders' words: as they are, projected first, or jointly with the image's."""
-    DISTILLED: ClassVar[bool] = False
-    """Whether guidance is a number that the denoiser takes, so that it says nothing without a prompt."""
     LORA_TARGETS: ClassVar[tuple[str, ...]]
     """The attention projections that get LoRA, by the ends of their names."""
 
@@ -90,7 +88,7 @@ class Backbone(ABC):
         family: Family,
         texts: Sequence[Text],
         denoiser: Any,  # a ModelMixin with PeftAdapterMixin, of class DENOISER
-        vae: AutoencoderKL,
+        vae: Any,  # a ModelMixin, of the class that the family names
         text_encoders: Sequence[PreTrainedModel],
         tokenizers: Sequence[PreTrainedTokenizerBase],
         scheduler_config: Mapping[str, Any],
@@ -104,9 +102,10 @@ class Backbone(ABC):
         self._sampling: Callable[..., Any] = denoiser
         self.text_encoders, self.tokenizers = list(text_encoders), list(tokenizers)
         self.scheduler_config = dict(scheduler_config)
-        self.vae_scale = 2 ** (len(vae.config["block_out_channels"]) - 1)
+        self.vae_scale = autoencoder.coder(vae).reduction
         for module in (denoiser, vae, *text_encoders):
             module.requires_grad_(False).eval()
+        self._written: dict[str, list[int]] = {}
         self.null = self.encode_nothing(index or {})
 
     @property
@@ -173,6 +172,26 @@ class Backbone(ABC):
         device = self.text_encoders[number].device
         return encoded.input_ids.to(device), encoded.attention_mask.to(device)
 
+    def _instructed(
+        self, number: int, prompts: Sequence[str], instruction: str, place: int
+    ) -> tuple[Tensor, Tensor, list[int]]:
+        """As `_tokenized`, with an instruction put in at position `place`; and which of all tokens are columns.
+
+        The encoder reads the instruction and the denoiser sees nothing of it: it shifts no position.
+        """
+        ids, mask = self._tokenized(number, prompts)
+        if instruction not in self._written:
+            self._written[instruction] = ids_as_written(self.tokenizers[number], self.texts[number], instruction)
+        written = self._written[instruction]
+        extra = torch.tensor(written, dtype=ids.dtype, device=ids.device).expand(len(ids), -1)
+
+        def put_in(whole: Tensor, part: Tensor) -> Tensor:
+            return torch.cat([whole[:, :place], part, whole[:, place:]], 1)
+
+        whole = put_in(ids, extra)
+        kept = [*range(place), *range(place + len(written), whole.shape[1])]
+        return whole, put_in(mask, torch.ones_like(extra)), kept
+
     def columns(self, positions: Sequence[Sequence[int]]) -> tuple[int, ...]:
         """The columns of the attention maps of an entity with tokens at `positions`, for each tokenizer."""
         return columns(self.texts, [tokenizer.model_max_length for tokenizer in self.tokenizers], positions)
@@ -189,9 +208,11 @@ class Backbone(ABC):
 
     def spoken(self, prompt: str) -> list[int]:
         """The columns of the attention maps that hold a token of the prompt itself, none of those around it."""
-        ids = [tokenizer(prompt, truncation=True).input_ids for tokenizer in self.tokenizers]
-        special = [set(tokenizer.all_special_ids) for tokenizer in self.tokenizers]
-        own = [[i for i, id in enumerate(row) if id not in known] for row, known in zip(ids, special, strict=True)]
+        own = []
+        for tokenizer in self.tokenizers:
+            read = tokenizer(prompt, truncation=True, return_special_tokens_mask=True)
+            around, special = read.special_tokens_mask, set(tokenizer.all_special_ids)
+            own.append([i for i, id in enumerate(read.input_ids) if id not in special and not around[i]])
         return list(self.columns(own))
 
     # Sampling.
@@ -227,6 +248,10 @@ class Backbone(ABC):
         both_times = torch.cat([t, t]) if t.ndim else t
         halves = self.denoise(torch.cat([z, z]), both_times, both, sampling=sampling).chunk(2)
         unconditional, conditional = halves
+        return self._combined(unconditional, conditional, guidance_scale)
+
+    def _combined(self, unconditional: Tensor, conditional: Tensor, guidance_scale: float) -> Tensor:
+        """What guidance makes of both predictions (B, C, h, w)."""
         return unconditional + guidance_scale * (conditional - unconditional)
 
     def judged(self, z: Tensor) -> Tensor:
@@ -265,6 +290,13 @@ class Backbone(ABC):
     def encode_images(self, images: Tensor) -> Tensor:
         """Images to the scaled means of their latents."""
         return autoencoder.encode_images(self.vae, images)
+
+    def checkpoint_decoder(self, how: Callable[..., Any] | None = None) -> None:
+        """Run the decoder's blocks again in the backward pass, by diffusers, in place of keeping what they computed; of
+        an autoencoder that cannot nothing changes (`comat.models.fit.check_checkpointing` says so before).
+        """
+        if self.vae._supports_gradient_checkpointing:
+            self.vae.enable_gradient_checkpointing(how)
 
     # Attention.
 

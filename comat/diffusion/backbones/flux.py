@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import FluxTransformer2DModel
@@ -13,7 +12,7 @@ from transformers import CLIPTextModel, T5EncoderModel
 
 from comat.diffusion.attention import Layout, joint_layout
 from comat.diffusion.backbones.base import Backbone, PromptEmbeddings, second_half
-from comat.diffusion.schedulers import Sampler, dynamic_shift, make_sampler
+from comat.diffusion.schedulers import Sampler, even_flow
 from comat.errors import UserError
 
 
@@ -23,7 +22,6 @@ class Flux(Backbone):
     DENOISER = FluxTransformer2DModel
     ENCODERS = (CLIPTextModel, T5EncoderModel)
     TEXT = "joint"
-    DISTILLED = True
     LORA_TARGETS = (
         *("to_q", "to_k", "to_v", "to_out.0"),
         *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
@@ -39,13 +37,7 @@ class Flux(Backbone):
         return PromptEmbeddings(self.text_encoders[1](self._tokenized(1, prompts)[0])[0], pooled)
 
     def sampler(self, name: str, steps: int, latent_size: Sequence[int]) -> Sampler:
-        if self.scheduler_config.get("use_flow_sigmas"):
-            asked: dict[str, object] = {"num_inference_steps": steps}
-        else:
-            asked = {"sigmas": np.linspace(1.0, 1 / steps, steps)}
-        mu = dynamic_shift(self.scheduler_config, latent_size, self.patch, most=1.15)
-        asked |= {} if mu is None else {"mu": mu}
-        return make_sampler(name, self.scheduler_config, steps, flow=True, **asked)
+        return even_flow(name, self.scheduler_config, steps, latent_size, self.patch)
 
     def guided(
         self, z: Tensor, t: Tensor, prompts: PromptEmbeddings, guidance_scale: float, *, sampling: bool = False

@@ -41,7 +41,7 @@ class ComposableDiffusion:
     """
 
     def begin(self, backbone: Backbone, _sampler: Sampler, told: Sequence[Told], guidance_scale: float) -> _Composed:
-        if backbone.DISTILLED:
+        if backbone.family.distilled:
             raise UserError(
                 "composable: it adds up predictions with a prompt and without; guidance is distilled into this model"
             )
