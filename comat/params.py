@@ -314,6 +314,7 @@ class FidParams(Section):
     inception_model: Name  # hub id or folder
     inception_revision: Name | None
     inception_file: Name  # its weights in safetensors
+    resize: Literal["crop", "stretch"] = "crop"  # to a square: the middle, or all of it as published FIDs do
 
 
 class EvaluateParams(Section):
