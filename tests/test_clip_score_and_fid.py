@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,27 @@ def test_clip_score_is_a_hundred_times_the_cosine(tiny: Path, tmp_path: Path) ->
     for batch_size in (1, 2):
         judge = ClipScore(ready(Clip(str(tiny / "clip"), None, CPU)), batch_size)
         assert [score.value for score in judge.scores(images, tmp_path)] == pytest.approx(expected, abs=1e-3)
+
+
+def test_scores_of_people_s_votes_are_clip_s_cosine_on_their_scales(tiny: Path, tmp_path: Path) -> None:
+    """HPS v2 is 100 times the cosine, PickScore the model's logit; both fall below zero where the cosine does."""
+    noise_image(tmp_path / "0.png", 0)
+    image = Drawn("base", "a", "a red ball", "lists", "color", 0, "0.png")
+    clip = Clip(str(tiny / "clip"), None, CPU)
+    clip.model.logit_scale.data.fill_(math.log(50.0))
+    names = ("clip_score", "hps_v2", "pick_score")
+
+    def found() -> dict[str, float]:
+        return {name: next(ClipScore(ready(clip), 1, name).scores([image], tmp_path)).value for name in names}
+
+    before = found()
+    clip.model.text_projection.weight.data.neg_()
+    clip._texts.clear()
+    after = found()
+    assert after["hps_v2"] == pytest.approx(-before["hps_v2"]) and before["hps_v2"] != 0
+    for own in (before, after):
+        assert own["pick_score"] == pytest.approx(own["hps_v2"] / 2)
+        assert own["clip_score"] == max(0.0, own["hps_v2"])
 
 
 def test_clip_score_is_not_below_zero(tiny: Path, tmp_path: Path) -> None:
