@@ -147,8 +147,8 @@ def _scores(rows: Sequence[Mapping], corruption: str) -> dict[tuple[str, str], f
 def summary(rows: Sequence[Mapping], resamples: int, seed: int) -> dict[str, dict]:
     """For each corruption and all together: mean sensitivity and its 95% interval, how often the true caption wins.
 
-    Images are resampled, for an image's corruptions share its true caption; below ten there is no interval. `left_out` counts the captions that could
-    not be corrupted; a mean over none is null.
+    Images are resampled, for an image's corruptions share its true caption; below ten there is no interval. `left_out`
+    counts the captions that could not be corrupted; a mean over none is null.
     """
     found = {name: [row for row in rows if row["corruption"] == name] for name in CORRUPTIONS}
     return {name: _summary(own, resamples, seed) for name, own in {**found, ALL: rows}.items()}
