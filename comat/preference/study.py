@@ -52,8 +52,8 @@ def write_study(
 ) -> int:
     """Write the page and its key; returns the number of pairs, `count` or all prompts that there are.
 
-    Prompts are those of one `source`, "dsg" say, or of all. A prompt is asked once, and of each category its share. Which prompts, which of their seeds and which side is whose
-    depends on `seed` alone.
+    Prompts are those of one `source`, "dsg" say, or of all. A prompt is asked once, and of each category its share.
+    Which prompts, which of their seeds and which side is whose depends on `seed` alone.
 
     Raises:
         UserError: if an image is missing, or no prompt was drawn by both models.
