@@ -254,6 +254,7 @@ def preference(
     out: Path = Path("preference.html"),
     key: Path = KEY,
     count: int = typer.Option(100, min=1, help="Pairs, of different prompts; the paper takes 100."),
+    source: str | None = typer.Option(None, help="Prompts of this source alone: dsg, as the paper; none: of all."),
     params: Path = PARAMS,
     data: Path = DATA,
 ) -> None:
@@ -262,7 +263,7 @@ def preference(
     from comat.preference.study import Model, write_study
 
     folders: dict[Model, Path] = {"base": data / "base_samples", "tuned": data / "samples"}
-    pairs = write_study(folders, count, load(params).seed, out, key)
+    pairs = write_study(folders, count, load(params).seed, out, key, source)
     say(f"{out}: {pairs} pairs\n{key}: the key, for `comat votes`")
 
 

@@ -237,6 +237,7 @@ class BenchmarkFiles(Section):
     geneval: Name | None  # JSON Lines of metadata
     coco: CocoPrompts | None
     dsg: Name | None = None  # CSV of questions, DSG-1k's
+    geneval2: Name | None = None  # JSON Lines of questions and answers
 
 
 class SeedsParams(Section):
@@ -248,6 +249,7 @@ class SeedsParams(Section):
     geneval: Count
     coco: Count
     dsg: Count = 1
+    geneval2: Count = 1
 
 
 class SamplesParams(Section):
@@ -272,12 +274,26 @@ class VqaParams(Section):
     vqa_revision: Name | None
 
 
-class VqaScoreParams(VqaParams):
-    """VQAScore by a vision-language model that answers in words, as captioner vlm does."""
+class _Independent(Section):
+    """A judge that may be a captioner of training as well."""
+
+    same_as_teacher: bool = False  # true lets the captioner of training judge what it taught, and says so
+
+    @property
+    def said(self) -> str:
+        """What stands behind its name in results."""
+        return ", a teacher of training" if self.same_as_teacher else ""
+
+
+class VlmParams(VqaParams, _Independent):
+    """A vision-language model that answers in words, as captioner vlm does."""
+
+
+class VqaScoreParams(VlmParams):
+    """VQAScore."""
 
     vqa_question: str = SHOWS
     vqa_answer: Annotated[str, Field(min_length=1)] = "Yes"
-    same_as_teacher: bool = False  # true lets the captioner of training judge what it taught, and says so
 
     @model_validator(mode="after")
     def _asks(self) -> Self:
@@ -300,7 +316,9 @@ class GenEvalParams(Section):
     clip_revision: Name | None
 
 
-class ClipScoreParams(Section):
+class ClipScoreParams(_Independent):
+    """A CLIP that compares image and prompt; of hps_v2 and pick_score one that was tuned to votes of people."""
+
     clip_model: Name
     clip_revision: Name | None
 
@@ -314,6 +332,7 @@ class FidParams(Section):
     inception_model: Name  # hub id or folder
     inception_revision: Name | None
     inception_file: Name  # its weights in safetensors
+    resize: Literal["crop", "stretch"] = "crop"  # to a square: the middle, or all of it as published FIDs do
 
 
 class EvaluateParams(Section):
@@ -325,7 +344,10 @@ class EvaluateParams(Section):
     dpg: VqaParams | None
     dsg: VqaParams | None = None
     geneval: GenEvalParams | None
+    geneval2: VlmParams | None = None
     clip_score: ClipScoreParams | None
+    hps_v2: ClipScoreParams | None = None
+    pick_score: ClipScoreParams | None = None
     vqa_score: VqaScoreParams | None = None
     captioner: bool = False  # the captioner of training, which is no independent judge
     frechet: FrechetParams | None  # distance to clean renders of the shapes world
@@ -333,6 +355,11 @@ class EvaluateParams(Section):
     batch_size: Count  # images
     bootstrap: Count  # resamples
     grid_pairs: Count  # base/tuned pairs in each picture
+
+    @property
+    def any_prompt(self) -> bool:
+        """Whether a benchmark is on that judges images of whatever prompt."""
+        return bool(self.clip_score or self.hps_v2 or self.pick_score or self.vqa_score or self.captioner)
 
 
 class GroundedSamFiles(Section):
@@ -585,19 +612,25 @@ class Params(OptimizationParams, StepParams, DiscriminatorParams, SegmenterParam
                 raise ValueError(f"image_batch is {self.image_batch}: expected 0 where image_latents.images is null")
             if self.discriminator_input == "real_world":
                 raise ValueError("discriminator_input is real_world, which needs image_latents.images: got null")
-        for name, file in {"tifa": "tifa", "dpg": "dpg", "dsg": "dsg", "geneval": "geneval", "fid": "coco"}.items():
+        own = ("tifa", "dpg", "dsg", "geneval", "geneval2")
+        for name, file in {**{name: name for name in own}, "fid": "coco"}.items():
             if getattr(self.evaluate, name) and not getattr(self.samples.benchmarks, file):
                 raise ValueError(f"samples.benchmarks.{file} is null, but evaluate.{name} needs it: give both or none")
         return self
 
     @model_validator(mode="after")
     def _no_teacher_judges(self) -> Self:
-        judge = self.evaluate.vqa_score
-        if judge and not judge.same_as_teacher and judge.vqa_model in {one.captioner_model for one in self.captioners}:
-            raise ValueError(
-                f"evaluate.vqa_score.vqa_model is {shown(judge.vqa_model)}, which is a captioner of training too: "
-                "expected another model, for nothing is judged by what taught it; or set same_as_teacher to true"
-            )
+        teachers = {one.captioner_model for one in self.captioners}
+        for name in EvaluateParams.model_fields:
+            judge = getattr(self.evaluate, name)
+            if not isinstance(judge, _Independent) or judge.same_as_teacher:
+                continue
+            key, model = next((key, value) for key, value in judge if key.endswith("_model"))
+            if model in teachers:
+                raise ValueError(
+                    f"evaluate.{name}.{key} is {shown(model)}, which is a captioner of training too: "
+                    "expected another model, for nothing is judged by what taught it; or set same_as_teacher to true"
+                )
         return self
 
     @model_validator(mode="after")

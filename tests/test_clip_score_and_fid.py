@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +17,15 @@ from torchvision.models.inception import InceptionA
 from transformers import CLIPModel, CLIPProcessor
 
 from comat.errors import UserError
-from comat.evaluation.distances import distances
+from comat.evaluation.distances import RESIZED, distances
 from comat.judges.benchmark import Drawn
 from comat.judges.clip import Clip
 from comat.judges.clip_score import ClipScore
-from comat.judges.inception import Inception, build
+from comat.judges.inception import Inception, build, stretch
 from comat.judges.later import ready
 from comat.params import BenchmarkFiles, Params
 from comat.samples.prompt_files import benchmark_prompts
 from comat.shapes.world.corpora import write_coco
-from comat.storage.images import read_square
 from tests.conftest import judging_of
 
 CPU = torch.device("cpu")
@@ -51,6 +51,27 @@ def test_clip_score_is_a_hundred_times_the_cosine(tiny: Path, tmp_path: Path) ->
     for batch_size in (1, 2):
         judge = ClipScore(ready(Clip(str(tiny / "clip"), None, CPU)), batch_size)
         assert [score.value for score in judge.scores(images, tmp_path)] == pytest.approx(expected, abs=1e-3)
+
+
+def test_scores_of_people_s_votes_are_clip_s_cosine_on_their_scales(tiny: Path, tmp_path: Path) -> None:
+    """HPS v2 is 100 times the cosine, PickScore the model's logit; both fall below zero where the cosine does."""
+    noise_image(tmp_path / "0.png", 0)
+    image = Drawn("base", "a", "a red ball", "lists", "color", 0, "0.png")
+    clip = Clip(str(tiny / "clip"), None, CPU)
+    clip.model.logit_scale.data.fill_(math.log(50.0))
+    names = ("clip_score", "hps_v2", "pick_score")
+
+    def found() -> dict[str, float]:
+        return {name: next(ClipScore(ready(clip), 1, name).scores([image], tmp_path)).value for name in names}
+
+    before = found()
+    clip.model.text_projection.weight.data.neg_()
+    clip._texts.clear()
+    after = found()
+    assert after["hps_v2"] == pytest.approx(-before["hps_v2"]) and before["hps_v2"] != 0
+    for own in (before, after):
+        assert own["pick_score"] == pytest.approx(own["hps_v2"] / 2)
+        assert own["clip_score"] == max(0.0, own["hps_v2"])
 
 
 def test_clip_score_is_not_below_zero(tiny: Path, tmp_path: Path) -> None:
@@ -108,11 +129,25 @@ def test_inception_reads_its_weights_and_no_others(inception: Path, tmp_path: Pa
 
 
 def test_the_middle_of_an_image_is_taken(tmp_path: Path) -> None:
-    """A wide image with black sides and a white middle is white."""
+    """A wide image with black sides and a white middle is white; stretched its sides are there, a third each."""
     pixels = np.zeros((10, 30, 3), np.uint8)
     pixels[:, 10:20] = 255
     Image.fromarray(pixels).save(tmp_path / "wide.png")
-    assert read_square(tmp_path / "wide.png", 8).min() > 200
+    cropped, stretched = (RESIZED[name].read(tmp_path / "wide.png") for name in ("crop", "stretch"))
+    assert cropped.shape == stretched.shape == (299, 299, 3) and cropped.dtype == np.uint8
+    assert cropped[:, 60:-60].min() > 200  # bicubic at its border sees a little of what lies behind
+    assert (stretched[:, [0, 90, 210, 298]] == 0).all() and (stretched[:, 110:190] == 255).all()
+
+
+def test_stretching_is_bilinear_without_antialiasing_and_is_not_rounded() -> None:
+    """Four columns 0, 10, 20, 30 to two: centres at 0.5 and 2.5, so 5 and 25. To three of two, 0 and 30: 0, 15, 30.
+
+    With antialiasing the first two would be means over more than two columns.
+    """
+    row = Image.fromarray(np.repeat(np.array([[0, 10, 20, 30]], np.uint8)[..., None], 3, -1))
+    torch.testing.assert_close(stretch(row, 2)[0, 0] * 255, torch.tensor([5.0, 25.0]))
+    row = Image.fromarray(np.repeat(np.array([[0, 31]], np.uint8)[..., None], 3, -1))
+    torch.testing.assert_close(stretch(row, 3)[1, 0] * 255, torch.tensor([0.0, 15.5, 31.0]))
 
 
 @pytest.fixture
@@ -128,8 +163,12 @@ def fid_params(make_params, inception: Path, tmp_path: Path) -> Params:
 
 
 @pytest.mark.slow
-def test_fid_of_the_photographs_themselves_is_nothing(fid_params: Params, tmp_path: Path) -> None:
+@pytest.mark.parametrize("resize", ["crop", "stretch"])
+def test_fid_of_the_photographs_themselves_is_nothing(fid_params: Params, tmp_path: Path, resize: str) -> None:
     """Base: the photographs, in another order and beside images that do not count. Tuned: noise."""
+    values = fid_params.model_dump()
+    values["evaluate"]["fid"]["resize"] = resize
+    fid_params = Params.model_validate(values)
     photographs = sorted((tmp_path / "coco/train2017").iterdir())
     drawn = [Drawn("base", str(n), "a", "coco", "coco", 0, str(path)) for n, path in enumerate(photographs)]
     for n in range(3):

@@ -147,3 +147,14 @@ def test_no_teacher_judges_unless_asked_for_by_name(make_params, tiny: Path) -> 
     asked = make_params(**own, evaluate={**values, "vqa_score": {**judge, "same_as_teacher": True}})
     assert asked.evaluate.vqa_score.same_as_teacher
     make_params(evaluate={**values, "vqa_score": judge})
+
+
+@pytest.mark.parametrize("name", ["clip_score", "hps_v2", "pick_score"])
+def test_no_clip_judges_what_it_taught(make_params, tiny: Path, name: str) -> None:
+    own = {"captioner": "clip_similarity", "captioner_model": str(tiny / "clip")}
+    values, judge = make_params().evaluate.model_dump(), {"clip_model": str(tiny / "clip"), "clip_revision": None}
+    with pytest.raises(ValueError, match=rf"evaluate\.{name}\.clip_model is .*, which is a captioner of training too"):
+        make_params(**own, evaluate={**values, name: judge})
+    asked = make_params(**own, evaluate={**values, name: {**judge, "same_as_teacher": True}})
+    assert getattr(asked.evaluate, name).said == ", a teacher of training"
+    assert getattr(make_params(evaluate={**values, name: judge}).evaluate, name).said == ""

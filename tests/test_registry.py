@@ -17,9 +17,11 @@ from comat.params import Params, load
 from comat.samples.prompt_files import benchmark_prompts
 from tests.conftest import ROOT, judging_of
 from tests.test_geneval import COUNTING
+from tests.test_geneval2 import BICYCLES
 from tests.test_question_benchmarks import HEADER, LINES, QUESTION
 from tests.tiny_judges import save_blip_vqa
 from tests.tiny_segmenters import save_grounding_dino_hf
+from tests.tiny_vlms import save_qwen3_vl
 
 
 @pytest.fixture
@@ -32,7 +34,9 @@ def params(tmp_path: Path, tiny: Path, make_params: Callable[..., Params]) -> Pa
     (tmp_path / "dpg.csv").write_text(HEADER + LINES[4] + "\n")
     (tmp_path / "dsg.csv").write_text(HEADER + LINES[4].replace("a dog", "a duck") + "\n")
     (tmp_path / "geneval.jsonl").write_text(json.dumps(COUNTING) + "\n")
+    (tmp_path / "geneval2.jsonl").write_text(json.dumps(BICYCLES) + "\n")
     files = {"tifa": "tifa.json", "dpg": "dpg.csv", "dsg": "dsg.csv", "geneval": "geneval.jsonl"}
+    files |= {"geneval2": "geneval2.jsonl"}
     values = load(ROOT / "params.yaml")
     samples = values.samples.model_dump()
     samples["benchmarks"] |= {name: str(tmp_path / file) for name, file in files.items()}
@@ -43,7 +47,10 @@ def params(tmp_path: Path, tiny: Path, make_params: Callable[..., Params]) -> Pa
         "dpg": vqa,
         "dsg": vqa,
         "geneval": detector | clip,
+        "geneval2": {"vqa_model": str(save_qwen3_vl(tmp_path / "vlm")), "vqa_revision": None},
         "clip_score": clip,
+        "hps_v2": clip,
+        "pick_score": clip,
         "frechet": None,
     }
     return make_params(samples=samples, evaluate=evaluate)
@@ -60,15 +67,16 @@ def test_every_benchmark_scores_what_is_its_own(params: Params, tmp_path: Path) 
         images.append(Drawn("base", row["id"], row["text"], row["source"], row["category"], 0, str(path)))
     scores, evaluators = score(judging_of(params), images)
     found = [(row["benchmark"], row["text"]) for row in scores]
-    assert found[:5] == [
+    assert found[:6] == [
         ("t2i_compbench", "a red ball"),
         ("tifa", "two red balls"),
         ("dpg", "a dog"),
         ("dsg", "a duck"),
         ("geneval", "a photo of two cats"),
+        ("geneval2", BICYCLES["prompt"]),
     ]
-    assert [name for name, _ in found[5:]] == ["clip_score"] * 5
-    assert [row["category"] for row in scores[:5]] == ["color", "tifa", "dpg", "dsg", "counting"]
+    assert [name for name, _ in found[6:]] == ["clip_score"] * 6 + ["hps_v2"] * 6 + ["pick_score"] * 6
+    assert [row["category"] for row in scores[:6]] == ["color", "tifa", "dpg", "dsg", "counting", "atoms 03"]
     assert left_out(judging_of(params)) == {"tifa": 0, "dpg": 0, "dsg": 0}
     assert {name: set(models) for name, models in evaluators.items()} == {
         "t2i_compbench": {"vqa", "detector", "clip", "parser"},
@@ -76,5 +84,8 @@ def test_every_benchmark_scores_what_is_its_own(params: Params, tmp_path: Path) 
         "dpg": {"vqa"},
         "dsg": {"vqa"},
         "geneval": {"detector", "clip"},
+        "geneval2": {"vqa"},
         "clip_score": {"clip"},
+        "hps_v2": {"clip"},
+        "pick_score": {"clip"},
     }

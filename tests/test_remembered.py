@@ -116,7 +116,14 @@ def test_a_file_of_questions_is_part_of_its_judge(judging: Judging, tmp_path: Pa
 
 
 JUDGES = (
-    *("evaluation.captioner", "evaluation.dpg", "evaluation.geneval", "evaluation.t2i_compbench", "evaluation.tifa"),
+    *(
+        "evaluation.captioner",
+        "evaluation.dpg",
+        "evaluation.geneval",
+        "evaluation.geneval2",
+        "evaluation.t2i_compbench",
+        "evaluation.tifa",
+    ),
     *("judges.oracle", "judges.clip_score", "judges.vqa_score", "judges.frechet", "judges.inception", "judges.renders"),
 )
 PLUMBING = tuple(

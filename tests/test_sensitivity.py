@@ -53,37 +53,49 @@ def row(image: str, corruption: str, log_p: float, other: float | None, captione
 def test_the_summary_by_hand() -> None:
     """Attribute: 0.5 and -0.5, one of two wins. Quantity: 1 of one image. Relation: never possible.
 
-    All: (0.5 - 0.5 + 1) / 3 = 1/3; resampled images give the first alone (0.75), the second (-0.5) or both (1/3).
+    All: (0.5 - 0.5 + 1) / 3 = 1/3. Two images are too few for an interval.
     """
     rows = [row("a", "attribute", -2, -3), row("b", "attribute", -2, -1), row("a", "quantity", -2, -4)]
     rows += [row("b", "quantity", -2, None), row("a", "relation", -2, None), row("b", "relation", -2, None)]
     found = summary(rows, 2000, 0)
-    assert found["attribute"] == {"mean": 0.0, "low": -0.5, "high": 0.5, "true_wins": 0.5, "n": 2, "left_out": 0}
-    assert found["quantity"] == {"mean": 1.0, "low": 1.0, "high": 1.0, "true_wins": 1.0, "n": 1, "left_out": 1}
+    assert found["attribute"] == {"mean": 0.0, "low": None, "high": None, "true_wins": 0.5, "n": 2, "left_out": 0}
+    assert found["quantity"] == {"mean": 1.0, "low": None, "high": None, "true_wins": 1.0, "n": 1, "left_out": 1}
     assert found["relation"] == {"mean": None, "low": None, "high": None, "true_wins": None, "n": 0, "left_out": 2}
     assert found["all"]["mean"] == pytest.approx(1 / 3)
-    assert (found["all"]["low"], found["all"]["high"]) == (-0.5, 0.75)
+    assert (found["all"]["low"], found["all"]["high"]) == (None, None)
+
+
+def test_ten_images_have_an_interval_and_nine_have_none() -> None:
+    """Each image has 0.5 and 1.5: its mean is 1 however images are drawn; twenty independent values would vary."""
+    rows = [row(str(n), name, -2, other) for n in range(10) for name, other in (("attribute", -3), ("quantity", -5))]
+    ten, nine = summary(rows, 200, 0), summary(rows[:18], 200, 0)
+    assert (ten["all"]["mean"], ten["all"]["low"], ten["all"]["high"]) == (1.0, 1.0, 1.0)
+    assert (nine["all"]["mean"], nine["all"]["low"], nine["all"]["high"]) == (1.0, None, None)
 
 
 def test_who_teaches_best_by_hand() -> None:
-    """Attributes: blip 0.5 and 1 against 0.25 and 0.5, better on both images. Quantities: vqa by 1 and -0.5, unsure.
+    """Attributes: blip 0.5 and 1 against 0.25 and 0.5, better on all images. Quantities: vqa by 1 and -0.5, unsure.
 
-    No relation can be corrupted, so nothing is said of it.
+    No relation can be corrupted, so nothing is said of it. Of two images of the ten nothing is sure.
     """
-    rows = [row("a", "attribute", -2, -3), row("b", "attribute", -2, -4), row("a", "relation", -2, None)]
-    rows += [row("a", "quantity", -1, -1), row("b", "quantity", -1, -1.5)]
-    rows += [row("a", "attribute", -4, -5, "vqa"), row("b", "attribute", -4, -6, "vqa")]
-    rows += [row("a", "relation", -4, None, "vqa")]
-    rows += [row("a", "quantity", -1, -2, "vqa"), row("b", "quantity", -1, -1, "vqa")]
+    rows = []
+    for n in range(5):
+        a, b = f"a{n}", f"b{n}"
+        rows += [row(a, "attribute", -2, -3), row(b, "attribute", -2, -4), row(a, "relation", -2, None)]
+        rows += [row(a, "quantity", -1, -1), row(b, "quantity", -1, -1.5)]
+        rows += [row(a, "attribute", -4, -5, "vqa"), row(b, "attribute", -4, -6, "vqa")]
+        rows += [row(a, "relation", -4, None, "vqa")]
+        rows += [row(a, "quantity", -1, -2, "vqa"), row(b, "quantity", -1, -1, "vqa")]
+    few = best(rows[:10], ["blip", "vqa"], 500, 0)["attribute"]
+    assert few == {"captioner": "blip", "over": {"vqa": {"mean": 0.375, "low": None, "high": None}}, "sure": False}
     found = best(rows, ["blip", "vqa"], 500, 0)
     assert set(found) == {"attribute", "quantity", "all"}
     assert found["attribute"]["captioner"] == "blip" and found["attribute"]["sure"]
-    assert found["attribute"]["over"]["vqa"] == {"mean": 0.375, "low": 0.25, "high": 0.5}
-    assert found["quantity"] == {
-        "captioner": "vqa",
-        "over": {"blip": {"mean": 0.25, "low": -0.5, "high": 1.0}},
-        "sure": False,
-    }
+    over = found["attribute"]["over"]["vqa"]
+    assert over["mean"] == 0.375 and 0.25 < over["low"] < 0.375 < over["high"] < 0.5
+    unsure = found["quantity"]
+    assert (unsure["captioner"], unsure["sure"]) == ("vqa", False) and unsure["over"]["blip"]["mean"] == 0.25
+    assert unsure["over"]["blip"]["low"] < 0 < unsure["over"]["blip"]["high"]
     captioner = {"kind": "blip", "model": "x@1", "prefix": ""}
     each = {n: {"captioner": captioner, "corruptions": summary(rows[:3], 10, 0)} for n in ("blip", "vqa")}
     table = sensitivity_table({"images": 2, "captioners": each, "best": found}).splitlines()
@@ -101,7 +113,7 @@ def test_the_table_shows_what_could_not_be_measured() -> None:
     captioner = {"kind": "blip", "model": "x@1", "prefix": ""}
     lines = sensitivity_table({"captioner": captioner, "images": 1, "corruptions": summary(rows, 10, 0)}).splitlines()
     assert lines[0] == "blip x@1, 1 images"
-    assert lines[3].split() == ["attribute", "0.5000", "[0.5000,", "0.5000]", "100.0%", "1", "0"]
+    assert lines[3].split() == ["attribute", "0.5000", "none", "100.0%", "1", "0"]
     assert lines[4].split() == ["relation", "-", "-", "-", "0", "1"]
 
 
@@ -218,7 +230,8 @@ def test_several_captioners_are_compared(data: Path, tiny: Path, monkeypatch) ->
     result = json.loads((data.parent / "out/sensitivity.json").read_text())
     assert list(result["captioners"]) == ["blip", "vqa", "clip_similarity"]
     assert {row["captioner"] for row in result["best"].values()} == {"blip"}
-    assert set(result["best"]["all"]["over"]) == {"vqa", "clip_similarity"} and result["best"]["quantity"]["sure"]
+    assert set(result["best"]["all"]["over"]) == {"vqa", "clip_similarity"}
+    assert not result["best"]["quantity"]["sure"]  # three images are too few to be
     assert "most sensitive" in done.output and SHOWS in done.output
     refused = RUN.invoke(app, ["sensitivity", *options, "--model", "x"])
     assert refused.exit_code == 1 and "--model takes the place of one captioner" in refused.stderr

@@ -67,10 +67,10 @@ def judged(section: EvaluateParams, drawn: Sequence[dict], parser: Language | No
         "frechet": lambda row: in_world(row["text"]),
         "t2i_compbench": lambda row: _asks(row, parser),
         "fid": lambda row: row["source"] == "coco",
-        **{name: partial(_from, name) for name in ("tifa", "dpg", "dsg", "geneval")},
+        **{name: partial(_from, name) for name in ("tifa", "dpg", "dsg", "geneval", "geneval2")},
     }
     on = [name for name in type(section).model_fields if getattr(section, name) and name in covers]
-    if on and not (section.clip_score or section.vqa_score or section.captioner):
+    if on and not section.any_prompt:
         unread = Counter(row["source"] for row in drawn if not any(covers[name](row) for name in on))
         if unread:
             found = f"no judge reads the images of {unread.total()} of {len(drawn)} prompts: {dict(unread)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from comat.corpora.pictures.listed import Picture
-from comat.corpora.pictures.photos import Tally, read_photos
+from comat.corpora.pictures.photos import Square, Tally, crop, read_photos
 from comat.corpora.pictures.read import choose
 from comat.errors import say
 from comat.evaluation.featured import Batch, Featured, Pictures, key_of
@@ -22,18 +23,37 @@ from comat.evaluation.remembered import judge_folder
 from comat.evaluation.scores import batches_by_model, sum_of_image
 from comat.judges.benchmark import Drawn, evaluator
 from comat.judges.frechet import Features, distances_between
-from comat.judges.inception import SIDE, Inception
+from comat.judges.inception import SIDE, Inception, stretch
 from comat.judges.later import Later
 from comat.judges.oracle import in_world
 from comat.judges.renders import clean_renders
 from comat.params import CocoPrompts, FidParams, FrechetParams
 from comat.running.distributed import ALONE, Processes
-from comat.storage.images import read_rgb, read_square, to_bytes
+from comat.storage.images import read_rgb, to_bytes
 
 DISTANCES = ("frechet", "fid")
 """Lower is better, and no image has one of its own."""
 Found = tuple[dict[str, float], dict[str, str]]
 """Model → distance, and role → evaluator."""
+
+
+@dataclass(frozen=True)
+class Resized:
+    """How an image becomes a square for Inception, and that an array (H, W, 3) from 0 to 255."""
+
+    square: Square
+    array: Callable[[Tensor], np.ndarray]
+
+    def read(self, path: Path) -> np.ndarray:
+        return self.array(self.square(Image.fromarray(read_rgb(path)), SIDE))
+
+
+RESIZED = {
+    "crop": Resized(partial(crop, resample=Image.Resampling.BICUBIC), to_bytes),
+    # Not rounded: pytorch-fid stretches what is read already.
+    "stretch": Resized(stretch, lambda pixels: (pixels * 255).permute(1, 2, 0).numpy()),
+}
+"""By `evaluate.fid.resize`."""
 
 
 def distances(judging: Judging, images: Sequence[Drawn], processes: Processes = ALONE) -> dict[str, Found]:
@@ -71,12 +91,13 @@ def _to_photographs(
     features = Later[nn.Module](evaluator(name, revision), lambda: Inception(name, revision, file))
     looks = _featured("fid", features, judging, processes)
     pictures, size = choose(coco, judging.seed).pictures, judging.section.batch_size
-    batches = [_photographs(pictures[at : at + size], processes) for at in range(0, len(pictures), size)]
+    resized = RESIZED[own.resize]
+    batches = [_photographs(pictures[at : at + size], resized, processes) for at in range(0, len(pictures), size)]
     real, left_out = looks.of(batches, "photographs")
     if left_out:
         say(f"{coco.images}: FID leaves out {left_out.total()} photographs: {dict(left_out)}")
     shown = [image for image in images if image.source == "coco" and image.seed == 0]
-    return _distances(looks, real, _drawn(shown, judging, _square, "square", processes), judging, "inception")
+    return _distances(looks, real, _drawn(shown, judging, resized.read, "square", processes), judging, "inception")
 
 
 def _featured(name: str, features: Later[nn.Module], judging: Judging, processes: Processes) -> Featured:
@@ -135,11 +156,11 @@ def _up_to(wanted: range, shown: Iterator[tuple[int, np.ndarray]]) -> list[np.nd
     return found
 
 
-def _photographs(pictures: Sequence[Picture], processes: Processes) -> Batch:
+def _photographs(pictures: Sequence[Picture], resized: Resized, processes: Processes) -> Batch:
     def read() -> Pictures:
         tally = Tally()
-        photos = tally.wanted(read_photos(pictures, SIDE, resample=Image.Resampling.BICUBIC))
-        return Pictures([to_bytes(photo.pixels) for photo in photos], dict(tally.skipped))
+        photos = tally.wanted(read_photos(pictures, SIDE, square=resized.square))
+        return Pictures([resized.array(photo.pixels) for photo in photos], dict(tally.skipped))
 
     return Batch(key_of("photographs", *map(_sum_of_photograph, pictures)) if processes.main else "", read)
 
@@ -150,7 +171,3 @@ def _sum_of_photograph(picture: Picture) -> str:
             return hashlib.sha256(file.read()).hexdigest()
     except OSError:
         return "none"
-
-
-def _square(path: Path) -> np.ndarray:
-    return read_square(path, SIDE)

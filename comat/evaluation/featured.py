@@ -21,7 +21,7 @@ from comat.running.distributed import Processes
 
 @dataclass(frozen=True)
 class Pictures:
-    """What a batch shows: (H, W, 3) uint8 images of one size, and how many could not be read, and why."""
+    """What a batch shows: (H, W, 3) images of one size, from 0 to 255, and how many could not be read, and why."""
 
     images: Sequence[np.ndarray]
     skipped: Mapping[str, int]

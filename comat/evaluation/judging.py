@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from comat.models.names import ModelName, captioners, judges
+from comat.models.names import VLM_JUDGES, ModelName, captioners, judges
 from comat.models.record import identity
 from comat.params import BenchmarkFiles, CaptionerParams, EvaluateParams
 from comat.running.workdir import CODE, fingerprint
@@ -23,6 +23,7 @@ JUDGING = (
     "evaluation/dpg.py",
     "evaluation/featured.py",
     "evaluation/geneval.py",
+    "evaluation/geneval2.py",
     "evaluation/questions.py",
     "evaluation/t2i_compbench.py",
     "evaluation/tifa.py",
@@ -70,7 +71,7 @@ class Judging:
             "captioner": self.captioner.model_dump(include=set(CaptionerParams.model_fields))
             if name == "captioner"
             else None,
-            "precision": self.precision if name in ("captioner", "vqa_score") else "fp32",
+            "precision": self.precision if name in ("captioner", *VLM_JUDGES) else "fp32",
             "device": self.device.type,
             "files and code": fingerprint(name, inputs, code),
             "packages": {package: version(package) for package in PACKAGES},

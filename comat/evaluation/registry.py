@@ -46,10 +46,15 @@ def benchmarks(judging: Judging) -> Iterator[Benchmark]:
         from comat.evaluation.geneval import GenEval
 
         yield GenEval(_file(files.geneval), _detector(on.geneval, device), _clip(on.geneval, device), batch)
-    if on.clip_score:
-        from comat.judges.clip_score import ClipScore
+    if on.geneval2:
+        from comat.evaluation.geneval2 import GenEval2
 
-        yield ClipScore(_clip(on.clip_score, device), batch)
+        yield GenEval2(_file(files.geneval2), on.geneval2, batch, device, DTYPES[judging.precision])
+    for name, clip_score in (("clip_score", on.clip_score), ("hps_v2", on.hps_v2), ("pick_score", on.pick_score)):
+        if clip_score:
+            from comat.judges.clip_score import ClipScore
+
+            yield ClipScore(_clip(clip_score, device), batch, name)
     if on.vqa_score:
         from comat.judges.vqa_score import VqaScore
 
@@ -93,4 +98,5 @@ def _detector(section: T2ICompBenchParams | GenEvalParams, device: torch.device)
 
 def _clip(section: T2ICompBenchParams | GenEvalParams | ClipScoreParams, device: torch.device) -> Later[Clip]:
     name, revision = section.clip_model, section.clip_revision
-    return Later(evaluator(name, revision), lambda: Clip(name, revision, device))
+    said = section.said if isinstance(section, ClipScoreParams) else ""
+    return Later(evaluator(name, revision) + said, lambda: Clip(name, revision, device))

@@ -20,7 +20,7 @@ from comat.entities.parse import entities_of, load_parser
 from comat.errors import UserError
 from comat.evaluation.captioned import Captioned
 from comat.evaluation.corruptions import CORRUPTIONS
-from comat.evaluation.statistics import mean_interval
+from comat.evaluation.statistics import enough_interval
 from comat.models.names import ModelName
 from comat.models.names import captioners as named_captioners
 from comat.models.record import identity
@@ -108,7 +108,8 @@ def _of(rows: Sequence[Mapping], captioner: str) -> list[Mapping]:
 def best(rows: Sequence[Mapping], names: Sequence[str], resamples: int, seed: int) -> dict[str, dict]:
     """For each corruption and all together, which captioner is the most sensitive, and by how much, over each other.
 
-    The differences are of the same images and captions, with their 95% intervals; `sure` where each is above zero.
+    The differences are of the same images and captions, with their 95% intervals, null below ten images; `sure` where
+    each is above zero.
     Nothing is said of a corruption that no caption allows.
     """
     found = {}
@@ -120,10 +121,18 @@ def best(rows: Sequence[Mapping], names: Sequence[str], resamples: int, seed: in
         over = {}
         for other in (name for name in names if name != first):
             gains = [value - scores[other][place] for place, value in scores[first].items()]
-            mean, low, high = mean_interval(gains, [image for image, _ in scores[first]], resamples, seed)
+            mean, low, high = enough_interval(gains, [image for image, _ in scores[first]], resamples, seed)
             over[other] = {"mean": mean, "low": low, "high": high}
-        found[corruption] = {"captioner": first, "over": over, "sure": all(gain["low"] > 0 for gain in over.values())}
+        found[corruption] = {
+            "captioner": first,
+            "over": over,
+            "sure": all(_above_zero(gain["low"]) for gain in over.values()),
+        }
     return found
+
+
+def _above_zero(low: float | None) -> bool:
+    return low is not None and low > 0
 
 
 def _scores(rows: Sequence[Mapping], corruption: str) -> dict[tuple[str, str], float]:
@@ -138,8 +147,8 @@ def _scores(rows: Sequence[Mapping], corruption: str) -> dict[tuple[str, str], f
 def summary(rows: Sequence[Mapping], resamples: int, seed: int) -> dict[str, dict]:
     """For each corruption and all together: mean sensitivity and its 95% interval, how often the true caption wins.
 
-    Images are resampled, for an image's corruptions share its true caption. `left_out` counts the captions that could
-    not be corrupted; a mean over none is null.
+    Images are resampled, for an image's corruptions share its true caption; below ten there is no interval. `left_out`
+    counts the captions that could not be corrupted; a mean over none is null.
     """
     found = {name: [row for row in rows if row["corruption"] == name] for name in CORRUPTIONS}
     return {name: _summary(own, resamples, seed) for name, own in {**found, ALL: rows}.items()}
@@ -150,7 +159,7 @@ def _summary(rows: Sequence[Mapping], resamples: int, seed: int) -> dict:
     counts = {"n": len(scored), "left_out": len(rows) - len(scored)}
     if not scored:
         return {"mean": None, "low": None, "high": None, "true_wins": None, **counts}
-    mean, low, high = mean_interval(
+    mean, low, high = enough_interval(
         [row["sensitivity"] for row in scored], [row["image"] for row in scored], resamples, seed
     )
     wins = sum(row["log_p"] > row["log_p_corrupted"] for row in scored) / len(scored)

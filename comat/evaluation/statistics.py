@@ -118,6 +118,16 @@ def mean_interval(
     return mean_of_means_interval([(values, groups)], resamples, seed)
 
 
+def enough_interval(values: Sequence[float], groups: Sequence[str], resamples: int, seed: int) -> Interval:
+    """`mean_interval` of any numbers, shares or not; of fewer groups than `FEWEST` there is none.
+
+    Raises:
+        ValueError: as `mean_interval`.
+    """
+    mean, low, high = mean_interval(values, groups, resamples, seed)
+    return (mean, None, None) if _too_few([(values, groups)]) else (mean, low, high)
+
+
 def mean_of_means_interval(parts: Sequence[Part], resamples: int, seed: int) -> tuple[float, float, float]:
     """The mean of the means of several parts, (values, groups) each as above; the prompts of each are drawn apart.
 

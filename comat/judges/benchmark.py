@@ -28,7 +28,7 @@ class Answer:
     question: str
     category: str  # of what is asked: entity, color, counting …
     answer: str
-    right: bool
+    right: bool | float  # or how probably, in [0, 1]
 
 
 @dataclass(frozen=True)

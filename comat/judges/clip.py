@@ -52,6 +52,11 @@ class Clip:
         return F.normalize(found, dim=-1)[0].cpu()
 
     @property
+    def scale(self) -> float:
+        """By which the model itself multiplies cosines to get its logits."""
+        return float(self.model.logit_scale.exp())
+
+    @property
     def longest(self) -> int:
         """Tokens that it reads of a text, with those that open and end it."""
         return self.model.text_model.config.max_position_embeddings

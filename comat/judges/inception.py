@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import inception_v3
 from torchvision.models.inception import InceptionA, InceptionC, InceptionE
+from torchvision.transforms.functional import pil_to_tensor
 
 from comat.models.download import find_model
 from comat.models.loading import loaded
@@ -18,6 +20,15 @@ from comat.models.names import ModelName
 from comat.storage.tables import read_safetensors
 
 SIDE = 299  # px
+
+
+def stretch(image: Image.Image, size: int) -> Tensor:
+    """All of an RGB image, both sides by themselves, bilinear without antialiasing: (3, size, size) in [0, 1].
+
+    What pytorch-fid 0.3.0 does, and published distances with it.
+    """
+    pixels = pil_to_tensor(image)[None].float() / 255
+    return F.interpolate(pixels, (size, size), mode="bilinear", align_corners=False)[0]
 
 
 def _means(x: Tensor) -> Tensor:
@@ -75,5 +86,5 @@ class Inception(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, 299, 299) uint8 images → (N, 2048), in float64 as the distance is computed."""
+        """(N, 3, 299, 299) images from 0 to 255 → (N, 2048), in float64 as the distance is computed."""
         return self.model(images.float() / 127.5 - 1).double()

@@ -30,7 +30,7 @@ class VqaScore:
         id = evaluator(own.vqa_model, own.vqa_revision)
         self.model = Later(id, lambda: load_captioner(asked, device, dtype))
         self.batch_size, self.device = batch_size, device
-        self.evaluators = {"vqa": f"{id}, a teacher of training" if own.same_as_teacher else id}
+        self.evaluators = {"vqa": id + own.said}
 
     def covers(self, image: Drawn) -> bool:
         return True

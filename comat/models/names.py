@@ -18,12 +18,17 @@ JUDGES = {
     "dpg": ("vqa",),
     "dsg": ("vqa",),
     "geneval": ("detector", "clip"),
+    "geneval2": ("vqa",),
     "clip_score": ("clip",),
+    "hps_v2": ("clip",),
+    "pick_score": ("clip",),
     "vqa_score": ("vqa",),
     "frechet": ("feature",),
     "fid": ("inception",),
 }
 """Sections of `evaluate` → the models in them."""
+VLM_JUDGES = ("geneval2", "vqa_score")
+"""Those whose vqa model is a vision-language model, not BLIP."""
 KINDS = {"vqa": ("blip",), "detector": ("grounding-dino",), "clip": ("clip",)}
 """Models of `evaluate` → what `model_type` in their config.json may be."""
 CAPTIONER_KINDS = {"blip": ("blip",), "git": ("git",), "vlm": (), "clip_similarity": ("clip",)}
@@ -134,7 +139,7 @@ def judges(own: EvaluateParams) -> Iterator[ModelName]:
         section = getattr(own, name)
         for model in models if section else ():
             files = (section.inception_file,) if name == "fid" else ()
-            kinds = KINDS.get(model, ()) if name != "vqa_score" else CAPTIONER_KINDS["vlm"]
+            kinds = CAPTIONER_KINDS["vlm"] if name in VLM_JUDGES else KINDS.get(model, ())
             found = getattr(section, f"{model}_model"), getattr(section, f"{model}_revision")
             yield ModelName(f"evaluate.{name}.{model}_model", *found, files=files, kinds=kinds)
 

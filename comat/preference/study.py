@@ -47,20 +47,22 @@ class Key(BaseModel):
     pairs: list[Asked]
 
 
-def write_study(folders: Mapping[Model, Path], count: int, seed: int, page: Path, key: Path) -> int:
+def write_study(
+    folders: Mapping[Model, Path], count: int, seed: int, page: Path, key: Path, source: str | None = None
+) -> int:
     """Write the page and its key; returns the number of pairs, `count` or all prompts that there are.
 
-    A prompt is asked once, and of each category its share. Which prompts, which of their seeds and which side is whose
-    depends on `seed` alone.
+    Prompts are those of one `source`, "dsg" say, or of all. A prompt is asked once, and of each category its share.
+    Which prompts, which of their seeds and which side is whose depends on `seed` alone.
 
     Raises:
         UserError: if an image is missing, or no prompt was drawn by both models.
     """
-    index = {model: _drawn(folder) for model, folder in folders.items()}
+    index = {model: _drawn(folder, source) for model, folder in folders.items()}
     both = {image: row for image, row in index["base"].items() if image in index["tuned"]}
     asked = _choose(both, count, seed)
     if not asked:
-        raise UserError(f"{folders['tuned']}: no prompt was drawn by both models; run `dvc repro samples` first")
+        raise UserError(_nothing(folders, source))
     study = hashlib.sha256(json.dumps([one.model_dump() for one in asked]).encode()).hexdigest()[:12]
     pairs = []
     for number, one in enumerate(asked):
@@ -73,8 +75,20 @@ def write_study(folders: Mapping[Model, Path], count: int, seed: int, page: Path
     return len(asked)
 
 
-def _drawn(folder: Path) -> dict[tuple[str, int], dict]:
-    return {(row["prompt_id"], row["seed"]): row for row in read_table(folder / "index.parquet", IMAGE_INDEX)}
+def _drawn(folder: Path, source: str | None) -> dict[tuple[str, int], dict]:
+    rows = read_table(folder / "index.parquet", IMAGE_INDEX)
+    return {(row["prompt_id"], row["seed"]): row for row in rows if source in (None, row["source"])}
+
+
+def _nothing(folders: Mapping[Model, Path], source: str | None) -> str:
+    if source is None:
+        return f"{folders['tuned']}: no prompt was drawn by both models; run `dvc repro samples` first"
+    rows = read_table(folders["tuned"] / "index.parquet", IMAGE_INDEX)
+    found = ", ".join(sorted({row["source"] for row in rows})) or "none"
+    return (
+        f"{folders['tuned']}: no prompt of source {source!r} was drawn by both models (there: {found}); name its file "
+        "in samples.benchmarks or prompts.sources and run `dvc repro samples`"
+    )
 
 
 def _choose(rows: Mapping[tuple[str, int], dict], count: int, seed: int) -> list[Asked]:

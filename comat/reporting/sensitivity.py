@@ -25,7 +25,7 @@ def _captioner(result: Mapping, images: int) -> Iterator[str]:
     yield from (head, "-" * len(head))
     for name, row in result["corruptions"].items():
         if row["n"]:
-            interval = f"[{row['low']:.4f}, {row['high']:.4f}]"
+            interval = _interval(row, "")
             found = f"{row['mean']:>12.4f}   {interval:<20}{row['true_wins']:>10.1%}"
         else:
             found = f"{'-':>12}   {'-':<20}{'-':>10}"
@@ -37,6 +37,10 @@ def _best(found: Mapping[str, Mapping]) -> Iterator[str]:
     head = f"{'corruption':<12}{'most sensitive':<18}more than"
     yield from (head, "-" * 60)
     for name, row in found.items():
-        gains = [f"{other} {g['mean']:+.4f} [{g['low']:+.4f}, {g['high']:+.4f}]" for other, g in row["over"].items()]
+        gains = [f"{other} {gain['mean']:+.4f} {_interval(gain, '+')}" for other, gain in row["over"].items()]
         unsure = "" if row["sure"] else "; not sure"
         yield f"{name:<12}{row['captioner']:<18}{', '.join(gains)}{unsure}"
+
+
+def _interval(row: Mapping, sign: str) -> str:
+    return "none" if row["low"] is None else f"[{row['low']:{sign}.4f}, {row['high']:{sign}.4f}]"

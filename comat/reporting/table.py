@@ -14,7 +14,10 @@ TITLES = {
     "dpg": "DPG-Bench",
     "dsg": "DSG-1k",
     "geneval": "GenEval",
+    "geneval2": "GenEval 2",
     "clip_score": "CLIPScore",
+    "hps_v2": "HPS v2",
+    "pick_score": "PickScore",
     "vqa_score": "VQAScore",
     "captioner": "captioner's log p",
     "frechet": "Fréchet distance",
@@ -28,7 +31,7 @@ SUBSTITUTES = {
     "geneval": "Grounding DINO in the place of Mask2Former",
 }
 """Judges that are not those of the published numbers; docs/benchmarks.md."""
-SCALES = {"clip_score": 1, "captioner": 1}
+SCALES = {"clip_score": 1, "hps_v2": 1, "pick_score": 1, "captioner": 1}
 """Of what is shown; the other scores are shares, shown in per cent."""
 NAMES = {
     "color": "attribute binding",

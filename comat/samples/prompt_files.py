@@ -9,7 +9,7 @@ from pathlib import Path
 from comat.corpora.pictures.read import choose
 from comat.corpora.text import prompt_id
 from comat.params import BenchmarkFiles
-from comat.samples.formats import dpg, geneval, tifa
+from comat.samples.formats import dpg, geneval, geneval2, tifa
 
 
 def benchmark_prompts(files: BenchmarkFiles, seed: int) -> list[dict]:
@@ -38,4 +38,5 @@ READERS: dict[str, Callable[[Path], list[tuple[str, str]]]] = {
     "dpg": partial(dpg.prompts, "dpg"),
     "dsg": partial(dpg.prompts, "dsg"),
     "geneval": geneval.prompts,
+    "geneval2": geneval2.prompts,
 }

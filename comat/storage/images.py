@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from comat.errors import UserError
@@ -67,13 +67,3 @@ def read_rgb(path: Path) -> np.ndarray:
         raise UserError(f"{path}: this image is missing; run its stage again (dvc repro)") from None
     except (*BROKEN, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: not readable as an image ({error}); run its stage again") from None
-
-
-def read_square(path: Path, side: int) -> np.ndarray:
-    """The middle of an image as (side, side, 3) uint8, resized with antialiasing.
-
-    Raises:
-        UserError: if it is missing or not an image.
-    """
-    image = Image.fromarray(read_rgb(path))
-    return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))

@@ -129,7 +129,7 @@ def _of_judges(params: Params, corpus: Corpus) -> dict[str, object]:
         changes |= {"evaluate.oracle": False, "evaluate.frechet": None}
         if params.train.guard.metric == "oracle" and params.train.guard.every:
             changes["train.guard.every"] = 0
-    if not ((on.oracle and worldly) or on.clip_score or on.tifa or on.dpg or on.dsg or on.geneval):
+    if not ((on.oracle and worldly) or on.any_prompt or on.tifa or on.dpg or on.dsg or on.geneval or on.geneval2):
         changes["evaluate.captioner"] = True
     return changes
 

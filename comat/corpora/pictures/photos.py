@@ -7,7 +7,7 @@ import io
 import os
 import struct
 from collections import Counter, deque
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -74,10 +74,19 @@ class Tally:
         return {"stored": self.stored, "skipped": skipped, "converted": converted}
 
 
-def fit(image: Image.Image, size: int, resample: Image.Resampling = Image.Resampling.LANCZOS) -> Tensor:
-    """Upright, sRGB, resized to cover a square of `size` px and cropped to its centre: (3, size, size) in [0, 1]."""
-    square = ImageOps.fit(_rgb(ImageOps.exif_transpose(image), _profile(image)), (size, size), resample)
+Square = Callable[[Image.Image, int], Tensor]
+"""What makes a square of so many px of an RGB image: (3, size, size) in [0, 1]."""
+
+
+def crop(image: Image.Image, size: int, resample: Image.Resampling = Image.Resampling.LANCZOS) -> Tensor:
+    """Resized to cover a square of `size` px and cropped to its centre."""
+    square = ImageOps.fit(image, (size, size), resample)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 255
+
+
+def fit(image: Image.Image, size: int, square: Square = crop) -> Tensor:
+    """Upright, sRGB, made a square of `size` px: (3, size, size) in [0, 1]."""
+    return square(_rgb(ImageOps.exif_transpose(image), _profile(image)), size)
 
 
 def _rgb(image: Image.Image, profile: ImageCms.ImageCmsTransform | None) -> Image.Image:
@@ -126,9 +135,7 @@ def _special(image: Image.Image, size: int) -> tuple[str, ...]:
     return tuple(name for name, is_so in found.items() if is_so)
 
 
-def read_photo(
-    picture: Picture, size: int, decode: bool = True, resample: Image.Resampling = Image.Resampling.LANCZOS
-) -> Photo:
+def read_photo(picture: Picture, size: int, decode: bool = True, square: Square = crop) -> Photo:
     """Read an image and `fit` it; without `decode` only its header, for the counts.
 
     Raises:
@@ -143,7 +150,7 @@ def read_photo(
             if image.mode in DEEP:
                 return Photo(name, caption, skipped="more than 8 bits")
             special = _special(image, size)
-            return Photo(name, caption, fit(image, size, resample) if decode else None, special)
+            return Photo(name, caption, fit(image, size, square) if decode else None, special)
     except FileNotFoundError:
         return Photo(name, caption, skipped="missing")
     except Image.DecompressionBombError:
@@ -159,13 +166,13 @@ def read_photos(
     pictures: Iterable[Picture],
     size: int,
     done: Container[str] = (),
-    resample: Image.Resampling = Image.Resampling.LANCZOS,
+    square: Square = crop,
 ) -> Iterator[Photo]:
     """The photos of pictures in this order, read ahead in threads; those in `done` by their headers."""
     with ThreadPoolExecutor(READERS) as pool:
         waiting: deque[Future[Photo]] = deque()
         for picture in pictures:
-            waiting.append(pool.submit(read_photo, picture, size, picture.name not in done, resample))
+            waiting.append(pool.submit(read_photo, picture, size, picture.name not in done, square))
             if len(waiting) == AHEAD:
                 yield waiting.popleft().result()
         while waiting:
