@@ -29,6 +29,7 @@ def measured(promises: Mapping[str, tuple[float, float]] = PROMISES, **values: f
 
 def test_the_models_that_git_tracks_keep_what_the_world_promises() -> None:
     assert broken(json.loads((ROOT / "data/shapes/measurements.json").read_text())) == []
+    assert broken(json.loads((ROOT / "data/shapes/flow_measurements.json").read_text()), FLOW_PROMISES) == []
 
 
 def test_a_promise_is_kept_from_its_lowest_to_its_highest_value() -> None:
@@ -75,7 +76,7 @@ def test_models_that_break_a_promise_are_not_released(
     assert {path.read_text() for path in tmp_path.glob("models/*/config.json")} == {"old"}
 
 
-@pytest.mark.parametrize("right", [0.80, 0.79])
+@pytest.mark.parametrize("right", [0.70, 0.69])
 def test_the_second_world_is_released_under_its_own_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: float
 ) -> None:
@@ -86,9 +87,9 @@ def test_the_second_world_is_released_under_its_own_name(
     options = [f"--{name}={tmp_path / name}" for name in ("trained", "models")]
     measurements = f"--measurements={tmp_path / 'measurements.json'}"
     monkeypatch.setattr(sys, "argv", ["release", "--world=flow", *options, measurements])
-    if right < 0.8:
+    if right < 0.7:
         with pytest.raises(SystemExit, match="1"):
             release()
     else:
         release()
-    assert [path.name for path in tmp_path.glob("models/*")] == (["flow"] if right >= 0.8 else [])
+    assert [path.name for path in tmp_path.glob("models/*")] == (["flow"] if right >= 0.7 else [])

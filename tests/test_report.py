@@ -315,14 +315,17 @@ def test_the_code_on_the_card_draws_the_image(evaluated: Path, monkeypatch: pyte
     assert any("lora" in name for name, _ in found["pipeline"].unet.named_parameters())
 
 
-def test_the_code_on_the_card_runs_on_the_shipped_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("preset", "denoiser"), [("shapes", "unet"), ("shapes-flow", "transformer")])
+def test_the_code_on_the_card_runs_on_the_shipped_models(
+    preset: str, denoiser: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whose text encoders and UNet are files of half precision, beside the float32 one that the warm-up writes."""
-    params = load(ROOT / "params.yaml")
+    params = load(ROOT / f"presets/{preset}.yaml")
     (tmp_path / "data").mkdir()
     (tmp_path / "data/shapes").symlink_to(ROOT / "data/shapes")
     monkeypatch.chdir(tmp_path)
     backbone = load_base(params.base_model)
-    backbone.denoiser.save_pretrained("data/warmup/unet")
+    backbone.denoiser.save_pretrained(f"data/warmup/{denoiser}")
     add_lora(backbone, 2, generator(0, "lora"))
     export_lora(backbone, Path("data/train/lora"))
     write_card(params, params.model_dump(), named_models(params), {}, tmp_path)
@@ -330,8 +333,9 @@ def test_the_code_on_the_card_runs_on_the_shipped_models(tmp_path: Path, monkeyp
     found: dict = {}
     exec(code[1], found)
     pipeline, scheduler = found["pipeline"], found["pipeline"].scheduler
+    assert ("max_sequence_length=24" in code[1]) == (preset == "shapes-flow"), "the small T5 reads no more"
     assert found["image"].size == (params.resolution,) * 2
-    parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2)
+    parts = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
     assert {weight.dtype for part in parts for weight in part.parameters()} == {torch.float32}
     own = backbone.sampler(params.scheduler, params.sampling_steps, backbone.latent_shape(params.resolution)[1:])
     scheduler.set_timesteps(params.sampling_steps)

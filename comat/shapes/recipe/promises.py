@@ -17,10 +17,13 @@ PROMISES: Mapping[str, tuple[float, float]] = {
 }
 """Key of `measurements.json` → lowest and highest share; what each measures: `comat/shapes/recipe/measure.py`."""
 FLOW_PROMISES: Mapping[str, tuple[float, float]] = {
-    "flow.dominant.right": (0.80, 1),
+    "flow.dominant.right": (0.70, 1),
     "flow.uniform.right": (0.25, 0.60),
 }
-"""The same of `flow_measurements.json`, by `comat/shapes/recipe/flow_measure.py`."""
+"""The same of `flow_measurements.json`, by `comat/shapes/recipe/flow_measure.py`.
+
+Ten points less in dominant colours than of the first world's base: this one counts worse (`data/shapes/README.md`).
+"""
 
 
 def broken(measurements: Mapping[str, object], promises: Mapping[str, tuple[float, float]] = PROMISES) -> list[str]:
