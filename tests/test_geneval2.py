@@ -52,7 +52,7 @@ def test_a_file_s_prompts_come_by_how_much_they_ask_for(tmp_path: Path) -> None:
     [
         ({"skills": ["count"]}, "line 2: row is .*: 3 questions and 1 skills: expected one for each"),
         ({"vqa_list": [["Are there?"]] * 3}, r"line 2: vqa_list\.0 is .*Are there\?.*at least 2 items"),
-        ({"atom_count": "3"}, "line 2: atom_count is 3"),
+        ({"atom_count": "3"}, "line 2: atom_count is '3': Input should be a valid integer"),
         ({"atom_count": 4}, "line 2: prompt 'two white bicycles' has other questions before"),
         ({"prompt": ""}, "line 2: prompt is"),
     ],
