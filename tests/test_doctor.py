@@ -156,6 +156,12 @@ def test_memory_is_compared_stage_by_stage() -> None:
         assert ("warmup.lora_rank" in found.remedy) == (state != "ok")
 
 
+def test_no_batch_is_lowered_where_frozen_weights_are_too_many() -> None:
+    need = Need("train", {"denoiser": 2.5e10, "LoRA: weights, gradients, AdamW": 2e9, "activations of 1 samples": 1e9})
+    assert need.remedy(24 * 10**9) == "take a device of more memory, for frozen weights alone are 25.0 GB"
+    assert need.remedy(25 * 10**9).startswith("lower train.device_batch")
+
+
 def test_room_is_compared() -> None:
     assert room(2e9, 3 * 10**9, unknown=False).state == "ok"
     short = room(4e9, 3 * 10**9, unknown=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rich.filesize import decimal
+
 from comat.errors import HELPS
 from comat.estimate.calls import ENCODERS, Calls
 from comat.estimate.plan import warmup_state
@@ -28,10 +30,13 @@ class Need:
     def total(self) -> float:
         return sum(self.parts.values())
 
-    @property
-    def change(self) -> str:
-        """The parameters that this stage's memory depends on."""
-        return HELPS.get(f"stages.{self.stage}", "")
+    def remedy(self, memory: int) -> str:
+        """What to do where the stage is to fit so many bytes: no batch is small enough for too many weights."""
+        moves = {part for part in self.parts if part.startswith("activations") or part.endswith("AdamW")}
+        frozen = sum(size for part, size in self.parts.items() if part not in moves)
+        if frozen > memory:
+            return f"take a device of more memory, for frozen weights alone are {decimal(int(frozen))}"
+        return f"lower {HELPS.get(f'stages.{self.stage}', '')}"
 
 
 def needs(p: Params, c: Calls) -> list[Need]:

@@ -87,9 +87,9 @@ def fitting(need: Need, card: Card) -> Finding:
         f"needs {decimal(int(need.total))} of {decimal(card.memory)} on {card.name}; {decimal(int(most))} for {part}"
     )
     if need.total > card.memory:
-        return Finding(f"memory of {need.stage}", "problem", found, f"lower {need.change}")
+        return Finding(f"memory of {need.stage}", "problem", found, need.remedy(card.memory))
     tight = need.total > TIGHT * card.memory
-    return Finding(f"memory of {need.stage}", "warning" if tight else "ok", found, f"lower {need.change}" * tight)
+    return Finding(f"memory of {need.stage}", "warning" if tight else "ok", found, need.remedy(card.memory) * tight)
 
 
 def room(wanted: float, free: int, unknown: bool) -> Finding:

@@ -108,7 +108,7 @@ def verdict(own: Sequence[Need], card: Card) -> str:
             f"It fits {decimal(card.memory)}: the most is {decimal(int(most.total))}, in {most.stage}. "
             "The program, its libraries and the allocator's reserve come on top, some 1 to 2 GB on a GPU."
         )
-    lines = [f"{need.stage} needs {decimal(int(need.total))}: lower {need.change}" for need in over]
+    lines = [f"{need.stage} needs {decimal(int(need.total))}: {need.remedy(card.memory)}" for need in over]
     return f"It does not fit {decimal(card.memory)}: {'; '.join(lines)}."
 
 
