@@ -103,7 +103,7 @@ def test_the_conversion_in_the_documentation_gives_the_same_cosines(
     cosines = F.normalize(seen, dim=1) @ F.normalize(read, dim=1).T
     found = converted(pixel_values=pixels, input_ids=ids)
     assert_close(found.image_embeds @ found.text_embeds.T, cosines, atol=1e-5, rtol=0)
-    assert cosines.std() > 0.1
+    assert cosines.std() > 0.05
     assert_close(converted.logit_scale, original.logit_scale)
 
 
