@@ -220,9 +220,7 @@ def test_published_judges_are_described_at_their_sizes(make_params, tmp_path: Pa
     PUBLISHED["Salesforce/blip-vqa-capfilt-large"](tmp_path / "blip")
     PUBLISHED["IDEA-Research/grounding-dino-base"](tmp_path / "dino")
     PUBLISHED["openai/clip-vit-large-patch14"](tmp_path / "clip")
-    blip, dino = (
-        str(tmp_path / name) for name in ("Salesforce/blip-vqa-capfilt-large", "IDEA-Research/grounding-dino-base")
-    )
+    blip, dino = str(tmp_path / "blip"), str(tmp_path / "dino")
     t2i = {**T2I, "vqa_model": blip, "detector_model": dino, "clip_model": str(tmp_path / "clip")}
     found = judging(evaluated(make_params(), t2i_compbench=t2i))["t2i_compbench"]
     assert found.uncounted == ()

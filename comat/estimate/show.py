@@ -79,7 +79,7 @@ def show_estimate(params: Params, data: Path, card: Card, console: Console) -> N
     if known.judged and calls.judges:
         console.print(_judging(calls, known.judged, rate))
     unknown = None in disk(params, calls, known).values()
-    console.print(Text(_limits(calls, host(params, calls), unknown)))
+    console.print(Text(_limits(calls, params.precision, host(params, calls), unknown)))
     console.print(Text(verdict(stages, card)))
 
 
@@ -127,7 +127,7 @@ def _judging(calls: Calls, judged: Mapping[str, Mapping[str, int]], rate: float)
     return _table("evaluate, base and tuned, at most: what was judged before is remembered", rows)
 
 
-def _limits(calls: Calls, saved: float, unknown: bool) -> str:
+def _limits(calls: Calls, precision: str, saved: float, unknown: bool) -> str:
     lines = [
         "DVC's cache holds what is left once more, where the file system cannot share blocks (reflinks).",
         f"The stage warmup trains in float32; saving its state takes {decimal(int(saved))} of the host's memory."
@@ -135,6 +135,9 @@ def _limits(calls: Calls, saved: float, unknown: bool) -> str:
         else "",
         "Not in it: the program and its libraries (0.5 to 1 GB on a CPU), the allocator's reserve, loading, reading "
         "and writing, the stages prompts and entities, and downloads.",
+        "Judges but vision-language models compute in float32, which takes longer than it says."
+        if calls.judges and precision != "fp32"
+        else "",
         f"Not counted: weights, operations and activations of {' and '.join(calls.uncounted)}."
         if calls.uncounted
         else "",
