@@ -16,6 +16,9 @@ SEEDS = typer.Option(4, min=1, help="Images of each prompt and model; the first 
 FORMAT = typer.Option("diffusers", "--format", help="diffusers, kohya (ComfyUI, A1111), or merged: a whole pipeline.")
 FOLDER = typer.Option(None, help="Put everything there and keep it; by default it is gone when it is sent.")
 CLASSES = typer.Option(None, "--class", help="Again for each further class; by default all.")
+EXPERIMENTS = typer.Option(
+    None, "--experiment", help="One of `dvc exp list`, or a git revision; again for each further one (Fig. 6 and 7)."
+)
 LONG = typer.Option(None, help="Long ones: a CSV with the columns prompt and classname.")
 RANK = typer.Option(None, min=1, help="Of one LoRA for the stock base, which holds the warm-up as well.")
 
@@ -50,10 +53,17 @@ def compare(
     prompts: list[str],
     out: Path = Path("compared.png"),
     seeds: int = SEEDS,
+    experiments: list[str] | None = EXPERIMENTS,
     params: Path = PARAMS,
     data: Path = DATA,
 ) -> None:
     """Draw every prompt with the base and the tuned model, from the same noise, into one picture."""
+    if experiments:
+        from comat.finished.experiments import compare_experiments
+
+        compare_experiments(experiments, prompts, seeds, out)
+        say(f"{out}: base above, then {', '.join(dict.fromkeys(experiments))}")
+        return
     from comat.finished.generate import compare as draw
     from comat.params import load
 
