@@ -87,9 +87,8 @@ def _vqa(p: Params, name: str, own: ModelName) -> Found:
     if name == "geneval2":
         return _dialogue(QUESTIONS, dialogued(_vlm(own, ASK, "Yes"), p.precision, p.resolution, learns=False))
     model = meta_model(BlipForQuestionAnswering, own.key, own.name, own.revision, "fp32")
-    vision, shown = model.vision_model.config, blank_images(model, side_of(model))
-    patches = (shown.shape[-1] // vision.patch_size) ** 2 + 1
-    states = torch.empty(1, patches, vision.hidden_size, device="meta")
+    shown = blank_images(model, side_of(model))
+    states = torch.empty_like(model.vision_model.embeddings.position_embedding)  # one for each patch, and a first
     read = torch.empty(1, TOKENS, model.text_decoder.config.hidden_size, device="meta")
 
     def asked() -> torch.Tensor:
