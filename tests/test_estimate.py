@@ -345,7 +345,8 @@ def test_every_stage_has_its_need(make_params) -> None:
     p = make_params()
     found = {need.stage: need for need in needs(p, measure(p))}
     assert list(found) == [
-        *("warmup_images", "warmup", "reference_latents", "image_latents", "base_samples", "train", "samples")
+        *("warmup_images", "warmup", "reference_latents", "image_latents", "base_samples", "train", "samples"),
+        "evaluate",
     ]
     assert found["train"].total == sum(memory(p, measure(p)).values())
     assert all(need.total > 0 and need.remedy(int(need.total)).startswith("lower ") for need in found.values())

@@ -122,7 +122,7 @@ def test_a_crop_is_the_box_within_the_image_and_never_empty() -> None:
     [
         ("{", r"geneval\.jsonl, line 2: expected JSON"),
         ("[]", "line 2: row is .*valid dictionary"),
-        ({"tag": "x", "include": COUNTING["include"]}, "line 2: prompt is missing; expected tag, prompt, include"),
+        ({"tag": "x", "include": COUNTING["include"]}, "line 2: prompt is missing; expected prompt, tag, include"),
         (COUNTING | {"include": []}, "line 2: include is .*at least 1 item"),
         (COUNTING | {"include": [{"count": 1}]}, "line 2: include.0.class is missing"),
         (COUNTING | {"include": [{"class": "cat", "count": 0}]}, r"include\.0\.count is '0': .*greater than or equal"),

@@ -27,6 +27,7 @@ from comat.evaluation.scores import SCORES, batches_by_model, drawn, score
 from comat.judges.benchmark import Drawn, Score
 from comat.judges.later import Later
 from comat.params import VqaParams, load
+from comat.randomness import python_random
 from comat.running.distributed import ALONE
 from comat.storage.tables import read_table
 from tests.conftest import ROOT, judging_of, run
@@ -74,6 +75,22 @@ def test_what_was_judged_is_not_judged_again(judging: Judging, nothing_judged: P
     shutil.copytree("data/base_samples", tmp_path / "elsewhere")
     moved = evaluate(judging, tmp_path / "elsewhere", Path("data/samples"), tmp_path / "d")
     assert moved["clip_score"]["total"]["base"] == 0.125
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_kill_left_ends_with_the_same_bytes(
+    judging: Judging, nothing_judged: Path, tmp_path: Path, seed: int
+) -> None:
+    """At a random moment: of what is remembered the beginning, cut anywhere, and some of the batches of features."""
+    judged(judging, tmp_path / "whole")
+    chance = python_random(seed, "kill")
+    for path in sorted(nothing_judged.rglob("*.jsonl")):
+        path.write_bytes(path.read_bytes()[: chance.randrange(path.stat().st_size)])
+    for path in sorted(nothing_judged.rglob("*.safetensors"))[chance.randrange(2) :]:
+        path.unlink()
+    judged(judging, tmp_path / "again")
+    for name in ("metrics.json", "scores.parquet", "evaluators.json", "categories.csv"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
 def test_another_image_or_prompt_is_judged(judging: Judging, tmp_path: Path, nothing_judged: Path) -> None:

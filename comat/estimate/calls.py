@@ -16,6 +16,7 @@ from comat.discriminators.denoiser import DenoiserDiscriminator
 from comat.discriminators.dino import DinoDiscriminator
 from comat.errors import UserError
 from comat.estimate.cost import NOTHING, Cost, checkpoint_as_on_device, cost
+from comat.estimate.judges import Judge, judging
 from comat.estimate.meta import meta_backbone, meta_features
 from comat.estimate.seeing import Seen, captioned, guarded, segmented, size
 from comat.models.preprocess import Preprocess
@@ -52,6 +53,7 @@ class Calls:
     others: int = 0  # weights of autoencoder and text encoders
     warmup_lora: int = 0  # numbers that the warm-up trains, where it trains LoRA
     uncounted: list[str] = field(default_factory=list)
+    judges: dict[str, Judge] = field(default_factory=dict)  # of the stage `evaluate`, by benchmark
 
 
 def measure(p: Params) -> Calls:
@@ -74,6 +76,8 @@ def measure(p: Params) -> Calls:
         _discriminator(calls, p, backbone, z)
     if p.train.guard.every:
         calls.guard = _take(calls, "guard", guarded(p.train.guard, p.resolution))
+    calls.judges = judging(p)
+    calls.uncounted += [part for judge in calls.judges.values() for part in judge.uncounted]
     return calls
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rich.filesize import decimal
@@ -39,8 +40,8 @@ class Need:
         return f"lower {HELPS.get(f'stages.{self.stage}', '')}"
 
 
-def needs(p: Params, c: Calls) -> list[Need]:
-    """Every stage that loads a model but `evaluate`, whose judges are not measured, in the pipeline's order."""
+def needs(p: Params, c: Calls, judged: Mapping[str, Mapping[str, int]] | None = None) -> list[Need]:
+    """Every stage that loads a model, in the pipeline's order. `judged`: as in `Counts`, if it is known."""
     base = {name: float(size) for name, size in held(p, c).items() if name in (*denoisers(c), "autoencoder", ENCODERS)}
     encoders = {ENCODERS: float(c.weights[ENCODERS])}
     drawn = max(c.denoise_native.peak, c.decode_native.peak, c.encode.peak)
@@ -56,6 +57,7 @@ def needs(p: Params, c: Calls) -> list[Need]:
         "base_samples": base | _activations(p.samples.batch_size, shown),
         "train": memory(p, c),
         "samples": base | {"LoRA": 4.0 * c.trained["LoRA"]} | _activations(p.samples.batch_size, shown),
+        "evaluate": judging(p, c, judged or {}),
     }
     return [Need(stage, parts) for stage, parts in own.items() if parts]
 
@@ -110,6 +112,17 @@ def warmup(p: Params, c: Calls) -> dict[str, float]:
         **learns,
         **_activations(p.warmup.batch_size, twice * c.warmup.peak),
     }
+
+
+def judging(p: Params, c: Calls, judged: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
+    """Bytes on the device while `evaluate` runs, by part, of the benchmark that holds the most: they take turns."""
+    batch = p.evaluate.batch_size
+    every = [
+        {f"{name}: {role}": float(held) for role, held in judge.weights.items()}
+        | _activations(batch, judge.activations(batch, judged.get(name, {})) / batch)
+        for name, judge in c.judges.items()
+    ]
+    return max(every, key=lambda parts: sum(parts.values()), default={})
 
 
 def host(p: Params, c: Calls) -> float:

@@ -13,11 +13,11 @@ from rich.filesize import decimal
 from comat.errors import UserError
 from comat.estimate.calls import measure
 from comat.estimate.card import Card, card_of
+from comat.estimate.counted import counts
 from comat.estimate.findings import Finding
 from comat.estimate.memory import Need, host, needs
 from comat.estimate.plan import disk, scratch
 from comat.estimate.published import described
-from comat.estimate.show import counts
 from comat.models.fit import check_steps
 from comat.models.record import at_hand, check_configuration, check_together
 from comat.params import Params
@@ -65,7 +65,7 @@ def needed(params: Params, data: Path) -> Iterator[Finding]:
         yield Finding("estimate", "warning", str(error), "what a run needs is not known")
         return
     card = card_of(choose_device(params.device))
-    for need in needs(params, calls):
+    for need in needs(params, calls, known.judged):
         yield fitting(need, card)
     saved = host(params, calls) if choose_device(params.device).type == "cuda" else host(params, calls) / 2
     there = psutil.virtual_memory().total

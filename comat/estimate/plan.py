@@ -8,7 +8,11 @@ from math import ceil
 
 from comat.estimate.calls import Calls
 from comat.estimate.cost import Cost
+from comat.estimate.judges import IMAGES
 from comat.params import Params
+
+SCORE = 1000
+"""Bytes of an image's score with its answers, less where no question is asked."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,7 @@ class Counts:
     test: int | None
     images: int | None
     files: Mapping[str, int] = field(default_factory=dict)  # prompts of the files of benchmarks, by their source
+    judged: Mapping[str, Mapping[str, int]] | None = None  # benchmark → how many of each: comat.estimate.judgements
 
 
 def iteration(p: Params, c: Calls) -> dict[str, Cost]:
@@ -60,6 +65,7 @@ def work(p: Params, c: Calls, n: Counts) -> dict[str, float | None]:
         "base_samples": samples,
         "train": p.train_steps * sum(part.flops for part in iteration(p, c).values()) + guard(p, c),
         "samples": samples,
+        "evaluate": None if n.judged is None else sum(judge.work(n.judged[name]) for name, judge in c.judges.items()),
     }
 
 
@@ -75,6 +81,7 @@ def disk(p: Params, c: Calls, n: Counts) -> dict[str, float | None]:
         "base_samples": samples,
         "train": 4 * sum(c.trained.values()),
         "samples": samples,
+        "evaluate": _times(None if n.judged is None else sum(own[IMAGES] for own in n.judged.values()), SCORE),
     }
 
 
@@ -106,12 +113,6 @@ def _texts(p: Params, n: Counts) -> int | None:
 def _warmup_images(p: Params, n: Counts) -> int:
     count = p.warmup_images.count if p.warmup.steps else 0
     return count if n.train is None else min(count, n.train)
-
-
-def judged(p: Params, n: Counts) -> int | None:
-    """Images that the stage evaluate judges at most, of both models."""
-    own = _samples(p, n)
-    return None if own is None else 2 * own
 
 
 def _samples(p: Params, n: Counts) -> int | None:

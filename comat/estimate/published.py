@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL
 from tokenizers import pre_tokenizers
 from transformers import (
     BertConfig,
+    BlipConfig,
     CLIPConfig,
     CLIPSegConfig,
     CLIPTokenizer,
@@ -23,11 +24,21 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     SamConfig,
+    SwinConfig,
     T5Tokenizer,
     ViTConfig,
 )
 
-from comat.estimate.architectures import NOISE, build_captioner, build_text_encoders, build_unet, build_vae, meta
+from comat.estimate.architectures import (
+    CLIP_L,
+    NOISE,
+    VIT_L,
+    build_captioner,
+    build_text_encoders,
+    build_unet,
+    build_vae,
+    meta,
+)
 from comat.estimate.transformer_models import PIPELINES, build_transformer
 from comat.models.names import named_models, with_names
 from comat.models.record import at_hand
@@ -36,6 +47,8 @@ from comat.params import Params
 READ = 77
 """Tokens that CLIP reads."""
 VIT_H = {"hidden_size": 1280, "mlp_dim": 5120, "num_hidden_layers": 32, "num_attention_heads": 16}
+CLIP_H = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16}
+CLIP_H_TEXT = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
 NORMALISED = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 SHORTEST = {"size": {"shortest_edge": 800, "longest_edge": 1333}, "image_processor_type": "GroundingDinoImageProcessor"}
 
@@ -139,6 +152,16 @@ def _sam() -> SamConfig:
     return SamConfig(vision_config={**VIT_H, "global_attn_indexes": [7, 15, 23, 31]})
 
 
+def _swin_b() -> GroundingDinoConfig:
+    swin = SwinConfig(embed_dim=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32], window_size=12, image_size=384)
+    swin.out_indices = [2, 3, 4]
+    return GroundingDinoConfig(backbone_config=swin)
+
+
+def _clip(text: dict, vision: dict, width: int) -> CLIPConfig:
+    return CLIPConfig(text_config=text, vision_config={**vision, "patch_size": 14}, projection_dim=width)
+
+
 PUBLISHED: dict[str, Callable[[Path], None]] = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": _pipeline("sd15"),
     "stabilityai/stable-diffusion-xl-base-1.0": _pipeline("sdxl"),
@@ -150,6 +173,7 @@ PUBLISHED: dict[str, Callable[[Path], None]] = {
     "microsoft/git-large-coco": _captioner("git"),
     "llava-hf/llava-1.5-7b-hf": _captioner("llava"),
     "IDEA-Research/grounding-dino-tiny": _of(GroundingDinoConfig, SHORTEST),
+    "IDEA-Research/grounding-dino-base": _of(_swin_b, SHORTEST),
     "facebook/sam-vit-huge": _of(_sam),
     "facebook/sam-vit-base": _of(SamConfig),
     "CIDAS/clipseg-rd64-refined": _of(lambda: CLIPSegConfig(use_complex_transposed_convolution=True)),
@@ -158,5 +182,8 @@ PUBLISHED: dict[str, Callable[[Path], None]] = {
     "facebook/dinov2-base": _of(lambda: Dinov2Config(image_size=518, patch_size=14)),
     "facebook/dino-vitb16": _of(ViTConfig),
     "openai/clip-vit-base-patch16": _of(lambda: CLIPConfig(vision_config={"patch_size": 16})),
+    "openai/clip-vit-large-patch14": _of(lambda: _clip(CLIP_L, VIT_L, 768)),
+    "yuvalkirstain/PickScore_v1": _of(lambda: _clip(CLIP_H_TEXT, CLIP_H, 1024)),
+    "Salesforce/blip-vqa-capfilt-large": _of(BlipConfig),
 }
 """Hub id → what writes its configurations into a folder; the defaults of transformers are those of several of them."""

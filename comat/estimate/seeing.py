@@ -57,36 +57,36 @@ class Seen:
         return Seen(self.cost + other.cost, self.weights + other.weights, self.uncounted + other.uncounted)
 
 
-def captioned(p: Params) -> Seen:
-    """One image and its prompt through the captioners, with gradients into the pixels."""
+def captioned(p: Params, learns: bool = True) -> Seen:
+    """One image and its prompt through the captioners; with gradients into the pixels where something learns of it."""
     seen = Seen()
     for own in p.captioners:
         if own.captioner == "vlm":
-            seen += _vlm(own, p.precision, p.resolution)
+            seen += dialogued(own, p.precision, p.resolution, learns)
         elif own.captioner == "clip_similarity":
             source = ("captioner_model", own.captioner_model, own.captioner_revision, p.precision)
-            seen += _similar(meta_model(CLIPModel, *source))
+            seen += _similar(meta_model(CLIPModel, *source), learns)
         else:
-            seen += _captioner(own, p.precision)
+            seen += _captioner(own, p.precision, learns)
     return seen
 
 
-def _captioner(own: OneCaptioner, precision: str) -> Seen:
+def _captioner(own: OneCaptioner, precision: str, learns: bool) -> Seen:
     """BLIP or GIT."""
     kind = CAPTIONERS[own.captioner]
     model = meta_model(kind, "captioner_model", own.captioner_model, own.captioner_revision, precision)
-    pixels, ids = _pixels(model, _side(model)).requires_grad_(), _ids(1, TOKENS)
-    call = cost(lambda: model(pixel_values=pixels, input_ids=ids).logits, modules=[model], inputs=[pixels])
+    pixels, ids = blank_images(model, side_of(model)).requires_grad_(), blank_ids(1, TOKENS)
+    call = _into(pixels, model, lambda: model(pixel_values=pixels, input_ids=ids).logits, learns)
     return Seen(call, size(model))
 
 
-def _similar(model: CLIPModel) -> Seen:
-    pixels, text = _pixels(model, _side(model)).requires_grad_(), _ids(1, TOKENS)
-    looked = cost(lambda: model.get_image_features(pixel_values=pixels).pooler_output, modules=[model], inputs=[pixels])
+def _similar(model: CLIPModel, learns: bool) -> Seen:
+    pixels, text = blank_images(model, side_of(model)).requires_grad_(), blank_ids(1, TOKENS)
+    looked = _into(pixels, model, lambda: model.get_image_features(pixel_values=pixels).pooler_output, learns)
     return Seen(looked + cost(lambda: model.get_text_features(input_ids=text).pooler_output), size(model))
 
 
-def _vlm(own: OneCaptioner, precision: str, resolution: int) -> Seen:
+def dialogued(own: OneCaptioner, precision: str, resolution: int, learns: bool) -> Seen:
     """One image of the run's size, as its own processor cuts it, and a dialogue about a typical prompt.
 
     Where a model looks at values, which the meta device has none of, its weights are counted alone.
@@ -101,10 +101,15 @@ def _vlm(own: OneCaptioner, precision: str, resolution: int) -> Seen:
     pixels = inputs.pop("pixel_values").to(model.dtype).requires_grad_()
     scored = {"use_cache": False, "logits_to_keep": TOKENS + 1}
     try:
-        call = cost(lambda: model(pixel_values=pixels, **inputs, **scored).logits, modules=[model], inputs=[pixels])
+        call = _into(pixels, model, lambda: model(pixel_values=pixels, **inputs, **scored).logits, learns)
     except RuntimeError:
         return Seen(weights=size(model), uncounted=(f"what {own.captioner_model} computes",))
     return Seen(call, size(model))
+
+
+def _into(pixels: Tensor, model: nn.Module, call: Callable[[], Tensor], learns: bool) -> Cost:
+    """The cost of a call, with gradients into the pixels where something learns of it."""
+    return cost(call, modules=[model], inputs=[pixels]) if learns else cost(call)
 
 
 def segmented(p: Params) -> Seen:
@@ -112,8 +117,8 @@ def segmented(p: Params) -> Seen:
     if p.segmenter == "clipseg":  # every noun comes with an image of its own
         source = (p.segmenter_model, p.segmenter_revision, p.precision)
         model = meta_model(CLIPSegForImageSegmentation, "segmenter_model", *source)
-        pixels = _pixels(model, _side(model), NOUNS)
-        return Seen(cost(lambda: model(pixel_values=pixels, input_ids=_ids(NOUNS, TOKENS)).logits), size(model))
+        pixels = blank_images(model, side_of(model), NOUNS)
+        return Seen(cost(lambda: model(pixel_values=pixels, input_ids=blank_ids(NOUNS, TOKENS)).logits), size(model))
     if p.segmenter == "sam3":
         sam = meta_model(Sam3Model, "segmenter_model", p.segmenter_model, p.segmenter_revision, "fp32")
         return _sam3(sam, DTYPES[p.precision])
@@ -129,11 +134,11 @@ def guarded(own: GuardParams, resolution: int) -> Seen:
     """One image of the guard through its judge and its features; the shapes world's oracle is no model."""
     assert own.feature_model is not None  # `GuardParams` asks for it, and for clip_model where it is needed
     features = meta_features("train.guard.feature_model", own.feature_model, own.feature_revision, "fp32")
-    seen = Seen(cost(lambda: features(pixel_values=_pixels(features, resolution)).pooler_output), size(features))
+    seen = Seen(cost(lambda: features(pixel_values=blank_images(features, resolution)).pooler_output), size(features))
     if own.metric == "clip_score":
         assert own.clip_model is not None
         clip = meta_model(CLIPModel, "train.guard.clip_model", own.clip_model, own.clip_revision, "fp32")
-        pixels, text = _pixels(clip, _side(clip)), _ids(1, TOKENS)
+        pixels, text = blank_images(clip, side_of(clip)), blank_ids(1, TOKENS)
         seen += Seen(cost(lambda: clip.get_image_features(pixel_values=pixels).pooler_output), size(clip))
         seen += Seen(cost(lambda: clip.get_text_features(input_ids=text).pooler_output))
     return seen
@@ -143,9 +148,9 @@ def _sam3(model: Sam3Model, dtype: torch.dtype) -> Seen:
     """The image's features, most of the work; what finds the nouns in them looks at values."""
     encoder: nn.Module = model.vision_encoder
     encoder.to(dtype)
-    side = _side(model)
+    side = side_of(model)
     pixels = torch.empty(1, 3, side, side, device="meta", dtype=dtype)
-    looked = _on_meta(lambda: model.get_vision_features(pixels).fpn_hidden_states[0])
+    looked = on_meta(lambda: model.get_vision_features(pixels).fpn_hidden_states[0])
     return Seen(looked, size(model), ("how SAM 3 finds the nouns",))
 
 
@@ -160,15 +165,15 @@ def _transformers(p: Params, own: GroundedSamParams) -> Seen:
     sam = meta_model(SamModel, "grounded_sam.sam_model", own.sam_model, own.sam_revision, "fp32")
     encoder: nn.Module = sam.vision_encoder
     encoder.to(DTYPES[p.precision])
-    pixels = _pixels(sam, _side(sam))
+    pixels = blank_images(sam, side_of(sam))
 
     def masks() -> Tensor:
         seen = sam.get_image_embeddings(pixels.to(DTYPES[p.precision])).float()
         boxes = torch.empty(1, NOUNS, 4, device="meta")
         return sam(image_embeddings=seen, input_boxes=boxes, multimask_output=False).pred_masks
 
-    found = _detected(detector, settings["size"]["shortest_edge"])
-    return found + Seen(_on_meta(masks), size(sam))
+    found = detected(detector, settings["size"]["shortest_edge"])
+    return found + Seen(on_meta(masks), size(sam))
 
 
 def _packages(own: GroundedSamParams, files: GroundedSamFiles, dtype: str) -> Seen:
@@ -184,7 +189,7 @@ def _packages(own: GroundedSamParams, files: GroundedSamFiles, dtype: str) -> Se
         "the text encoder's configuration",
         lambda: BertConfig.from_pretrained(files.text_encoder, revision=files.text_encoder_revision or "main"),
     )
-    return seen + _detected(emptied(lambda: _detector(settings, text), "fp32"), SHORTEST)
+    return seen + detected(emptied(lambda: _detector(settings, text), "fp32"), SHORTEST)
 
 
 def _detector(settings: SLConfig, text: BertConfig) -> GroundingDinoForObjectDetection:
@@ -231,33 +236,33 @@ def _original_sam(model: str, revision: str | None, file: str, dtype: str) -> Se
             multimask_output=False,
         )[0]
 
-    return Seen(_on_meta(masks), size(sam))
+    return Seen(on_meta(masks), size(sam))
 
 
-def _detected(detector: GroundingDinoForObjectDetection, side: int) -> Seen:
-    pixels, ids = _pixels(detector, side), _ids(1, TOKENS)
+def detected(detector: GroundingDinoForObjectDetection, side: int) -> Seen:
+    pixels, ids = blank_images(detector, side), blank_ids(1, TOKENS)
     mask = torch.ones(1, side, side, device="meta", dtype=torch.long)
     read = {"attention_mask": torch.ones_like(ids), "pixel_mask": mask}
-    return Seen(_on_meta(lambda: detector(pixel_values=pixels, input_ids=ids, **read).logits), size(detector))
+    return Seen(on_meta(lambda: detector(pixel_values=pixels, input_ids=ids, **read).logits), size(detector))
 
 
-def _on_meta(call: Callable[[], Tensor]) -> Cost:
+def on_meta(call: Callable[[], Tensor]) -> Cost:
     """For models that make tensors of their own while they run."""
     with torch.device("meta"):
         return cost(call)
 
 
-def _side(model: PreTrainedModel) -> int:
+def side_of(model: PreTrainedModel) -> int:
     """Pixels of a side of the images that a model looks at, which are square; some configurations name both sides."""
     size = model.config.vision_config.image_size
     return size if isinstance(size, int) else size[0]
 
 
-def _pixels(model: PreTrainedModel, side: int, count: int = 1) -> Tensor:
+def blank_images(model: PreTrainedModel, side: int, count: int = 1) -> Tensor:
     return torch.empty(count, 3, side, side, device="meta", dtype=model.dtype)
 
 
-def _ids(count: int, length: int) -> Tensor:
+def blank_ids(count: int, length: int) -> Tensor:
     return torch.empty(count, length, device="meta", dtype=torch.long)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -13,40 +12,23 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from comat.corpora.pictures.read import choose
-from comat.errors import UserError, clean
+from comat.errors import clean
 from comat.estimate.calls import Calls, measure
 from comat.estimate.card import Card, card_of, parse_rate, parse_size
 from comat.estimate.cost import matmul_rate
+from comat.estimate.counted import counts
+from comat.estimate.judges import IMAGES
 from comat.estimate.memory import Need, host, memory, needs
-from comat.estimate.plan import Counts, disk, guard, iteration, judged, scratch, work
+from comat.estimate.plan import disk, guard, iteration, scratch, work
 from comat.estimate.published import described
-from comat.models.names import judges
 from comat.models.record import check_configurations
 from comat.params import Params
 from comat.running.device import DTYPES, choose_device
-from comat.samples.prompt_files import benchmark_prompts
-from comat.storage.tables import PROMPTS, read_table
 
 SHARE = 0.5
 """Of the rate of a matrix product that a run reaches: 0.46 with the shapes preset on two idle CPU cores (3.3 s an
 iteration). Other models, batches and devices differ, by a factor of two or more."""
 STATED = "a card as given"
-
-
-def counts(params: Params, data: Path) -> Counts:
-    """How many prompts and images there are, as far as their files are at hand."""
-    table, section = data / "prompts/prompts.parquet", params.image_latents
-    splits = [row["split"] for row in read_table(table, PROMPTS)] if table.is_file() else None
-    there = section.images is not None and Path(section.images).exists()
-    images = len(choose(section, params.seed).pictures) if there else None
-    try:
-        files = Counter(row["source"] for row in benchmark_prompts(params.samples.benchmarks, params.seed))
-    except (UserError, OSError):  # `comat doctor` says what is wrong with them
-        files = Counter()
-    if splits is None:
-        return Counts(None, None, images, files)
-    return Counts(splits.count("train"), splits.count("test"), images, files)
 
 
 def planned_card(params: Params, size: str | None, rate: str | None) -> Card:
@@ -85,7 +67,8 @@ def show_estimate(params: Params, data: Path, card: Card, console: Console) -> N
     held = memory(params, calls)
     used = [(part, decimal(int(size))) for part, size in held.items() if size]
     console.print(_table("memory of train", [*used, ("total", decimal(int(sum(held.values()))))]))
-    console.print(_memory_by_stage(needs(params, calls), card))
+    stages = needs(params, calls, known.judged)
+    console.print(_memory_by_stage(stages, card))
     parts = {part: cost.flops for part, cost in iteration(params, calls).items()}
     parts["total"] = sum(parts.values())
     looks = guard(params, calls)
@@ -93,10 +76,11 @@ def show_estimate(params: Params, data: Path, card: Card, console: Console) -> N
     costs = [(part, f"{flops / 1e9:,.0f} GFLOP", _time(flops / rate)) for part, flops in parts.items()]
     console.print(_table("one iteration of train", costs))
     console.print(_stages(work(params, calls, known), disk(params, calls, known), scratch(params, calls, known), rate))
-    judging = list(dict.fromkeys(model.name for model in judges(params.evaluate)))
+    if known.judged and calls.judges:
+        console.print(_judging(calls, known.judged, rate))
     unknown = None in disk(params, calls, known).values()
-    console.print(Text(_limits(calls, judging, judged(params, known), host(params, calls), unknown)))
-    console.print(Text(verdict(needs(params, calls), card)))
+    console.print(Text(_limits(calls, params.precision, host(params, calls), unknown)))
+    console.print(Text(verdict(stages, card)))
 
 
 def verdict(own: Sequence[Need], card: Card) -> str:
@@ -133,21 +117,29 @@ def _stages(
     return _table("time and disk of every stage: left in data/, and in its working folder", rows)
 
 
-def _limits(calls: Calls, judging: Sequence[str], images: int | None, saved: float, unknown: bool) -> str:
+def _judging(calls: Calls, judged: Mapping[str, Mapping[str, int]], rate: float) -> Table:
+    """What every benchmark asks of its models, and how long they take, base and tuned model together."""
+    rows = []
+    for name, judge in calls.judges.items():
+        own = judged[name]
+        rows.append((name, f"{own[IMAGES]:,} {IMAGES}", _time(judge.work(own) / rate)))
+        rows += [("", f"{count:,} {what}", "") for what, count in own.items() if what != IMAGES]
+    return _table("evaluate, base and tuned, at most: what was judged before is remembered", rows)
+
+
+def _limits(calls: Calls, precision: str, saved: float, unknown: bool) -> str:
     lines = [
         "DVC's cache holds what is left once more, where the file system cannot share blocks (reflinks).",
         f"The stage warmup trains in float32; saving its state takes {decimal(int(saved))} of the host's memory."
         if saved
         else "",
         "Not in it: the program and its libraries (0.5 to 1 GB on a CPU), the allocator's reserve, loading, reading "
-        "and writing, the stages prompts, entities and evaluate, and downloads.",
+        "and writing, the stages prompts and entities, and downloads.",
+        "Judges but vision-language models compute in float32, which takes longer than it says."
+        if calls.judges and precision != "fp32"
+        else "",
         f"Not counted: weights, operations and activations of {' and '.join(calls.uncounted)}."
         if calls.uncounted
-        else "",
-        f"Nor are the models that judge, in the stage evaluate: {', '.join(judging)}. It judges "
-        f"{'images' if images is None else f'{images} images of base and tuned model'}, less what it judged before; "
-        "several processes share them."
-        if judging
         else "",
         "Unknown: how many prompts or images there are; `dvc repro prompts` tells, or the stage's count."
         if unknown

@@ -13,6 +13,7 @@ from comat.evaluation.questions import asked
 from comat.judges.benchmark import Answer, Drawn, Score, evaluator
 from comat.judges.first_word import FirstWord
 from comat.judges.later import Later
+from comat.judges.pixels import as_pixels
 from comat.params import VlmParams
 from comat.samples.formats.geneval2 import Asked, read
 
@@ -46,7 +47,7 @@ class GenEval2:
         listed = {prompt: [one] for prompt, one in self.asked.items()}
         for groups, pixels in asked(listed, images, folder, self.batch_size):
             wanted = [own for (own,) in groups]
-            shown = [torch.from_numpy(image).permute(2, 0, 1).float().to(self.device) / 255 for image in pixels]
+            shown = as_pixels(pixels, self.device)
             pairs = [
                 (image, question, answer)
                 for image, own in zip(shown, wanted, strict=True)

@@ -20,7 +20,10 @@ from comat.samples.formats import dpg, tifa
 
 
 def benchmarks(judging: Judging) -> Iterator[Benchmark]:
-    """One after the other, the main one first; a benchmark's models are loaded when they are first asked."""
+    """One after the other, the main one first; a benchmark's models are loaded when they are first asked.
+
+    None is held here: who drops a benchmark drops its models.
+    """
     on, files, device, batch = judging.section, judging.files, judging.device, judging.section.batch_size
     if on.oracle:
         from comat.judges.oracle import Oracle
@@ -30,9 +33,8 @@ def benchmarks(judging: Judging) -> Iterator[Benchmark]:
         from comat.entities.parse import load_parser
         from comat.evaluation.t2i_compbench import T2ICompBench
 
-        own = on.t2i_compbench
-        vqa, detector, clip = _vqa(own, device), _detector(own, device), _clip(own, device)
-        yield T2ICompBench(vqa, detector, clip, load_parser(judging.spacy_model), batch)
+        own, parser = on.t2i_compbench, load_parser(judging.spacy_model)
+        yield T2ICompBench(_vqa(own, device), _detector(own, device), _clip(own, device), parser, batch)
     if on.tifa:
         from comat.evaluation.tifa import Tifa
 

@@ -11,6 +11,7 @@ import torch
 from torchvision.ops import nms
 
 from comat.judges.benchmark import evaluator
+from comat.judges.pixels import as_pixels
 from comat.segmenters.grounded_sam_hf import GroundingDinoHF
 from comat.segmenters.grounding import Boxes, Thresholds, find_boxes
 
@@ -63,8 +64,7 @@ class NounDetector:
     @torch.no_grad()
     def _boxes(self, images: Sequence[np.ndarray], nouns: Sequence[Sequence[str]]) -> list[Boxes]:
         """Of images of one size."""
-        pixels = torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2).float() / 255
-        return find_boxes(self.detector, pixels, nouns, self.limits)
+        return find_boxes(self.detector, as_pixels(images, self.device), nouns, self.limits)
 
 
 def instances_of(found: Boxes, noun: int) -> list[Instance]:

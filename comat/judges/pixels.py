@@ -13,14 +13,18 @@ from comat.judges.benchmark import Drawn
 from comat.storage.images import read_rgb
 
 
+def as_pixels(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """(H, W, 3) uint8 images of one size → (B, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).float() / 255
+
+
 def pixels_of(paths: Sequence[Path], device: torch.device) -> Tensor:
     """Images of one size → (B, 3, H, W) in [0, 1].
 
     Raises:
         UserError: if an image is missing or unreadable.
     """
-    pixels = torch.from_numpy(np.stack([read_rgb(path) for path in paths]))
-    return pixels.permute(0, 3, 1, 2).float().to(device) / 255
+    return as_pixels([read_rgb(path) for path in paths], device)
 
 
 def batches_of(

@@ -52,7 +52,7 @@ def draw_base(
         UserError: if there is no prompt to draw.
     """
     held_out = [row for row in read_table(prompts / "prompts.parquet", PROMPTS) if row["split"] == "test"]
-    rows = _drawn(held_out, section.prompts or len(held_out), drawing.seed, "sampled prompts")
+    rows = drawn_of(held_out, section.prompts, drawing.seed)
     rows += benchmark_prompts(section.benchmarks, drawing.seed)
     if not rows:
         raise UserError(
@@ -65,6 +65,11 @@ def draw_base(
         write_json(out / "attention.json", legend)
     _draw(drawing, backbone, "base", listed(rows, section.seeds_of), section.batch_size, out, processes)
     _draw_attention(drawing, backbone, legend, out, processes)
+
+
+def drawn_of(held_out: Sequence[dict], count: int, seed: int) -> list[dict]:
+    """The held-out prompts that are drawn: `count` of them, 0 for all."""
+    return _drawn(held_out, count or len(held_out), seed, "sampled prompts")
 
 
 def _drawn(rows: Sequence[dict], count: int, seed: int, purpose: str) -> list[dict]:

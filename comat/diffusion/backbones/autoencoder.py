@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,10 +15,10 @@ from comat.models.loading import load_model, loaded
 from comat.running.device import DTYPES
 
 
-class KL:
-    """Stable Diffusion's, and all that are scaled and shifted by one number each."""
+class Coder(ABC):
+    """How an autoencoder of diffusers is asked."""
 
-    KIND: Any = AutoencoderKL
+    KIND: Any
 
     def __init__(self, vae: Any) -> None:
         self.vae = vae
@@ -25,27 +26,39 @@ class KL:
     @property
     def reduction(self) -> int:
         """Pixels of the side of one latent position."""
+        return self.vae.spatial_compression_ratio
+
+    @abstractmethod
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) in [-1, 1] to the means of their latents, scaled, in float32."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """Scaled latents (B, C, h, w) to pixels in [-1, 1], more or less."""
+
+
+class KL(Coder):
+    """Stable Diffusion's, and all that are scaled and shifted by one number each."""
+
+    KIND = AutoencoderKL
+
+    @property
+    def reduction(self) -> int:
         return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W) in [-1, 1] to the means of their latents, scaled, in float32."""
         mean = self.vae.encode(pixels).latent_dist.mean
         return (mean.float() - (self.vae.config["shift_factor"] or 0.0)) * self.vae.config["scaling_factor"]
 
     def decode(self, z: Tensor) -> Tensor:
-        """Scaled latents (B, C, h, w) to pixels in [-1, 1], more or less."""
         scaled = z / self.vae.config["scaling_factor"] + (self.vae.config["shift_factor"] or 0.0)
         return self.vae.decode(scaled).sample
 
 
-class DC(KL):
+class DC(Coder):
     """The deep compression autoencoder of Sana, which has no distribution of latents."""
 
     KIND = AutoencoderDC
-
-    @property
-    def reduction(self) -> int:
-        return self.vae.spatial_compression_ratio
 
     def encode(self, pixels: Tensor) -> Tensor:
         return self.vae.encode(pixels).latent.float() * self.vae.config["scaling_factor"]
@@ -54,7 +67,7 @@ class DC(KL):
         return self.vae.decode(z / self.vae.config["scaling_factor"]).sample
 
 
-class QwenVideo(DC):
+class QwenVideo(Coder):
     """Qwen-Image's, made for video: an image is one frame, every channel of latents has a mean and deviation."""
 
     KIND = AutoencoderKLQwenImage
@@ -75,12 +88,11 @@ class QwenVideo(DC):
         return self.vae.decode((z * deviation + mean)[:, :, None]).sample[:, :, 0]
 
 
-CODERS: dict[str, type[KL]] = {coder.KIND.__name__: coder for coder in (KL, DC, QwenVideo)}
+CODERS: dict[str, type[Coder]] = {coder.KIND.__name__: coder for coder in (KL, DC, QwenVideo)}
 """By the class of the autoencoder, as its config.json and the table of families name it."""
 
 
-def coder(vae: Any) -> KL:
-    """How an autoencoder of diffusers is asked."""
+def coder(vae: Any) -> Coder:
     return CODERS[type(vae).__name__](vae)
 
 

@@ -7,9 +7,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
-from comat.errors import UserError
-from comat.samples.formats.rows import Count, Row, Text, checked, file_text, parsed
-from comat.storage.prompt_text import lines_of
+from comat.samples.formats.rows import Count, Prompted, Row, Text, by_prompt
 
 Colour = Literal["red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white"]
 Direction = Literal["left of", "right of", "above", "below"]
@@ -31,11 +29,10 @@ class Included(Excluded):
     """A direction, and which entry of `include` it is seen from, counted from 0: one before this."""
 
 
-class Metadata(Row):
+class Metadata(Prompted):
     """What the image of a prompt must show: everything of `include`, nothing of `exclude`."""
 
     tag: Text  # single_object, two_object, counting, colors, position, color_attr
-    prompt: Text
     include: list[Included] = Field(min_length=1)
     exclude: list[Excluded] = Field(default_factory=list)
 
@@ -61,14 +58,7 @@ def read(path: Path) -> dict[str, Metadata]:
     Raises:
         UserError: naming the file, the line and what was expected.
     """
-    file_text(path)
-    found: dict[str, Metadata] = {}
-    for number, line in lines_of(path):
-        where = f"{path}, line {number}"
-        metadata = checked(Metadata, parsed(line, where), where)
-        if found.setdefault(metadata.prompt, metadata) != metadata:
-            raise UserError(f"{where}: prompt {metadata.prompt!r} has other metadata before; expected it once")
-    return found
+    return by_prompt(Metadata, path, "metadata")
 
 
 def prompts(path: Path) -> list[tuple[str, str]]:

@@ -7,17 +7,14 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from comat.errors import UserError
-from comat.samples.formats.rows import Count, Row, Text, checked, file_text, parsed
-from comat.storage.prompt_text import lines_of
+from comat.samples.formats.rows import Count, Prompted, Text, by_prompt
 
 Pair = Annotated[list[Text], Field(min_length=2, max_length=2)]
 
 
-class Asked(Row):
+class Asked(Prompted):
     """A prompt, how many words of it an image must meet, and questions with their answers, each of a skill."""
 
-    prompt: Text
     atom_count: Count
     vqa_list: list[Pair] = Field(min_length=1)  # "How many pigs are in the image?", "two"; all else is "Yes"
     skills: list[Text]  # object, attribute, count, position, verb
@@ -40,14 +37,7 @@ def read(path: Path) -> dict[str, Asked]:
     Raises:
         UserError: naming the file, the line and what was expected.
     """
-    file_text(path)
-    found: dict[str, Asked] = {}
-    for number, line in lines_of(path):
-        where = f"{path}, line {number}"
-        asked = checked(Asked, parsed(line, where), where)
-        if found.setdefault(asked.prompt, asked) != asked:
-            raise UserError(f"{where}: prompt {asked.prompt!r} has other questions before; expected it once")
-    return found
+    return by_prompt(Asked, path, "questions")
 
 
 def prompts(path: Path) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from comat.errors import UserError
-from comat.storage.prompt_text import text_of
+from comat.storage.prompt_text import lines_of, text_of
 
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -21,7 +21,14 @@ class Row(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
 
+class Prompted(Row):
+    """One that is of a prompt."""
+
+    prompt: Text
+
+
 R = TypeVar("R", bound=Row)
+P = TypeVar("P", bound=Prompted)
 
 
 def file_text(path: Path) -> str:
@@ -63,3 +70,19 @@ def checked(kind: type[R], values: object, where: str) -> R:
             raise UserError(f"{where}: {key} is missing; expected {', '.join(keys)}") from None
         message = problem["msg"].removeprefix("Value error, ")
         raise UserError(f"{where}: {key or 'row'} is {str(problem['input'])[:80]!r}: {message}") from None
+
+
+def by_prompt(kind: type[P], path: Path, what: str) -> dict[str, P]:
+    """Prompt → its row, of JSON Lines; a line may come twice. `what`: that a row holds, in an error.
+
+    Raises:
+        UserError: naming the file, the line and what was expected.
+    """
+    file_text(path)
+    found: dict[str, P] = {}
+    for number, line in lines_of(path):
+        where = f"{path}, line {number}"
+        row = checked(kind, parsed(line, where), where)
+        if found.setdefault(row.prompt, row) != row:
+            raise UserError(f"{where}: prompt {row.prompt!r} has other {what} before; expected it once")
+    return found
