@@ -13,7 +13,15 @@ PARAMS = Path("params.yaml")
 DATA = Path("data")
 SEEDS = typer.Option(4, min=1, help="Images of each prompt and model; the first are the same whatever their number.")
 FORMAT = typer.Option("diffusers", "--format", help="diffusers, kohya (ComfyUI, A1111), or merged: a whole pipeline.")
-FOLDER = typer.Option(None, help="Put everything there and keep it; by default it is gone when it is sent.")
+GENERATED = typer.Option(Path("generated"), file_okay=False, help="Folder of the images.")
+EXPORTED = typer.Option(Path("exported"), file_okay=False, help="Folder to make.")
+FOLDER = typer.Option(
+    None, file_okay=False, help="Put everything there and keep it; by default it is gone when it is sent."
+)
+COMPARED, COMPOSED, ATTENTION, PAIRS = (
+    typer.Option(Path(f"{name}.png"), dir_okay=False, help="The picture.")
+    for name in ("compared", "composed", "attention", "pairs")
+)
 RANK = typer.Option(None, min=1, help="Of one LoRA for the stock base, which holds the warm-up as well.")
 
 
@@ -21,7 +29,7 @@ RANK = typer.Option(None, min=1, help="Of one LoRA for the stock base, which hol
 @main_guard
 def generate(
     prompt: str,
-    out: Path = Path("generated"),
+    out: Path = GENERATED,
     seeds: int = SEEDS,
     seed: int = typer.Option(0, min=0, help="Number of the first image; images with equal numbers have equal noise."),
     base: bool = typer.Option(False, "--base", help="Draw with the base model."),
@@ -45,7 +53,7 @@ def generate(
 @main_guard
 def compare(
     prompts: list[str],
-    out: Path = Path("compared.png"),
+    out: Path = COMPARED,
     seeds: int = SEEDS,
     params: Path = PARAMS,
     data: Path = DATA,
@@ -62,7 +70,7 @@ def compare(
 @main_guard
 def compose(
     plan: Path,
-    out: Path = Path("composed.png"),
+    out: Path = COMPOSED,
     seeds: int = SEEDS,
     params: Path = PARAMS,
     data: Path = DATA,
@@ -79,7 +87,7 @@ def compose(
 @main_guard
 def attention(
     prompt: str,
-    out: Path = Path("attention.png"),
+    out: Path = ATTENTION,
     seed: int = typer.Option(0, min=0, help="Which of the images that `generate` draws."),
     params: Path = PARAMS,
     data: Path = DATA,
@@ -96,7 +104,7 @@ def attention(
 @main_guard
 def export(
     form: str = FORMAT,
-    out: Path = Path("exported"),
+    out: Path = EXPORTED,
     rank: int | None = RANK,
     params: Path = PARAMS,
     data: Path = DATA,
@@ -126,10 +134,12 @@ def publish(
 
     from rich.filesize import decimal
 
-    from comat.finished.publish import assemble, check_name, upload
+    from comat.finished.publish import assemble, check_name, logged_in, upload
     from comat.params import load
 
     check_name(name)
+    if not dry_run:
+        logged_in()
     with tempfile.TemporaryDirectory() as passing:
         out = folder or Path(passing)
         own = load(params)
@@ -146,7 +156,7 @@ def publish(
 @app.command()
 @main_guard
 def pairs(
-    out: Path = Path("pairs.png"),
+    out: Path = PAIRS,
     count: int = typer.Option(6, min=1, help="Pairs of the widest gain, by the main benchmark."),
     data: Path = DATA,
 ) -> None:
