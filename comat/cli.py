@@ -207,7 +207,7 @@ def _table(folder: Path, peers: Path) -> str:
     """The result table of the run in `folder`, with a column for every peer."""
     path = folder / "metrics.json"
     if not path.is_file():
-        raise UserError(f"{path}: no result yet; run `dvc repro` first")
+        raise UserError(f"{path}: no result here; run this in the project's root, after `dvc repro`")
     from comat.reporting.peers import read_peers
     from comat.reporting.results import read_metrics
     from comat.reporting.table import result_table

@@ -167,7 +167,7 @@ def pairs(
 
     table = data / "evaluate/scores.parquet"
     if not table.is_file():
-        raise UserError(f"{table}: no result yet; run `dvc repro` first")
+        raise UserError(f"{table}: no result here; run this in the project's root, after `dvc repro`")
     found = read_shown(table, count).gains
     if not found:
         raise UserError(f"{table}: no pair got better by the main benchmark: there is nothing to draw")
