@@ -16,6 +16,7 @@ SEEDS = typer.Option(4, min=1, help="Images of each prompt and model; the first 
 FORMAT = typer.Option("diffusers", "--format", help="diffusers, kohya (ComfyUI, A1111), or merged: a whole pipeline.")
 GENERATED = typer.Option(Path("generated"), file_okay=False, help="Folder of the images.")
 EXPORTED = typer.Option(Path("exported"), file_okay=False, help="Folder to make.")
+ATTACKED = typer.Option(DATA / "attack", file_okay=False, help="Folder of the result.")
 FOLDER = typer.Option(
     None, file_okay=False, help="Put everything there and keep it; by default it is gone when it is sent."
 )
@@ -124,7 +125,7 @@ def attack(
     words: int = typer.Option(4, min=1, help="Words behind a prompt."),
     iterations: int = typer.Option(100, min=1, help="Steps of the search for them, for each class."),
     samples: int = typer.Option(20, min=1, help="Images of each class, model and kind."),
-    out: Path = Path("data/attack"),
+    out: Path = ATTACKED,
     params: Path = PARAMS,
     data: Path = DATA,
 ) -> None:
