@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from comat.errors import UserError, main_guard, say
+from comat.errors import UserError, clean, main_guard, say
 from comat.finished.commands import app as finished
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -20,7 +20,10 @@ PRESETS = Path("presets")
 PARAMS = Path("params.yaml")
 DATA = Path("data")
 PEERS = DATA / "peers"
-KEY = typer.Option(Path("preference-key.json"), help="Which side is whose: keep it from the voters.")
+PAGE = typer.Option(Path("preference.html"), dir_okay=False, help="The page.")
+KEY = typer.Option(Path("preference-key.json"), dir_okay=False, help="Which side is whose: keep it from the voters.")
+JUDGED = typer.Option(PEERS, file_okay=False, help="Folder of the models that were judged.")
+SENSITIVITY = typer.Option(DATA / "sensitivity", file_okay=False, help="Folder of the result.")
 IMAGES = typer.Option(None, help="Folder or tar file of images with captions, or a folder of samples.")
 FILES = typer.Argument(None, help="Lists of prompts, or folders of them; none: prompts.sources of the parameters.")
 COLUMN = typer.Option(None, help="Column or key that holds the prompt; by default prompt, caption or text.")
@@ -155,12 +158,11 @@ def evaluate(
     method: str | None = typer.Option(None, help="The run's own model by composable, structured or attend_and_excite."),
     tuned: bool = typer.Option(False, "--tuned", help="With --method: the tuned model, not the base."),
     name: str | None = typer.Option(None, help="What the table calls it; by default the model's or method's."),
-    out: Path = PEERS,
+    out: Path = JUDGED,
     params: Path = PARAMS,
     data: Path = DATA,
 ) -> None:
-    """Judge another model or way of sampling by the same prompts, seeds and benchmarks, into OUT/NAME; print it beside
-    base and tuned."""
+    """Judge another model or way of sampling as the run was judged, into OUT/NAME; print it beside base and tuned."""
     from comat.evaluation.judging import Judging
     from comat.evaluation.peers import evaluate_peer
     from comat.models.lock import pinned
@@ -205,7 +207,7 @@ def _table(folder: Path, peers: Path) -> str:
     """The result table of the run in `folder`, with a column for every peer."""
     path = folder / "metrics.json"
     if not path.is_file():
-        raise UserError(f"{path}: no result yet; run `dvc repro` first")
+        raise UserError(f"{path}: no result here; run this in the project's root, after `dvc repro`")
     from comat.reporting.peers import read_peers
     from comat.reporting.results import read_metrics
     from comat.reporting.table import result_table
@@ -226,7 +228,11 @@ def entities(prompt: str, params: Path = PARAMS) -> None:
     from comat.params import load
 
     own = load(params)
+    if not prompt.strip():
+        raise UserError("the prompt is empty; give a prompt, or a file of prompts")
     if is_file_name(prompt):
+        if not Path(prompt).is_file():
+            raise UserError(f"{clean(prompt)}: no such file; give a file of prompts, or a prompt")
         show_all_entities(own.entities, own, texts_in(Path(prompt)))
     else:
         show_entities(own.entities, own, prompt)
@@ -251,7 +257,7 @@ def prompts(
 @app.command()
 @main_guard
 def preference(
-    out: Path = Path("preference.html"),
+    out: Path = PAGE,
     key: Path = KEY,
     count: int = typer.Option(100, min=1, help="Pairs, of different prompts; the paper takes 100."),
     source: str | None = typer.Option(None, help="Prompts of this source alone: dsg, as the paper; none: of all."),
@@ -270,8 +276,7 @@ def preference(
 @app.command()
 @main_guard
 def votes(files: list[Path], key: Path = KEY) -> None:
-    """Summarise the votes that people saved from the page: who is preferred, with a binomial interval, and how far
-    several voters agree."""
+    """Summarise the votes that people saved from the page: who is preferred, and how far several voters agree."""
     from rich.console import Console
 
     from comat.preference.votes import agreements, read_key, read_votes, show_votes, summary
@@ -290,7 +295,7 @@ def sensitivity(
     model: str | None = typer.Option(None, help="Another captioner_model than that of the parameters."),
     revision: str | None = typer.Option(None, help="Its revision."),
     batch_size: int = typer.Option(8, min=1, help="Images at once."),
-    out: Path = Path("data/sensitivity"),
+    out: Path = SENSITIVITY,
     params: Path = PARAMS,
     data: Path = DATA,
 ) -> None:

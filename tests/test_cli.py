@@ -64,7 +64,29 @@ def test_an_unknown_preset_leaves_the_parameters_alone(folder: Path) -> None:
 def test_show_needs_a_result(folder: Path) -> None:
     result = call("show")
     assert result.exit_code == 1
-    assert "no result yet; run `dvc repro` first" in result.stderr
+    assert "no result here; run this in the project's root, after `dvc repro`" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("entities", " "), "error: the prompt is empty; give a prompt, or a file of prompts"),
+        (("entities", "missing.txt"), "error: missing.txt: no such file; give a file of prompts, or a prompt"),
+        (("compose", "missing.json"), "error: missing.json: no such file; expected a plan of regions"),
+    ],
+)
+def test_what_is_not_there_is_said_in_the_words_of_the_command(folder: Path, words: tuple[str, ...], said: str) -> None:
+    result = call(*words)
+    assert result.exit_code == 1 and result.stderr.startswith(said) and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["attention", "compare", "compose", "pairs", "preference", "generate", "export"])
+def test_what_cannot_be_written_is_refused_before_anything_is_drawn(folder: Path, command: str) -> None:
+    """A picture where a folder is, or a folder where a file is."""
+    given = {"pairs": [], "preference": [], "export": [], "compose": ["plan.json"]}.get(command, ["a red cube"])
+    there = "params.yaml" if command in ("generate", "export") else "presets"
+    result = call(command, *given, "--out", there)
+    assert result.exit_code == 2 and "Invalid value for '--out'" in result.stderr
 
 
 def test_show_prints_the_table_and_the_pictures(folder: Path) -> None:

@@ -386,9 +386,19 @@ def test_another_card_is_planned_for(project: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(project)
     result = CliRunner().invoke(app, ["estimate", "--device-memory", "1kB", "--rate", "125TFLOP/s"])
     assert result.exit_code == 0, result.output
-    assert "125,000 GFLOP/s" in result.stdout and "It does not fit 1.0 kB" in result.stdout
+    assert "125,000 GFLOP/s, given)" in result.stdout and "measured" not in result.stdout
+    assert "It does not fit 1.0 kB" in result.stdout
     wrong = CliRunner().invoke(app, ["estimate", "--device-memory", "much"])
     assert wrong.exit_code == 1 and "expected a size" in wrong.output
+
+
+def test_another_card_of_no_rate_is_told_from_this_machine(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its memory is the other's; times are by this machine's rate, which the first lines say."""
+    monkeypatch.chdir(project)
+    result = CliRunner().invoke(app, ["estimate", "--device-memory", "24GB"])
+    said = " ".join(result.stdout.split())
+    assert "GFLOP/s, measured just now on cpu, beside what else runs there). Times are therefore this machine's" in said
+    assert "It fits 24.0 GB" in said
 
 
 def test_published_models_need_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

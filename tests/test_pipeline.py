@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import subprocess
+from itertools import pairwise
 
 import pytest
 from ruamel.yaml import YAML
@@ -153,6 +154,52 @@ def test_deps_of_the_world_cover_every_module(name: str) -> None:
 
 def test_dvc_yaml_reads_as_the_pipeline() -> None:
     assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 300
+
+
+Edges = set[tuple[str, str]]
+
+
+def pipeline() -> Edges:
+    """Stage → the stages that read files below its outs, but for `models`, which is read by parameters."""
+    outs = {out if isinstance(out, str) else next(iter(out)): name for name in STAGES for out in STAGES[name]["outs"]}
+    reads = [(dep, name) for name in STAGES for dep in STAGES[name]["deps"]]
+    return {(outs[out], name) for dep, name in reads for out in outs if f"{dep}/".startswith(f"{out}/")}
+
+
+def drawn(page: str) -> tuple[Edges, Edges]:
+    """The full and the dotted arrows of the Mermaid picture in a page, chains taken apart."""
+    picture = re.search(r"```mermaid\nflowchart (?:LR|TD)\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    assert picture
+    full, dotted = set(), set()
+    for line in picture[1].splitlines():
+        bare = re.sub(r'\(?\["[^"]*"\]\)?', "", line).replace("-- LoRA -->", "-->")
+        assert re.fullmatch(r" {4}\w+( (-->|-\.->) \w+)+", bare), line  # else the picture may not be Mermaid's
+        names, arrows = re.findall(r"\w+", bare), re.findall(r"-->|-\.->", bare)
+        for arrow, edge in zip(arrows, pairwise(names), strict=True):
+            (full if arrow == "-->" else dotted).add(edge)
+    return full, dotted
+
+
+def behind(edges: Edges, name: str) -> set[str]:
+    """Every stage that is reached from one."""
+    near = {b for a, b in edges if a == name}
+    return near.union(*(behind(edges, one) for one in near))
+
+
+def test_the_readme_draws_the_pipeline() -> None:
+    """Every stage, and every arrow that does not follow from others; those of `prompt_embeddings` lead to most."""
+    edges = {edge for edge in pipeline() if edge[0] != "prompt_embeddings"}
+    needed = {(a, b) for a, b in edges if not any(b in behind(edges, c) for x, c in edges if x == a)}
+    full, dotted = drawn("README.md")
+    assert full == needed
+    assert dotted == {("prompt_embeddings", "readers"), ("models", "loaders")}
+    assert {name for edge in full | dotted for name in edge} == {*STAGES, "readers", "loaders"}
+
+
+def test_the_way_of_a_prompt_is_that_of_the_pipeline() -> None:
+    edges, (full, dotted) = pipeline(), drawn("docs/architecture.md")
+    assert {edge for edge in full if {*edge} <= {*STAGES}} <= edges and not dotted
+    assert {name for edge in full for name in edge} - {*STAGES} == {"lists", "photos", "report"}
 
 
 def test_what_is_known_before_training_is_said_before_it() -> None:

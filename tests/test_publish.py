@@ -158,7 +158,8 @@ def test_nobody_logged_in_a_bad_name_a_full_folder_an_unfinished_run(
         assert result.exit_code == 1 and message in result.stderr
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    assert "nobody is logged in to the hub" in call("ada/shapes").stderr
+    nobody = call("ada/shapes", "--folder", str(tmp_path / "new"))
+    assert "nobody is logged in to the hub" in nobody.stderr and not (tmp_path / "new").exists()
     assert not hub.made
     with pytest.raises(UserError, match="expected USER/NAME"):
         check_name("ada")

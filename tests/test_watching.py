@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import io
 import json
@@ -10,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -24,7 +26,7 @@ from PIL import Image
 from comat.diffusion.load import load_backbone
 from comat.diffusion.lora import load_lora, merged
 from comat.diffusion.sampling import sample_latents
-from comat.errors import UserError
+from comat.errors import Interrupted, UserError
 from comat.params import Params, PreviewParams, TrainParams, load
 from comat.storage.images import to_bytes
 from comat.storage.tables import read_safetensors
@@ -215,6 +217,24 @@ def test_curves_are_there_at_the_first_checkpoint(project: Path, tmp_path: Path)
         growing.run()
 
 
+def test_an_interrupted_run_and_the_one_that_goes_on_tell_everything_once(
+    project: Path, tmp_path: Path, run: tuple[Path, Notes]
+) -> None:
+    """Ctrl-C in iteration 2, whose pictures were drawn: the run that goes on draws them again, and tells them."""
+    before, after = Notes(), Notes()
+    first = trainer(watched(params_of(project)), project, tmp_path / "work", loggers=Loggers([before]))
+
+    def stop(*_: object) -> None:
+        if len(first.rows) == 2:
+            raise KeyboardInterrupt
+
+    first.lora[0].register_hook(stop)
+    with pytest.raises(Interrupted, match="interrupted at iteration 2 of 4"):
+        first.run()
+    trainer(watched(params_of(project)), project, tmp_path / "work", loggers=Loggers([after])).run()
+    assert before.told + after.told == run[1].told
+
+
 def test_loggers_are_told_everything_once_and_in_order(run: tuple[Path, Notes]) -> None:
     told = run[1].told
     assert [step for step, name in told if name == "train/loss"] == [0, 1, 2, 3]
@@ -277,6 +297,45 @@ def test_dvclive_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert (own / "plots/images/preview/1 a red ball.png").exists()
     assert "train.guard.every: 5" in (own / "params.yaml").read_text()
     assert not (tmp_path / "dvc.yaml").exists() and not (own / "dvc.yaml").exists()
+
+
+def test_wandb_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline, as its own files hold it: a log of blocks of 32 kB in records of a checksum, a length and a kind."""
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    told_by_name("wandb", tmp_path)
+    found: dict[int, dict[str, str]] = {}
+    runs = sorted((tmp_path / "logs/wandb").rglob("*.wandb"))
+    assert len(runs) == 2 and {path.name for path in runs} == {"run-train-0123456789abcdef.wandb"}
+    for path in runs:
+        data, at = path.read_bytes(), 7
+        while at < len(data):
+            size = int.from_bytes(data[at + 4 : at + 6], "little")
+            history = Record.FromString(data[at + 7 : at + 7 + size]).history  # of one block each, all in the first
+            values = {item.key or "/".join(item.nested_key): item.value_json for item in history.item}
+            found |= {history.step.num: values} if values else {}
+            at += size + 7
+    assert {step: values["train/loss"] for step, values in found.items()} == {0: "0.5", 1: "1.5"}
+    assert all(values["preview/1 a red ball/height"] == "4" for values in found.values())
+    assert len([*(tmp_path / "logs/wandb").rglob("1 a red ball*.png")]) == 2
+
+
+def test_trackio_by_name(tmp_path: Path) -> None:
+    """In its own cache, which it chooses when it is imported: hence a process of its own."""
+    pytest.importorskip("trackio", reason="trackio is not installed")
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "cache"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    code = "from pathlib import Path; from tests.test_watching import told_by_name; told_by_name('trackio', Path())"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    with contextlib.closing(sqlite3.connect(tmp_path / "cache/comat.db")) as base:
+        rows = [(step, json.loads(values)) for step, values in base.execute("select step, metrics from metrics")]
+        (parameters,) = [json.loads(own) for (own,) in base.execute("select config from configs")]
+    assert [(step, own["train/loss"]) for step, own in rows if "train/loss" in own] == [(0, 0.5), (1, 1.5)]
+    assert [step for step, own in rows if "preview/1 a red ball" in own] == [0, 1]
+    assert parameters["train.guard.every"] == 5
+    assert len([*(tmp_path / "cache/media").rglob("*.png")]) == 2
 
 
 def tags_of(path: Path) -> list[str]:

@@ -20,12 +20,13 @@ RATE = re.compile(r"([0-9.]+)\s*([KMGTP]?)\s*FLOPS?(?:/s)?", re.IGNORECASE)
 class Card:
     """Where a run computes: its memory in bytes, and the operations a second of its matrix products, None to measure.
 
-    `name` is said to the user.
+    `name` is said to the user, and so is on which device of this machine the rate was measured, if it was.
     """
 
     name: str
     memory: int
     rate: float | None = None
+    measured_on: str = ""
 
 
 def parse_size(text: str) -> int:

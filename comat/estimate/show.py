@@ -42,7 +42,9 @@ def planned_card(params: Params, size: str | None, rate: str | None) -> Card:
         return Card(STATED, int(given["memory"]), given["rate"])
     device = choose_device(params.device)
     card = card_of(device)
-    own = replace(card, rate=given["rate"] or matmul_rate(device, DTYPES[params.precision]))
+    own = replace(card, rate=given["rate"])
+    if own.rate is None:
+        own = replace(own, rate=matmul_rate(device, DTYPES[params.precision]), measured_on=card.name)
     return own if given["memory"] is None else replace(own, name=STATED, memory=int(given["memory"]))
 
 
@@ -57,10 +59,13 @@ def show_estimate(params: Params, data: Path, card: Card, console: Console) -> N
         calls, known = measure(own), counts(params, data)
     assert card.rate is not None
     rate = SHARE * card.rate
+    whence = f"measured just now on {card.measured_on}, beside what else runs there" if card.measured_on else "given"
     lines = [
         f"An estimate, by formula: operations counted without running the models, at {SHARE:.0%} of the rate of a "
-        f"matrix product on {card.name} ({params.precision}: {card.rate / 1e9:,.0f} GFLOP/s when idle)."
+        f"matrix product ({params.precision}: {card.rate / 1e9:,.0f} GFLOP/s, {whence})."
     ]
+    if card.measured_on and card.name == STATED:
+        lines.append("Times are therefore this machine's; --rate says how fast the other card is.")
     if stated:
         lines.append(f"By published configurations that stand in the project: {', '.join(stated)}.")
     console.print(Text("\n".join(map(clean, lines)) + "\n"))

@@ -14,7 +14,16 @@ PARAMS = Path("params.yaml")
 DATA = Path("data")
 SEEDS = typer.Option(4, min=1, help="Images of each prompt and model; the first are the same whatever their number.")
 FORMAT = typer.Option("diffusers", "--format", help="diffusers, kohya (ComfyUI, A1111), or merged: a whole pipeline.")
-FOLDER = typer.Option(None, help="Put everything there and keep it; by default it is gone when it is sent.")
+GENERATED = typer.Option(Path("generated"), file_okay=False, help="Folder of the images.")
+EXPORTED = typer.Option(Path("exported"), file_okay=False, help="Folder to make.")
+ATTACKED = typer.Option(DATA / "attack", file_okay=False, help="Folder of the result.")
+FOLDER = typer.Option(
+    None, file_okay=False, help="Put everything there and keep it; by default it is gone when it is sent."
+)
+COMPARED, COMPOSED, ATTENTION, PAIRS = (
+    typer.Option(Path(f"{name}.png"), dir_okay=False, help="The picture.")
+    for name in ("compared", "composed", "attention", "pairs")
+)
 CLASSES = typer.Option(None, "--class", help="Again for each further class; by default all.")
 EXPERIMENTS = typer.Option(
     None, "--experiment", help="One of `dvc exp list`, or a git revision; again for each further one (Fig. 6 and 7)."
@@ -27,7 +36,7 @@ RANK = typer.Option(None, min=1, help="Of one LoRA for the stock base, which hol
 @main_guard
 def generate(
     prompt: str,
-    out: Path = Path("generated"),
+    out: Path = GENERATED,
     seeds: int = SEEDS,
     seed: int = typer.Option(0, min=0, help="Number of the first image; images with equal numbers have equal noise."),
     base: bool = typer.Option(False, "--base", help="Draw with the base model."),
@@ -51,7 +60,7 @@ def generate(
 @main_guard
 def compare(
     prompts: list[str],
-    out: Path = Path("compared.png"),
+    out: Path = COMPARED,
     seeds: int = SEEDS,
     experiments: list[str] | None = EXPERIMENTS,
     params: Path = PARAMS,
@@ -75,7 +84,7 @@ def compare(
 @main_guard
 def compose(
     plan: Path,
-    out: Path = Path("composed.png"),
+    out: Path = COMPOSED,
     seeds: int = SEEDS,
     params: Path = PARAMS,
     data: Path = DATA,
@@ -92,7 +101,7 @@ def compose(
 @main_guard
 def attention(
     prompt: str,
-    out: Path = Path("attention.png"),
+    out: Path = ATTENTION,
     seed: int = typer.Option(0, min=0, help="Which of the images that `generate` draws."),
     params: Path = PARAMS,
     data: Path = DATA,
@@ -116,7 +125,7 @@ def attack(
     words: int = typer.Option(4, min=1, help="Words behind a prompt."),
     iterations: int = typer.Option(100, min=1, help="Steps of the search for them, for each class."),
     samples: int = typer.Option(20, min=1, help="Images of each class, model and kind."),
-    out: Path = Path("data/attack"),
+    out: Path = ATTACKED,
     params: Path = PARAMS,
     data: Path = DATA,
 ) -> None:
@@ -140,7 +149,7 @@ def attack(
 @main_guard
 def export(
     form: str = FORMAT,
-    out: Path = Path("exported"),
+    out: Path = EXPORTED,
     rank: int | None = RANK,
     params: Path = PARAMS,
     data: Path = DATA,
@@ -170,10 +179,12 @@ def publish(
 
     from rich.filesize import decimal
 
-    from comat.finished.publish import assemble, check_name, upload
+    from comat.finished.publish import assemble, check_name, logged_in, upload
     from comat.params import load
 
     check_name(name)
+    if not dry_run:
+        logged_in()
     with tempfile.TemporaryDirectory() as passing:
         out = folder or Path(passing)
         own = load(params)
@@ -190,7 +201,7 @@ def publish(
 @app.command()
 @main_guard
 def pairs(
-    out: Path = Path("pairs.png"),
+    out: Path = PAIRS,
     count: int = typer.Option(6, min=1, help="Pairs of the widest gain, by the main benchmark."),
     data: Path = DATA,
 ) -> None:
@@ -201,7 +212,7 @@ def pairs(
 
     table = data / "evaluate/scores.parquet"
     if not table.is_file():
-        raise UserError(f"{table}: no result yet; run `dvc repro` first")
+        raise UserError(f"{table}: no result here; run this in the project's root, after `dvc repro`")
     found = read_shown(table, count).gains
     if not found:
         raise UserError(f"{table}: no pair got better by the main benchmark: there is nothing to draw")

@@ -10,6 +10,7 @@ from torch import Tensor
 from comat.diffusion.backbones import Backbone
 from comat.diffusion.lora import in_turn
 from comat.diffusion.sampling import decoded, in_batches
+from comat.errors import UserError
 from comat.finished.generate import PURPOSE, finished_model
 from comat.params import Params
 from comat.reporting.grid import comparison_grid
@@ -20,6 +21,8 @@ from comat.storage.images import to_bytes, write_image
 
 def compose(params: Params, data: Path, plan: Path, seeds: int, out: Path) -> None:
     """Write one picture: `seeds` images of the plan by the base model, and below them by the tuned one."""
+    if not plan.is_file():
+        raise UserError(f"{plan}: no such file; expected a plan of regions, as docs/evaluation.md shows one")
     own = read_plan(plan)
     params, backbone = finished_model(params, data, [own.base_prompt, *own.regional_prompt])
     masks(own, backbone.latent_shape(params.resolution)[1:])  # before anything is drawn

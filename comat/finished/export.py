@@ -122,5 +122,5 @@ def said_of(made: LowRank, rank: int) -> Iterator[str]:
     lost = (sum(made.left_out[name] ** 2 for name in vectors) / sum(n**2 for n in made.norms.values())) ** 0.5
     yield f"of it {len(vectors)} biases and norms, for which LoRA has no place: {lost:.2%}"
     worst = sorted(made.lora, key=lambda layer: -made.left_out[f"{layer}.weight"])[:SHOWN]
-    yield f"layers that lose most (all in {ERRORS}):"
+    yield f"the layers with most of it, and how much of each one's own change that is (all in {ERRORS}):"
     yield from (f"  {made.errors[f'{layer}.weight']:7.2%}  {layer}" for layer in worst)

@@ -96,15 +96,25 @@ def _trained_on(run: FinishedRun, data: Path) -> Iterator[str]:
         yield f"images for mixed latents: {run.params.image_latents.images}"
 
 
+def logged_in() -> str:
+    """The token of whoever is logged in to the hub.
+
+    Raises:
+        UserError: if nobody is.
+    """
+    token = get_token()
+    if not token:
+        raise UserError("nobody is logged in to the hub: run `hf auth login`, or set HF_TOKEN")
+    return token
+
+
 def upload(name: str, folder: Path, private: bool) -> str:
     """Send a folder to the hub as one commit of the repository, made where there is none; returns its address.
 
     Raises:
         UserError: if nobody is logged in, or the hub refuses; no message holds the token.
     """
-    token = get_token()
-    if not token:
-        raise UserError("nobody is logged in to the hub: run `hf auth login`, or set HF_TOKEN")
+    token = logged_in()
     api = HfApi(endpoint=constants.ENDPOINT, token=token)
     with _without(token, name):
         api.create_repo(name, private=private, exist_ok=True)

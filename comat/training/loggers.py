@@ -29,12 +29,14 @@ def started(names: Sequence[str], work: Path, parameters: Mapping[str, object]) 
     Raises:
         UserError: if one is not installed, or does not start.
     """
-    told = {} if any(work.iterdir()) else dict(_flat(parameters))  # once, not where the run goes on
-    own = Loggers([_start(name, f"train-{work.name}", told) for name in dict.fromkeys(names)])
+    own, goes_on = dict(_flat(parameters)), any(work.iterdir())
+    # They are told once; but trackio puts those of a run that goes on in the place of what it was told before.
+    told = {name: own if name == "trackio" or not goes_on else {} for name in names}
+    loggers = Loggers([_start(name, f"train-{work.name}", told[name]) for name in told])
     try:
-        yield own
+        yield loggers
     finally:
-        own.finish()
+        loggers.finish()
 
 
 def _start(name: str, run: str, parameters: dict[str, bool | int | float | str]) -> Any:

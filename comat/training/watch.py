@@ -70,25 +70,31 @@ class Watch:
             write_bytes(self.out / PAGE, self.preview.page(iteration, self.last))
             self._publish(PAGE)
 
-    def saved(self, rows: Rows, looks: Rows) -> None:
-        """Write the curves, and tell the loggers what is new since the checkpoint before."""
+    def saved(self, rows: Rows, looks: Rows, end: bool = False) -> None:
+        """Write the curves, and tell the loggers what is new since the checkpoint before.
+
+        Pictures that were drawn before an iteration which is not done are drawn again by the run that goes on, and told
+        by that; at the `end` none follows.
+        """
         write_curves(self.out, self.columns, rows, looks)
         self._publish("curves.csv", "guard.csv")
         news = [("train", row) for row in rows[self.told["train"] :]]
         news += [("guard", row) for row in looks[self.told["guard"] :]]
-        steps = sorted({int(row["iteration"]) for _, row in news} | {step for step, _ in self.pictures})
+        pictures = [own for own in self.pictures if end or own[0] < len(rows)]
+        steps = sorted({int(row["iteration"]) for _, row in news} | {step for step, _ in pictures})
         for step in steps:  # in their order, which some loggers ask for
-            for images in [own for at, own in self.pictures if at == step]:
+            for images in [own for at, own in pictures if at == step]:
                 self.loggers.pictures(dict(zip(self._titles(), images, strict=True)), step)
             for group, row in news:
                 if row["iteration"] == step:
                     self.loggers.values(group, {k: v for k, v in row.items() if k != "iteration"}, step)
-        self.pictures, self.told = [], {"train": len(rows), "guard": len(looks)}
+        self.pictures = [own for own in self.pictures if own not in pictures]
+        self.told = {"train": len(rows), "guard": len(looks)}
 
     def finish(self, rows: Rows, looks: Rows) -> None:
         """The look at the end, and what a pipeline expects to find even where it is empty."""
         self.at(len(rows), end=True)
-        self.saved(rows, looks)
+        self.saved(rows, looks, end=True)
         (self.out / KEPT).mkdir(parents=True, exist_ok=True)
         if not self.preview:
             write_bytes(self.out / PAGE, empty_page())
