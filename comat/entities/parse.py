@@ -13,13 +13,14 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from comat.entities.corrections import corrected_words
-from comat.entities.dictionary import bring_dictionary
+from comat.entities.dictionary import bring_dictionary, dictionary_of
 from comat.entities.mentions import named_again
 from comat.entities.negation import negated
 from comat.entities.phrases import Phrase, noun_phrases
 from comat.entities.postposed import postposed
 from comat.entities.predicates import predicated
 from comat.entities.quotations import Quotation, without_quotations
+from comat.entities.run_together import with_commas
 from comat.entities.styles import in_styles
 from comat.entities.words import Kind, Word
 from comat.errors import UserError, first_line
@@ -100,12 +101,17 @@ def parse(parser: Language, prompt: str) -> list[ParsedEntity]:
 def _parse_batch(prompts: Sequence[str], parser: Language) -> list[list[ParsedEntity]]:
     """Prompts are parsed without the syntax of image tools and without quotations; all spans are those as written."""
     read = [without_quotations(without_syntax(prompt)) for prompt in prompts]
+    read = [(with_commas(plain, dictionary_of(parser.vocab)), quotations) for plain, quotations in read]
     docs = parser.pipe([plain.text for plain, _ in read], batch_size=len(prompts))
-    return [_as_written(entities_of(doc), *own) for doc, own in zip(docs, read, strict=True)]
+    return [
+        _as_written(prompt, entities_of(doc), *own) for prompt, doc, own in zip(prompts, docs, read, strict=True)
+    ]
 
 
-def _as_written(entities: list[ParsedEntity], plain: Plain, quotations: list[Quotation]) -> list[ParsedEntity]:
-    if plain.removed or quotations:
+def _as_written(
+    prompt: str, entities: list[ParsedEntity], plain: Plain, quotations: list[Quotation]
+) -> list[ParsedEntity]:
+    if plain.text != prompt:
         entities = [
             replace(
                 entity,
