@@ -24,7 +24,10 @@ velvet denim steel iron copper brass bronze granite concrete porcelain bamboo wi
 wood oak mahogany teak linen satin suede tweed nylon titanium aluminum aluminium clay terracotta cardboard limestone
 sandstone obsidian vinyl
 """)
-ATTRIBUTES = COLOURS | SHAPES | MATERIALS
+GEMS = _words("emerald ruby sapphire jade amethyst topaz onyx opal pearl amber crystal ivory coral gold silver")
+"""Materials of jewels, which are things where they stand alone."""
+STATES = _words("vintage retro")
+ATTRIBUTES = COLOURS | SHAPES | MATERIALS | STATES
 """Words that are attributes wherever a noun follows directly."""
 
 QUANTIFIERS = _words("""

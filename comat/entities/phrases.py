@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from comat.entities.lexicon import DETERMINERS, ING_THINGS, PERCEIVED, PREPOSITIONS, SIZES
+from comat.entities.lexicon import DETERMINERS, ING_THINGS, INTENSIFIERS, PERCEIVED, PREPOSITIONS, SIZES
 from comat.entities.words import MEASURE, Kind, Word
 
 _NOUN_MODIFIERS = {"amod", "compound", "nmod", "npadvmod"}
@@ -105,6 +105,10 @@ def _may_have_base_form(words: list[Word], at: int) -> bool:
     return at > 0 and words[at - 1].lower == "and"
 
 
+def _is_fragment(words: list[Word], first: int) -> bool:
+    return first == 0 or words[first - 1].lower not in DETERMINERS
+
+
 def _is_opened_by_and(words: list[Word], first: int, link: int) -> bool:
     """ "…, dark and dull palette", "a body and long, pointed ears": a pair behind a comma or "and"."""
     inner = [word for word in words[first:link] if word.kind is not Kind.ADVERB]
@@ -129,9 +133,14 @@ def _is_between(words: list[Word], at: int) -> bool:
     first = at
     while first and words[first - 1].kind in (Kind.ADJECTIVE, Kind.ADVERB, Kind.LINK):
         first -= 1
+    if words[at].lower == "and":  # of a longer list only the last part may be a pair: "…, realistic, black and yellow colors"
+        comma = next((place for place in range(at - 1, first, -1) if words[place].text == ","), first)
+        first = comma if words[first].kind is Kind.LINK and comma > first else first
     if words[first].kind is Kind.LINK and not _is_opened_by_and(words, first, at):
         return False  # "4k, realistic, wallpaper"
     if words[first].kind is Kind.LINK:
         return True
+    if words[at].text == "," and words[max(0, at - 2)].lower in INTENSIFIERS and _is_fragment(words, first):
+        return False  # ". highly detailed, digital art"
     opens = first == 0 or words[first - 1].token.pos_ in _MAY_PRECEDE or words[first - 1].lower in ("'s", "’s", ".")
     return opens and any(word.kind is Kind.ADJECTIVE for word in words[first:at])

@@ -88,18 +88,27 @@ def _stands(words: list[str], at: int, term: tuple[str, ...]) -> bool:
 
 def _places(text: str, words: list[re.Match[str]], terms: list[Term], dictionary: Dictionary) -> Iterator[int]:
     """Where commas are missing, before and after the terms."""
-    kinds_by_end = {term.end: term.kind for term in terms}
+    by_start = {term.start: term for term in terms}
+    by_end = {term.end: term for term in terms}
     for term in terms:
         if any(not _are_joined(text, *words[at : at + 2]) for at in range(term.start, term.end - 1)):
             continue  # "4, k"
-        if term.kind not in ("pictures", "surnames") and term.start and _are_joined(text, *words[term.start - 1 : term.start + 1]):
+        if term.start and _are_joined(text, *words[term.start - 1 : term.start + 1]):
+            start = _start_of_fragment(text, words, term.start)
             before = words[term.start - 1]
-            if _ends_fragment(before.group().lower(), kinds_by_end.get(term.start), dictionary):
+            if _ends_fragment(before.group().lower(), by_end.get(term.start), term, dictionary, term.start - start):
                 yield before.end()
-        if term.kind != "attributes" and term.end < len(words):
-            last, after = words[term.end - 1 : term.end + 1]
-            if _are_joined(text, last, after) and _opens_fragment(after.group().lower().rstrip("."), term.kind):
-                yield last.end()
+        if term.end < len(words) and _are_joined(text, *words[term.end - 1 : term.end + 1]):
+            start = _start_of_fragment(text, words, term.start)
+            opens = all(_is_before_term(word.group().lower(), dictionary) for word in words[start : term.start])
+            if _opens_fragment(words[term.end].group().lower(), term, by_start.get(term.end), opens):
+                yield words[term.end - 1].end()
+
+
+def _start_of_fragment(text: str, words: list[re.Match[str]], at: int) -> int:
+    while at and _are_joined(text, words[at - 1], words[at]):
+        at -= 1
+    return at
 
 
 def _are_joined(text: str, word: re.Match[str], following: re.Match[str]) -> bool:
@@ -108,11 +117,23 @@ def _are_joined(text: str, word: re.Match[str], following: re.Match[str]) -> boo
     return not ends and text[word.end() : following.start()].isspace()
 
 
-def _ends_fragment(word: str, kind: str | None, dictionary: Dictionary) -> bool:
-    """Whether a term cannot belong to the word before it; kind: of the term that this word ends."""
-    if kind is not None:
-        return kind != "attributes"
-    return word[-1].isalnum() and word not in _BOUND and not _is_modifier(word, dictionary)
+def _ends_fragment(word: str, before: Term | None, term: Term, dictionary: Dictionary, length: int) -> bool:
+    """Whether a term cannot belong to the word before it.
+
+    before: the term that this word ends; length: of the fragment up to there, in words.
+    """
+    if term.kind in ("pictures", "surnames"):
+        return False
+    if term.kind == "sizes" and (length == 1 or before is not None):
+        return False  # "fantasy 4k", "cgsociety 8k"
+    if before is not None:
+        # Otherwise what ends there says whether the term is its own: "UHD photorealistic man".
+        return before.kind != "attributes" and not (term.kind == "attributes" and before.kind in ("things", "sizes"))
+    return word[-1].isalnum() and not _is_before_term(word, dictionary)
+
+
+def _is_before_term(word: str, dictionary: Dictionary) -> bool:
+    return word in _BOUND or _is_modifier(word, dictionary)
 
 
 def _is_modifier(word: str, dictionary: Dictionary) -> bool:
@@ -126,8 +147,13 @@ def _is_modifier(word: str, dictionary: Dictionary) -> bool:
     return is_adjective or (word.endswith(ADJECTIVAL) and not dictionary.is_known(word))
 
 
-def _opens_fragment(word: str, kind: str) -> bool:
-    return word[:1].isalpha() and word not in _BINDS and (kind in ("artists", "surnames") or word not in _PICTURES)
+def _opens_fragment(word: str, term: Term, following: Term | None, opens: bool) -> bool:
+    """Whether the word behind a term begins another fragment; opens: whether the term is the first of its own."""
+    if term.kind == "attributes" or not word[:1].isalpha() or word.rstrip(".") in _BINDS:
+        return False
+    if opens and (term.kind == "sizes" or (following is not None and following.kind == "attributes")):
+        return False  # "8k high definition", "a cinematic hyperrealism highly detailed photograph"
+    return term.kind in ("artists", "surnames") or word.rstrip(".") not in _PICTURES
 
 
 @lru_cache(maxsize=1)
