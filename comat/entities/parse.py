@@ -103,9 +103,7 @@ def _parse_batch(prompts: Sequence[str], parser: Language) -> list[list[ParsedEn
     read = [without_quotations(without_syntax(prompt)) for prompt in prompts]
     read = [(with_commas(plain, dictionary_of(parser.vocab)), quotations) for plain, quotations in read]
     docs = parser.pipe([plain.text for plain, _ in read], batch_size=len(prompts))
-    return [
-        _as_written(prompt, entities_of(doc), *own) for prompt, doc, own in zip(prompts, docs, read, strict=True)
-    ]
+    return [_as_written(prompt, entities_of(doc), *own) for prompt, doc, own in zip(prompts, docs, read, strict=True)]
 
 
 def _as_written(
@@ -147,7 +145,9 @@ def entities_of(doc: Doc) -> list[ParsedEntity]:
     for phrase in phrases:
         for token in predicated(phrase.noun.token):
             word = by_token.get(token.i)
-            may_be = word is not None and not word.closes and not _is_noun_after_all(word) and not _is_verb_after_all(word)
+            may_be = (
+                word is not None and not word.closes and not _is_noun_after_all(word) and not _is_verb_after_all(word)
+            )
             if word and may_be and token.i not in placed:
                 phrase.attributes.append(word)
                 used.add(token.i)

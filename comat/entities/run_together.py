@@ -13,7 +13,16 @@ from functools import lru_cache
 from pathlib import Path
 
 from comat.entities.dictionary import Dictionary
-from comat.entities.lexicon import ADJECTIVAL, ATTRIBUTES, DETERMINERS, INTENSIFIERS, NEVER_THINGS, SHAPED, SIZES
+from comat.entities.lexicon import (
+    ADJECTIVAL,
+    ATTRIBUTES,
+    DETERMINERS,
+    INTENSIFIERS,
+    NEVER_THINGS,
+    PICTURES,
+    SHAPED,
+    SIZES,
+)
 from comat.storage.prompt_syntax import Plain
 from comat.storage.yaml_files import read_bounded
 
@@ -23,13 +32,6 @@ _FEWEST = 2
 
 _BINDS = DETERMINERS | NEVER_THINGS | {"&", "style", "styled", "like", "vs", "feat", "s", "inspired"}
 _BOUND = _BINDS | INTENSIFIERS | SIZES
-_PICTURES = frozenset("""
-art artwork artworks painting paintings illustration illustrations photo photos photograph photographs photography render
-renders rendering portrait portraits picture image images drawing sketch still poster print cover wallpaper footage film
-movie animation cartoon anime comic design concept graphic graphics character texture quality resolution shot lens setup
-studio background backdrop engine color colors effects look aesthetic camera scene composition frame style styles mode hq
-""".split())  # fmt: skip
-"""What a term before it modifies: "octane render image", "high resolution photo"."""
 _STOPS = re.compile(r"\w[.](?=\s+[A-Z]|\s*$)")
 _LONG = 10
 """Words that a sentence has, where a fragment between stops has fewer."""
@@ -73,7 +75,9 @@ def terms_in(words: list[str]) -> Iterator[Term]:
     """The terms among words in lower case, from the left, the longest first."""
     at = 0
     while at < len(words):
-        term = next((term for term in _by_first_word().get(words[at].rstrip("."), ()) if _stands(words, at, term)), None)
+        term = next(
+            (term for term in _by_first_word().get(words[at].rstrip("."), ()) if _stands(words, at, term)), None
+        )
         if term is None:
             at += 1
             continue
@@ -128,7 +132,8 @@ def _ends_fragment(word: str, before: Term | None, term: Term, dictionary: Dicti
         return False  # "fantasy 4k", "cgsociety 8k"
     if before is not None:
         # Otherwise what ends there says whether the term is its own: "UHD photorealistic man".
-        return before.kind != "attributes" and not (term.kind == "attributes" and before.kind in ("things", "sizes"))
+        is_open = before.kind == "sizes" or (before.kind == "things" and term.kind == "attributes")
+        return before.kind != "attributes" and not is_open
     return word[-1].isalnum() and not _is_before_term(word, dictionary)
 
 
@@ -153,7 +158,7 @@ def _opens_fragment(word: str, term: Term, following: Term | None, opens: bool) 
         return False
     if opens and (term.kind == "sizes" or (following is not None and following.kind == "attributes")):
         return False  # "8k high definition", "a cinematic hyperrealism highly detailed photograph"
-    return term.kind in ("artists", "surnames") or word.rstrip(".") not in _PICTURES
+    return term.kind in ("artists", "surnames") or word.rstrip(".") not in PICTURES
 
 
 @lru_cache(maxsize=1)
