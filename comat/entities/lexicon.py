@@ -65,12 +65,13 @@ tracing scattering grading mapping
 WORKS_IN_ING = _words("painting drawing rendering engraving etching carving")
 
 PICTURES = _words("""
-art artwork artworks painting paintings illustration illustrations photo photos photograph photographs photography render
-renders rendering portrait portraits picture image images drawing sketch still poster print cover wallpaper footage film
-movie animation cartoon anime comic design concept graphic graphics character texture quality resolution shot lens setup
-studio background backdrop engine color colors effects look aesthetic camera scene composition frame style styles mode hq view
+art artwork artworks painting paintings illustration illustrations photo photos photograph photographs photography
+render renders rendering portrait portraits picture image images drawing sketch still poster print cover wallpaper
+footage film movie animation cartoon anime comic design concept graphic graphics character texture quality resolution
+shot lens setup studio background backdrop engine color colors effects look aesthetic camera scene composition frame
+style styles mode hq view
 """)
-"""What says that a picture is made, and how: words before them are theirs ("octane render image", "low angle full shot")."""
+"""What says that a picture is made, and how: words before them are theirs ("octane render image", "low angle shot")."""
 
 PERCEIVED = _words("watch see hear let make help feel spot observe have")
 """Verbs that another in its base form follows: "watching a bird soar"."""

@@ -145,10 +145,7 @@ def entities_of(doc: Doc) -> list[ParsedEntity]:
     for phrase in phrases:
         for token in predicated(phrase.noun.token):
             word = by_token.get(token.i)
-            may_be = (
-                word is not None and not word.closes and not _is_noun_after_all(word) and not _is_verb_after_all(word)
-            )
-            if word and may_be and token.i not in placed:
+            if word and token.i not in placed and not word.closes and not _is_other_after_all(word):
                 phrase.attributes.append(word)
                 used.add(token.i)
     places = {word.token.i: place for place, word in enumerate(words)}
@@ -166,14 +163,11 @@ def entities_of(doc: Doc) -> list[ParsedEntity]:
     ]
 
 
-def _is_noun_after_all(word: Word) -> bool:
-    """ "an orange star … a small purple cross": an adjective, here of the star, to the parser alone."""
+def _is_other_after_all(word: Word) -> bool:
+    """ "an orange star … a small purple cross", "berries dripping": an adjective to the parser alone."""
+    if word.kind is Kind.OTHER:
+        return word.token.tag_ == "JJ" and word.lower.endswith("ing")
     return word.kind is Kind.NOUN and word.token.pos_ == "ADJ"
-
-
-def _is_verb_after_all(word: Word) -> bool:
-    """ "berries dripping", an adjective to the parser."""
-    return word.kind is Kind.OTHER and word.token.tag_ == "JJ" and word.lower.endswith("ing")
 
 
 def _entity(phrase: Phrase, denied: set[int]) -> ParsedEntity:

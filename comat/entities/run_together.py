@@ -156,6 +156,8 @@ def _opens_fragment(word: str, term: Term, following: Term | None, opens: bool) 
     """Whether the word behind a term begins another fragment; opens: whether the term is the first of its own."""
     if term.kind == "attributes" or not word[:1].isalpha() or word.rstrip(".") in _BINDS:
         return False
+    if term.kind == "pictures" and word.endswith("ed"):
+        return False  # "digital art painted by"
     if opens and (term.kind == "sizes" or (following is not None and following.kind == "attributes")):
         return False  # "8k high definition", "a cinematic hyperrealism highly detailed photograph"
     return term.kind in ("artists", "surnames") or word.rstrip(".") not in PICTURES
