@@ -1,11 +1,12 @@
 """The paper's tables in miniature, as DVC experiments on the shapes world; docs/results.md shows what came out.
 
-`queue` queues rows, one experiment for each seed; `dvc exp run --run-all` runs them; `show` prints the tables of those
-that have run, as Markdown.
+`queue` queues rows, one experiment for each seed; `dvc exp run --run-all` runs them; `keep` notes in a file what
+those that have run have measured; `show` prints the tables, as Markdown.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import statistics
 import subprocess
@@ -13,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import typer
+
+from comat.storage.tables import write_csv
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -51,8 +54,11 @@ TABLES: dict[str, dict[str, dict[str, str]]] = {
 }
 """Table → row → parameters that differ from `params.yaml`."""
 ROWS = {row: values for rows in TABLES.values() for row, values in rows.items()}
+KEPT = typer.Argument(None, help="What `keep` has written.")
 SEEDS = typer.Option([0], "--seed", help="Again for each further seed.")
 COLUMNS = ("color", "spatial", "numeracy", "complex", "total")
+MODELS = ("base", "tuned")
+HEADER = ("run", "model", *COLUMNS, "frechet")
 
 
 @app.command()
@@ -70,9 +76,37 @@ def queue(rows: list[str], seeds: list[int] = SEEDS) -> None:
 
 
 @app.command()
-def show() -> None:
-    """Print the tables of the experiments that have run: means over seeds, with the lowest and the highest."""
-    print(tables(experiments()))
+def keep(file: Path) -> None:
+    """Add to the CSV FILE, or write anew there, what the experiments that have run have measured."""
+    kept(file, experiments())
+
+
+@app.command()
+def show(file: Path | None = KEPT) -> None:
+    """Print the tables of FILE, or of the experiments that have run: means over seeds, the lowest and the highest."""
+    if file and not file.is_file():
+        raise typer.BadParameter(f"{file}: no such file; `keep` writes it")
+    print(tables(read(file) if file else experiments()))
+
+
+def kept(file: Path, runs: Mapping[str, dict]) -> None:
+    found = sorted((read(file) | dict(runs)).items())
+    write_csv(file, HEADER, [[name, model, *_values(metrics, model)] for name, metrics in found for model in MODELS])
+
+
+def _values(metrics: dict, model: str) -> list[float]:
+    return [round(value, 4) for value in (*(metrics["oracle"][c][model] for c in COLUMNS), metrics["frechet"][model])]
+
+
+def read(file: Path) -> dict[str, dict]:
+    """Experiment name → as much of its metrics as `keep` keeps."""
+    found: dict[str, dict] = {}
+    for row in csv.DictReader(file.read_text().splitlines()) if file.exists() else []:
+        metrics = found.setdefault(row["run"], {"oracle": {column: {} for column in COLUMNS}, "frechet": {}})
+        for column in COLUMNS:
+            metrics["oracle"][column][row["model"]] = float(row[column])
+        metrics["frechet"][row["model"]] = float(row["frechet"])
+    return found
 
 
 def tables(found: Mapping[str, dict]) -> str:

@@ -8,11 +8,12 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
-from benchmarks.miniature import ALWAYS, COLUMNS, ROWS, tables
+from benchmarks.miniature import ALWAYS, COLUMNS, ROWS, kept, read, tables
 from comat.params import Params, load
 from tests.conftest import ROOT
 
@@ -48,6 +49,17 @@ def test_miniature_tables_take_means_and_ranges_over_seeds() -> None:
     assert f"| ca | 2 | {cells} | 2.00 (2.00 to 2.00) |" in lines
     assert f"| all | 1 | {' | '.join(['70.0'] * 5)} | 2.00 |" in lines
     assert lines[-1].startswith("| base | 2 | 30.0 (30.0 to 30.0)")
+
+
+def test_miniature_runs_that_are_kept_give_the_same_tables(tmp_path: Path) -> None:
+    """By `keep`'s CSV, whose values have four digits; and a second `keep` adds to the first."""
+    score = {"base": 0.25, "tuned": 0.5}
+    first = {"all-s0": {"oracle": dict.fromkeys(COLUMNS, score), "frechet": {"base": 4, "tuned": 2}}}
+    second = {"ca-s0": {"oracle": dict.fromkeys(COLUMNS, score | {"tuned": 0.375}), "frechet": {"base": 4, "tuned": 3}}}
+    kept(tmp_path / "runs.csv", first)
+    kept(tmp_path / "runs.csv", second)
+    assert tables(read(tmp_path / "runs.csv")) == tables(first | second)
+    assert (tmp_path / "runs.csv").read_text().splitlines()[1] == "all-s0,base,0.25,0.25,0.25,0.25,0.25,4.0"
 
 
 @pytest.mark.slow

@@ -344,11 +344,13 @@ def test_a_signal_to_the_stage_is_heard_at_once(project: Path, tmp_path: Path, n
     command = [sys.executable, "-m", "stages.train"]
     with subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
-        while not (root / "data/train/curves.csv").exists() and time.monotonic() < deadline:
+        while not (root / "data/train/curves.csv").exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
+        alive = process.poll() is None
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    assert alive, said
+    assert process.returncode == 128 + number, said
     found = re.search(r"error: interrupted at iteration (\d+) of 4000; `dvc repro` goes on\n$", said)
     assert found and int(found[1]) >= 1
     with (root / "data/train/curves.csv").open() as file:

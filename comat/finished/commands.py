@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -14,6 +15,11 @@ DATA = Path("data")
 SEEDS = typer.Option(4, min=1, help="Images of each prompt and model; the first are the same whatever their number.")
 FORMAT = typer.Option("diffusers", "--format", help="diffusers, kohya (ComfyUI, A1111), or merged: a whole pipeline.")
 FOLDER = typer.Option(None, help="Put everything there and keep it; by default it is gone when it is sent.")
+CLASSES = typer.Option(None, "--class", help="Again for each further class; by default all.")
+EXPERIMENTS = typer.Option(
+    None, "--experiment", help="One of `dvc exp list`, or a git revision; again for each further one (Fig. 6 and 7)."
+)
+LONG = typer.Option(None, help="Long ones: a CSV with the columns prompt and classname.")
 RANK = typer.Option(None, min=1, help="Of one LoRA for the stock base, which holds the warm-up as well.")
 
 
@@ -47,10 +53,17 @@ def compare(
     prompts: list[str],
     out: Path = Path("compared.png"),
     seeds: int = SEEDS,
+    experiments: list[str] | None = EXPERIMENTS,
     params: Path = PARAMS,
     data: Path = DATA,
 ) -> None:
     """Draw every prompt with the base and the tuned model, from the same noise, into one picture."""
+    if experiments:
+        from comat.finished.experiments import compare_experiments
+
+        compare_experiments(experiments, prompts, seeds, out)
+        say(f"{out}: base above, then {', '.join(dict.fromkeys(experiments))}")
+        return
     from comat.finished.generate import compare as draw
     from comat.params import load
 
@@ -90,6 +103,37 @@ def attention(
 
     draw(load(params), data, prompt, seed, out)
     say(f"{out}: base above, tuned below, one scale for each token")
+
+
+@app.command()
+@main_guard
+def attack(
+    classifier: str = typer.Option(..., help="An image classifier, the judge: hub id or folder."),
+    revision: str | None = typer.Option(None, help="Its revision."),
+    classes: list[str] | None = CLASSES,
+    template: str = typer.Option("a photo of {}", help="Short prompts: {} is a class with its article."),
+    prompts: Path | None = LONG,
+    words: int = typer.Option(4, min=1, help="Words behind a prompt."),
+    iterations: int = typer.Option(100, min=1, help="Steps of the search for them, for each class."),
+    samples: int = typer.Option(20, min=1, help="Images of each class, model and kind."),
+    out: Path = Path("data/attack"),
+    params: Path = PARAMS,
+    data: Path = DATA,
+) -> None:
+    """Search for words that break the image of a prompt, by base and tuned model (Table 6); how often they do."""
+    from comat.finished.attack.run import attack as search
+    from comat.finished.attack.search import Search
+    from comat.finished.attack.targets import Target, read_targets, targets_of
+    from comat.params import load
+
+    long = read_targets(prompts) if prompts else None
+    judge, asked = (classifier, revision), Search(words=words, iterations=iterations)
+
+    def targets(names: Sequence[str]) -> list[Target]:
+        return targets_of(names, template) if long is None else long
+
+    say(search(load(params), data, judge, targets, classes or [], asked, samples, out))
+    say(f"{out}: rows.parquet, attack.json; attack.png: base and tuned beside each other")
 
 
 @app.command()

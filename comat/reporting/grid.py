@@ -21,9 +21,10 @@ def comparison_grid(prompts: Sequence[str], images: Mapping[str, Sequence[np.nda
     drawn = next(iter(images.values()))
     count, size = len(drawn) // len(prompts), drawn[0].shape[0]
     shown = max(size, 128 // size * size)
-    block = TEXT + len(images) * (shown + GAP)
-    sheet = Image.new("RGB", (LABEL + count * (shown + GAP), len(prompts) * block), PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    block, font = TEXT + len(images) * (shown + GAP), ImageFont.load_default(12)
+    label = max(LABEL, *(2 * GAP + int(font.getlength(model)) for model in images))
+    sheet = Image.new("RGB", (label + count * (shown + GAP), len(prompts) * block), PAPER)
+    draw = ImageDraw.Draw(sheet)
     for number, prompt in enumerate(prompts):
         lines = textwrap.wrap(prompt, max(10, (sheet.width - GAP) // 7))[:3]
         draw.text((GAP, number * block + GAP // 2), "\n".join(lines), INK, font, spacing=1)
@@ -33,7 +34,7 @@ def comparison_grid(prompts: Sequence[str], images: Mapping[str, Sequence[np.nda
             for column in range(count):
                 picture = Image.fromarray(own[number * count + column])
                 picture = picture.resize((shown, shown), Image.Resampling.NEAREST)
-                sheet.paste(picture, (LABEL + column * (shown + GAP), y))
+                sheet.paste(picture, (label + column * (shown + GAP), y))
     return sheet
 
 

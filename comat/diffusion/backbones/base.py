@@ -156,7 +156,18 @@ class Backbone(ABC):
         """
         if self.stored:
             return PromptEmbeddings.cat([self.stored(prompt) for prompt in prompts]).to(self.device)
-        return PromptEmbeddings.cat([self._encode([prompt]) for prompt in prompts])
+        with torch.no_grad():
+            return PromptEmbeddings.cat([self._encode([prompt]) for prompt in prompts])
+
+    def encode_with_gradients(self, prompt: str) -> PromptEmbeddings:
+        """One prompt, (1, L, D), with the graph back to the token embeddings of the text encoders.
+
+        Raises:
+            UserError: if there are no text encoders, for what they say is stored.
+        """
+        if self.stored:
+            raise UserError("prompts are looked up here, not encoded: expected a model with its text encoders")
+        return self._encode([prompt])
 
     @abstractmethod
     def _encode(self, prompts: Sequence[str]) -> PromptEmbeddings:

@@ -31,7 +31,6 @@ class Flux(Backbone):
     def patch(self) -> int:
         return 2
 
-    @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> PromptEmbeddings:
         pooled = self.text_encoders[0](self._tokenized(0, prompts)[0]).pooler_output
         return PromptEmbeddings(self.text_encoders[1](self._tokenized(1, prompts)[0])[0], pooled)

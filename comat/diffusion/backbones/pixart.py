@@ -25,7 +25,6 @@ class PixArtSigma(Backbone):
     def patch(self) -> int:
         return self.denoiser.config["patch_size"]
 
-    @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> PromptEmbeddings:
         ids, mask = self._tokenized(0, prompts)
         return PromptEmbeddings(self.text_encoders[0](ids, attention_mask=mask)[0], mask=mask)

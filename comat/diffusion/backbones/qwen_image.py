@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 import torch.nn.functional as F
 from diffusers import QwenImageTransformer2DModel
 from torch import Tensor
@@ -36,7 +35,6 @@ class QwenImage(Backbone):
     def patch(self) -> int:
         return 2
 
-    @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> PromptEmbeddings:
         """What the language model says of prompts; no prompt is a space, as the model's authors advise."""
         ids, mask, kept = self._instructed(0, [prompt or " " for prompt in prompts], ASKED, place=0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 
-import torch
 from diffusers import SanaPipeline, SanaTransformer2DModel
 from torch import Tensor
 from transformers import Gemma2Model
@@ -29,7 +28,6 @@ class Sana(Backbone):
     def patch(self) -> int:
         return self.denoiser.config["patch_size"]
 
-    @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> PromptEmbeddings:
         """A prompt behind the instruction; the empty one, which guidance leads away from, alone."""
         # The space that ends the instruction is one word with what follows (`Text.lead`).

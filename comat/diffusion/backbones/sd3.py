@@ -33,7 +33,6 @@ class StableDiffusion3(Backbone):
     def patch(self) -> int:
         return self.denoiser.config["patch_size"]
 
-    @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> PromptEmbeddings:
         clips = [
             encoder(self._tokenized(number, prompts)[0], output_hidden_states=True)

@@ -29,7 +29,6 @@ class StableDiffusion(Backbone):
         if self.denoiser.config["addition_embed_type"] == "text_time" and not isinstance(self, StableDiffusionXL):
             raise UserError("its UNet reads pooled embeddings, as SDXL's does: expected a StableDiffusionXLPipeline")
 
-    @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> PromptEmbeddings:
         ids, _ = self._tokenized(0, prompts)
         return PromptEmbeddings(self.text_encoders[0](ids).last_hidden_state)
@@ -72,7 +71,6 @@ class StableDiffusionXL(StableDiffusion):
         self._time_ids: dict[tuple[int, int], Tensor] = {}
         super().__init__(*args, **kwargs)
 
-    @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> PromptEmbeddings:
         hidden, pooled = [], None
         for number, encoder in enumerate(self.text_encoders):

@@ -29,7 +29,6 @@ class ZImage(Backbone):
     def patch(self) -> int:
         return self.denoiser.config["all_patch_size"][0]
 
-    @torch.no_grad()
     def _encode(self, prompts: Sequence[str]) -> PromptEmbeddings:
         ids, mask = self._tokenized(0, prompts)
         read = self.text_encoders[0](input_ids=ids, attention_mask=mask, output_hidden_states=True)

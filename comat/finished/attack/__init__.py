@@ -1,0 +1,1 @@
+"""The prompt attack of Table 6: words that, put behind a prompt, break its image."""
