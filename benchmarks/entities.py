@@ -104,6 +104,7 @@ def gold_sets(corpora: Path | None) -> dict[str, list[GoldPrompt]]:
         ("fourth", "held_out_3"),
         ("fifth", "held_out_4"),
         ("sixth", "held_out_5"),
+        ("seventh", "held_out_6"),
     ):
         kinds = {f"{title} held out, {kind}": held_out_prompts(kind, name) for kind in KINDS}
         sets |= kinds | {f"{title} held out, all": [prompt for prompts in kinds.values() for prompt in prompts]}

@@ -7,6 +7,7 @@ from comat.entities.lexicon import (
     ATTRIBUTES,
     COLOURS,
     DETERMINERS,
+    GEMS,
     ING_THINGS,
     INTENSIFIERS,
     MATERIALS,
@@ -14,6 +15,7 @@ from comat.entities.lexicon import (
     POSSESSIVES,
     PREPOSITIONS,
     SHAPED,
+    SIZES,
     TRANSITIVE,
 )
 from comat.entities.neighbours import (
@@ -56,7 +58,8 @@ def is_attribute(words: list[Word], place: int) -> bool:
 
 def is_of_materials(words: list[Word], place: int) -> bool:
     """ "a brick and stone house"."""
-    return words[place].lower in MATERIALS and words[place + 1].lower == "and" and words[place + 2].lower in MATERIALS
+    both = MATERIALS | GEMS
+    return words[place].lower in both and words[place + 1].lower == "and" and words[place + 2].lower in both
 
 
 def is_linked(words: list[Word], place: int) -> bool:
@@ -141,7 +144,9 @@ def _is_misread_adjective(words: list[Word], place: int) -> bool:
     if word.token.tag_ in ("VB", "VBP"):
         return opens or (before is not None and before.kind is Kind.ADJECTIVE)
     opens = opens or (before is not None and before.lower in PREPOSITIONS)
-    return opens and word.token.tag_ == "RB" and words[place + 1].kind is Kind.NOUN
+    following = words[place + 1]
+    is_size = word.lower in SIZES and following.token.tag_ == "VBG"  # "long flowing hair"
+    return opens and word.token.tag_ == "RB" and (following.kind is Kind.NOUN or is_size)
 
 
 def _opens_fragment(words: list[Word], place: int) -> bool:

@@ -28,6 +28,7 @@ from comat.entities.neighbours import (
     starts_fragment,
 )
 from comat.entities.nouns_or_verbs import is_participle, is_verb_after_all, takes_object
+from comat.entities.run_together import terms_in
 from comat.entities.word_classes import by_dictionary
 from comat.entities.words import Kind, Word, words_of
 
@@ -41,7 +42,16 @@ def corrected_words(doc: Doc) -> list[Word]:
             word.kind, word.closes = kind, False
     for place in reversed(range(len(words))):
         words[place].kind = _corrected(words, place)
+    _know_names(words)
     return words
+
+
+def _know_names(words: list[Word]) -> None:
+    """ "ross draws", "cgsociety and jesper ejsing": names of artists are one phrase, whatever the tags."""
+    for number, term in enumerate(terms_in([word.lower for word in words])):
+        if term.kind == "artists":
+            for word in words[term.start : term.end]:
+                word.kind, word.closes, word.name = Kind.NOUN, False, number
 
 
 def _corrected(words: list[Word], place: int) -> Kind:

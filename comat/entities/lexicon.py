@@ -24,7 +24,10 @@ velvet denim steel iron copper brass bronze granite concrete porcelain bamboo wi
 wood oak mahogany teak linen satin suede tweed nylon titanium aluminum aluminium clay terracotta cardboard limestone
 sandstone obsidian vinyl
 """)
-ATTRIBUTES = COLOURS | SHAPES | MATERIALS
+GEMS = _words("emerald ruby sapphire jade amethyst topaz onyx opal pearl amber crystal ivory coral gold silver")
+"""Materials of jewels, which are things where they stand alone."""
+STATES = _words("vintage retro")
+ATTRIBUTES = COLOURS | SHAPES | MATERIALS | STATES
 """Words that are attributes wherever a noun follows directly."""
 
 QUANTIFIERS = _words("""
@@ -60,6 +63,15 @@ tracing scattering grading mapping
 """Nouns in -ing that are no participles, also without an article."""
 
 WORKS_IN_ING = _words("painting drawing rendering engraving etching carving")
+
+PICTURES = _words("""
+art artwork artworks painting paintings illustration illustrations photo photos photograph photographs photography
+render renders rendering portrait portraits picture image images drawing sketch still poster print cover wallpaper
+footage film movie animation cartoon anime comic design concept graphic graphics character texture quality resolution
+shot lens setup studio background backdrop engine color colors effects look aesthetic camera scene composition frame
+style styles mode hq view
+""")
+"""What says that a picture is made, and how: words before them are theirs ("octane render image", "low angle shot")."""
 
 PERCEIVED = _words("watch see hear let make help feel spot observe have")
 """Verbs that another in its base form follows: "watching a bird soar"."""

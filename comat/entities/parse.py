@@ -13,13 +13,14 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from comat.entities.corrections import corrected_words
-from comat.entities.dictionary import bring_dictionary
+from comat.entities.dictionary import bring_dictionary, dictionary_of
 from comat.entities.mentions import named_again
 from comat.entities.negation import negated
 from comat.entities.phrases import Phrase, noun_phrases
 from comat.entities.postposed import postposed
 from comat.entities.predicates import predicated
 from comat.entities.quotations import Quotation, without_quotations
+from comat.entities.run_together import with_commas
 from comat.entities.styles import in_styles
 from comat.entities.words import Kind, Word
 from comat.errors import UserError, first_line
@@ -100,12 +101,15 @@ def parse(parser: Language, prompt: str) -> list[ParsedEntity]:
 def _parse_batch(prompts: Sequence[str], parser: Language) -> list[list[ParsedEntity]]:
     """Prompts are parsed without the syntax of image tools and without quotations; all spans are those as written."""
     read = [without_quotations(without_syntax(prompt)) for prompt in prompts]
+    read = [(with_commas(plain, dictionary_of(parser.vocab)), quotations) for plain, quotations in read]
     docs = parser.pipe([plain.text for plain, _ in read], batch_size=len(prompts))
-    return [_as_written(entities_of(doc), *own) for doc, own in zip(docs, read, strict=True)]
+    return [_as_written(prompt, entities_of(doc), *own) for prompt, doc, own in zip(prompts, docs, read, strict=True)]
 
 
-def _as_written(entities: list[ParsedEntity], plain: Plain, quotations: list[Quotation]) -> list[ParsedEntity]:
-    if plain.removed or quotations:
+def _as_written(
+    prompt: str, entities: list[ParsedEntity], plain: Plain, quotations: list[Quotation]
+) -> list[ParsedEntity]:
+    if plain.text != prompt:
         entities = [
             replace(
                 entity,
@@ -141,7 +145,7 @@ def entities_of(doc: Doc) -> list[ParsedEntity]:
     for phrase in phrases:
         for token in predicated(phrase.noun.token):
             word = by_token.get(token.i)
-            if word and token.i not in placed and not word.closes and not _is_noun_after_all(word):
+            if word and token.i not in placed and not word.closes and not _is_other_after_all(word):
                 phrase.attributes.append(word)
                 used.add(token.i)
     places = {word.token.i: place for place, word in enumerate(words)}
@@ -159,8 +163,10 @@ def entities_of(doc: Doc) -> list[ParsedEntity]:
     ]
 
 
-def _is_noun_after_all(word: Word) -> bool:
-    """ "an orange star … a small purple cross": an adjective, here of the star, to the parser alone."""
+def _is_other_after_all(word: Word) -> bool:
+    """ "an orange star … a small purple cross", "berries dripping": an adjective to the parser alone."""
+    if word.kind is Kind.OTHER:
+        return word.token.tag_ == "JJ" and word.lower.endswith("ing")
     return word.kind is Kind.NOUN and word.token.pos_ == "ADJ"
 
 

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from comat.entities.lexicon import DETERMINERS, ING_THINGS, PERCEIVED, PREPOSITIONS, SIZES
+from comat.entities.lexicon import (
+    COLOURS,
+    DETERMINERS,
+    ING_THINGS,
+    INTENSIFIERS,
+    PERCEIVED,
+    PICTURES,
+    PREPOSITIONS,
+    SHAPED,
+    SIZES,
+)
 from comat.entities.words import MEASURE, Kind, Word
 
 _NOUN_MODIFIERS = {"amod", "compound", "nmod", "npadvmod"}
@@ -41,6 +51,8 @@ def _phrase(words: list[Word], place: int) -> tuple[Phrase, int]:
     phrase, at = Phrase(words[place]), place - 1
     while at >= 0:
         word = words[at]
+        if word.kind is Kind.NOUN and at < place - 1 and _is_fragment_before(words, at, place):
+            break
         if word.kind is Kind.ADJECTIVE or (word.kind is Kind.NOUN and _modifies(words, at, place)):
             phrase.attributes.insert(0, word)
         elif word.kind is Kind.NUMERAL:
@@ -71,6 +83,8 @@ def _modifies(words: list[Word], at: int, place: int) -> bool:
     with the first ("a teddy bear", "three teddy bears").
     """
     noun, rest = words[at], words[at + 1 : place + 1]
+    if noun.name is not None or rest[0].name is not None:
+        return noun.name == rest[0].name or rest[0].name is None
     if rest[0].kind is Kind.LINK or MEASURE.fullmatch(rest[-1].lower):
         return False
     first = noun.token.head if noun.token.dep_ == "conj" else noun.token  # "light and shadow effects"
@@ -105,6 +119,28 @@ def _may_have_base_form(words: list[Word], at: int) -> bool:
     return at > 0 and words[at - 1].lower == "and"
 
 
+def _is_fragment_before(words: list[Word], at: int, place: int) -> bool:
+    """ "a female portrait black eyes", "children in rags obese men": a whole phrase before an adjective of the next.
+
+    Not "a low angle full shot", "a one story yellow building": pictures and measures.
+    """
+    noun, following, last = words[at], words[at + 1], words[place]
+    if following.kind is not Kind.ADJECTIVE or following.token.pos_ != "ADJ" or following.first.i != following.token.i:
+        return False
+    is_measure = at > 0 and words[at - 1].kind is Kind.NUMERAL and noun.token.tag_ != "NNS"
+    if last.lower in PICTURES or following.lower in SHAPED or is_measure or noun.name is not None:
+        return False
+    dictionary = noun.dictionary
+    if noun.lower in dictionary.adjectives or not dictionary.knows_as_noun(noun.lower):
+        return False
+    is_only_adjective = following.lower in dictionary.adjectives and not dictionary.knows_as_noun(following.lower)
+    return is_only_adjective or following.lower in COLOURS | SIZES
+
+
+def _is_fragment(words: list[Word], first: int) -> bool:
+    return first == 0 or words[first - 1].lower not in DETERMINERS
+
+
 def _is_opened_by_and(words: list[Word], first: int, link: int) -> bool:
     """ "…, dark and dull palette", "a body and long, pointed ears": a pair behind a comma or "and"."""
     inner = [word for word in words[first:link] if word.kind is not Kind.ADVERB]
@@ -129,9 +165,16 @@ def _is_between(words: list[Word], at: int) -> bool:
     first = at
     while first and words[first - 1].kind in (Kind.ADJECTIVE, Kind.ADVERB, Kind.LINK):
         first -= 1
+    if (
+        words[at].lower == "and"
+    ):  # of a longer list only the last part may be a pair: "…, realistic, black and yellow colors"
+        comma = next((place for place in range(at - 1, first, -1) if words[place].text == ","), first)
+        first = comma if words[first].kind is Kind.LINK and comma > first else first
     if words[first].kind is Kind.LINK and not _is_opened_by_and(words, first, at):
         return False  # "4k, realistic, wallpaper"
     if words[first].kind is Kind.LINK:
         return True
+    if words[at].text == "," and words[max(0, at - 2)].lower in INTENSIFIERS and _is_fragment(words, first):
+        return False  # ". highly detailed, digital art"
     opens = first == 0 or words[first - 1].token.pos_ in _MAY_PRECEDE or words[first - 1].lower in ("'s", "’s", ".")
     return opens and any(word.kind is Kind.ADJECTIVE for word in words[first:at])

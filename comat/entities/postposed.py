@@ -85,6 +85,8 @@ def _set_off(words: list[Word], place: int) -> list[Word]:
     if second >= len(words) or words[place + 1].lower != "," or words[first + 1].lower != "and":
         return []
     both = [words[first], words[second]]
+    if [word.lower for word in both] == ["black", "white"]:
+        return []  # the picture, not the thing
     return both if all(map(_is_attribute, both)) and _ends(words, second + 1) else []
 
 

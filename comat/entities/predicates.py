@@ -53,7 +53,9 @@ def _of_verb(verb: Token) -> Iterator[Token]:
         if child.dep_ in ("acomp", "attr", "oprd") and is_adjective and not is_apart:
             yield from _with_conjuncts(child)
         elif verb.lemma_ in BUILT and child.dep_ == "prep":
-            yield from (thing for thing in _materials(child) if not _is_thing(thing))
+            materials = list(_materials(child))
+            # "made of veins and muscle tissue": among things nothing is a material.
+            yield from materials if not any(map(_is_thing, materials)) else ()
 
 
 def _materials(preposition: Token) -> Iterator[Token]:

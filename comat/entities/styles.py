@@ -14,6 +14,7 @@ _WORKS = {"art", "artwork", "painting", "paintings", "illustration", "photo", "p
 _MEDIA = ("oil", "acrylic", "ink", "pencil", "charcoal", "watercolor", "watercolour", "gouache", "pastel", "tempera")
 _SITES = {("trending", "on"), ("featured", "on"), ("shot", "on"), ("shot", "with"), ("rendered", "in"),
           ("rendered", "with"), ("made", "in"), *((medium, "on") for medium in _MEDIA)}  # fmt: skip
+_BEFORE_NAMES = {",", "and", "by", "&", "|", ";"}
 _IN_NAME = (Kind.NOUN, Kind.ADJECTIVE, Kind.NUMERAL)
 
 
@@ -30,10 +31,23 @@ def in_styles(words: list[Word]) -> set[int]:
             phrase = set(_phrase(words, place + 1))
             # "shot on a beach", "ink on a table" are places; a medium or a tool has no article.
             places |= {place - 1, *phrase} if words[min(phrase, default=0)].lower not in DETERMINERS else set()
-    places |= _whole_picture(words)
+    places |= _whole_picture(words) | _known_names(words)
     if words and words[0].lower == "by" and _opens_names(words, 0):
         places |= set(_names(words, 1))
     return places
+
+
+def _known_names(words: list[Word]) -> set[int]:
+    """Names of artists in a list: a whole fragment, not the first of the prompt, which may say who is drawn."""
+    places = [place for place, word in enumerate(words) if word.name is not None]
+    return {place for place in places if _is_listed(words, place)}
+
+
+def _is_listed(words: list[Word], place: int) -> bool:
+    start, name = place, words[place].name
+    while start and words[start - 1].name == name:
+        start -= 1
+    return start > 1 and words[start - 1].lower in _BEFORE_NAMES
 
 
 def _whole_picture(words: list[Word]) -> set[int]:

@@ -9,6 +9,7 @@ from comat.entities.lexicon import (
     COLOURS_THAT_ARE_THINGS,
     ING_THINGS,
     NEVER_THINGS,
+    PREPOSITIONS,
     QUANTIFIERS,
     SHAPED,
     SIDES,
@@ -30,7 +31,7 @@ def by_dictionary(words: list[Word], place: int) -> Kind | None:
         return None
     if word.lower == "can":
         return Kind.OTHER if _is_auxiliary(words, place) else Kind.NOUN
-    if _acts(words, place) or _is_verb_of_pronoun(words, place):
+    if _acts(words, place) or _is_verb_of_pronoun(words, place) or _is_participle_behind(words, place):
         return Kind.OTHER
     if word.lower in _NEVER_NOUNS or _is_ing(word) or _is_infinitive(words, place):
         return None
@@ -62,6 +63,15 @@ def _acts(words: list[Word], place: int) -> bool:
     if word.lower in ACTIONS or word.lower not in word.dictionary.nouns:
         return True
     return before.dictionary.singular(before.lower, True) in AGENTS or before.lower in AGENTS
+
+
+def _is_participle_behind(words: list[Word], place: int) -> bool:
+    """ "yoghurt dripping from his face", "berries dripping, …", read as an adjective."""
+    word, before, following = words[place], words[place - 1] if place else None, words[place + 1 : place + 2]
+    if before is None or before.kind is not Kind.NOUN or word.token.tag_ != "JJ" or not _is_ing(word):
+        return False
+    ends = following == [] or following[0].lower in PREPOSITIONS or following[0].text == ","
+    return ends and word.lower not in word.dictionary.adjectives
 
 
 def _is_verb_of_pronoun(words: list[Word], place: int) -> bool:

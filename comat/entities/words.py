@@ -52,6 +52,8 @@ class Word:
     kind: Kind
     closes: bool
     """Whether the noun phrase before it ends there."""
+    name: int | None = None
+    """Which of the artists' names in the prompt it is a part of."""
 
     @property
     def span(self) -> tuple[int, int]:
