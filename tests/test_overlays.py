@@ -53,6 +53,6 @@ def test_the_report_follows_the_readers_mode(project: Path) -> None:
     """Each figure is there twice; the dark one is dark."""
     text = (project / "data/evaluate/report.html").read_text(encoding="utf-8")
     found = re.findall(r'<source srcset="data:image/webp;base64,([^"]+)" media="\(prefers-color-scheme: dark\)">', text)
-    assert len(found) == text.count('<p class="overlay">') > 0
+    assert len(found) == text.count('<p class="overlay"') > 0
     corner = Image.open(io.BytesIO(base64.b64decode(found[0]))).convert("RGB").getpixel((1, 1))
     assert max(corner) < 60, corner
