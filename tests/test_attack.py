@@ -218,6 +218,12 @@ def test_attack_on_a_finished_run(project: Path, tmp_path: Path, monkeypatch: py
     text = (tmp_path / "out/attack.json").read_bytes()
     again = CliRunner().invoke(app, asked)
     assert again.exit_code == 0 and (tmp_path / "out/attack.json").read_bytes() == text
+    unknown = next(
+        n for n in ("ball", "cone", "star") if all(row["kind"] == "clean" for row in rows if row["class"] == n)
+    )
+    nothing = CliRunner().invoke(app, [*asked[:-1], str(tmp_path / "none"), "--class", unknown])
+    assert nothing.exit_code == 1 and "the classifier knew no class in what both models first drew" in nothing.output
+    assert (tmp_path / "none/rows.parquet").is_file()
     wrong = CliRunner().invoke(app, [*asked, "--class", "cube"])
     assert wrong.exit_code == 1 and "the classifier has no class 'cube': it has 3, ball, cone, star" in wrong.output
 

@@ -69,6 +69,7 @@ def test_each_experiment_has_its_row(tracked: Path, tmp_path: Path, monkeypatch:
     ("lost", "name", "expected"),
     [
         (False, "nothing", "experiment 'nothing': unknown Git revision 'nothing'; `dvc exp list` names those"),
+        (False, "base", "an experiment called 'base' would stand where the base does"),
         (
             True,
             "trained",

@@ -15,7 +15,6 @@ DATA = Path("data")
 SEEDS = typer.Option(4, min=1, help="Images of each prompt and model; the first are the same whatever their number.")
 FORMAT = typer.Option("diffusers", "--format", help="diffusers, kohya (ComfyUI, A1111), or merged: a whole pipeline.")
 GENERATED = typer.Option(Path("generated"), file_okay=False, help="Folder of the images.")
-ATTACKED = typer.Option(DATA / "attack", file_okay=False, help="Folder of the result.")
 EXPORTED = typer.Option(Path("exported"), file_okay=False, help="Folder to make.")
 ATTACKED = typer.Option(DATA / "attack", file_okay=False, help="Folder of the result.")
 FOLDER = typer.Option(

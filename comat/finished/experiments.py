@@ -31,7 +31,7 @@ def fetch(experiment: str, into: Path) -> tuple[Params, Path]:
     """
     try:
         files = DVCFileSystem(".", rev=experiment)
-        (into / "params.yaml").parent.mkdir(parents=True, exist_ok=True)
+        into.mkdir(parents=True)
         (into / "params.yaml").write_bytes(files.read_bytes("params.yaml"))
         for folder in FOLDERS:
             files.get(f"data/{folder}", str(into / "data" / folder), recursive=True)
@@ -53,6 +53,8 @@ def compare_experiments(experiments: Sequence[str], prompts: Sequence[str], seed
     The base is the first experiment's, after its warm-up; each is drawn by its own parameters, and images in a column
     start from the same noise where these have the same seed.
     """
+    if "base" in experiments:
+        raise UserError("an experiment called 'base' would stand where the base does: name its revision of git instead")
     images: dict[str, list[np.ndarray]] = {}
     with tempfile.TemporaryDirectory() as passing:
         for number, name in enumerate(dict.fromkeys(experiments)):

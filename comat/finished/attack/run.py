@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from comat.diffusion.lora import in_turn
+from comat.errors import UserError
 from comat.finished.attack.classes import ROWS, picture, run
 from comat.finished.attack.classifier import Classifier
 from comat.finished.attack.search import Attack, Search
@@ -42,7 +43,8 @@ def attack(
     run that was ended goes on with the class that it was at.
 
     Raises:
-        UserError: if there is no finished run, no such class, or nothing to choose words from.
+        UserError: if there is no finished run, no such class, nothing to choose words from, or no class that the
+            classifier knows in what both models draw of it.
     """
     classifier = Classifier(*judge, choose_device(params.device), torch.float32)
     named = {classifier.number(name) for name in classes}
@@ -61,6 +63,10 @@ def attack(
         write_table(out / "rows.parquet", rows, ROWS)
         found = summary(rows, params.evaluate.bootstrap, params.seed)
         write_json(out / "attack.json", {**settings, "models": found})
-        if sheet:
-            write_image(out / "attack.png", sheet)
+        if not sheet:
+            raise UserError(
+                f"{out}: the classifier knew no class in what both models first drew of it, so there is nothing to "
+                "compare; what it saw stands in rows.parquet. Is it a classifier of such images and names?"
+            )
+        write_image(out / "attack.png", sheet)
     return attack_table(found)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import inflect
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -28,13 +29,15 @@ class Words:
         return len(self.texts)
 
     def without(self, named: Sequence[str]) -> Words:
-        """Those that are no word of `named`, nor its plural or singular by their letters.
+        """Those that are no word of `named`, nor its plural or singular.
 
         Raises:
             UserError: if fewer than two are left.
         """
-        taken = {word for text in named for word in _words(text)}
-        kept = [row for row, word in enumerate(self.texts) if not any(_kin(word, other) for other in taken)]
+        engine, taken = inflect.engine(), set()
+        for word in re.findall(r"[a-z]+", " ".join(named).lower()):
+            taken |= {word, engine.plural_noun(word), engine.singular_noun(word)}  # False, of one that is no plural
+        kept = [row for row, word in enumerate(self.texts) if word not in taken]
         if len(kept) < 2:
             raise UserError(f"of {len(self)} words {len(kept)} may be put behind a prompt: expected two or more")
         rows = torch.tensor(kept)
@@ -69,13 +72,3 @@ def _single(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> list[in
             found.append(ids[-1] if len(ids) == len(before) + 1 and ids[:-1] == before else None)
     unknown = tokenizer.unk_token_id
     return [None if id == unknown and unknown != tokenizer.eos_token_id else id for id in found]
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[a-z]+", text.lower())
-
-
-def _kin(word: str, other: str) -> bool:
-    """Equal, but for an ending of the plural."""
-    short, long = sorted((word, other), key=len)
-    return long in (short, f"{short}s", f"{short}es") or (short.endswith("y") and long == f"{short[:-1]}ies")
