@@ -23,14 +23,14 @@ from comat.diffusion.backbones.qwen_image import ASKED
 from comat.diffusion.lora import add_lora, export_lora, merged
 from comat.diffusion.rollout import rollout
 from comat.diffusion.schedulers import flow_level
-from comat.entities.tokens import token_positions
+from comat.entities.tokens import tokens_of
 from comat.errors import UserError
 from comat.models.families import BY_PIPELINE
 from comat.models.fit import check_base, check_checkpointing
 from comat.models.names import ModelName
 from comat.models.record import check_models
 from comat.randomness import generator, noise
-from comat.tokenizers import as_read, is_too_long
+from comat.tokenizers import as_read
 from tests import tiny_families
 from tests.test_replay import TERMS, build, full_gradient, gradient, relative
 
@@ -190,10 +190,11 @@ def test_columns_hold_the_words_of_an_entity(families: Path, name: str, before, 
     """What the columns of an entity decode to is the entity, whatever the tokenizer and where its tokens stand."""
     backbone = _loaded(families / name)
     prompt = " ".join([*before, entity, *after])
-    assume(not is_too_long(backbone.tokenizers, prompt))  # the words are spelled, and 24 tokens are read
+    tokens = [tokens_of(tokenizer, prompt) for tokenizer in backbone.tokenizers]
+    assume(not any(one.are_cut for one in tokens))  # the words are spelled, and 24 tokens are read
     start = len(" ".join([*before, ""]))
     span = (start, start + len(entity))
-    positions = [token_positions(tokenizer, prompt, [[span]])[0] for tokenizer in backbone.tokenizers]
+    positions = [one.of([span]) for one in tokens]
     words = backbone.words(prompt)
     read = [text.tokenizer for text in backbone.texts if text.place in ("first", "behind")]
     said = "".join(words[column] for column in backbone.columns(positions)).replace(" ", "").lower()

@@ -11,11 +11,10 @@ from transformers import PreTrainedTokenizerBase
 
 from comat.entities.filter import reasons
 from comat.entities.parse import ParsedEntity
-from comat.entities.tokens import token_positions
+from comat.entities.tokens import Tokens, tokens_of
 from comat.randomness import python_random, stratified
 from comat.storage.prompt_language import ENGLISH, language
 from comat.storage.prompt_syntax import without_syntax
-from comat.tokenizers import is_too_long
 
 Parsed = tuple[str, str, Sequence[ParsedEntity]]
 """A prompt's id, text and entities."""
@@ -44,12 +43,13 @@ def entity_rows(
     languages: Counter[str] = Counter()
     syntax: Counter[str] = Counter()
     for id, text, entities in tqdm(parsed, total=total, desc="entities"):
-        found = [{"prompt_id": id, **row} for row in rows_of(text, entities, filtered, tokenizers)]
+        tokens, spoken = [tokens_of(tokenizer, text) for tokenizer in tokenizers], language(text)
+        found = [{"prompt_id": id, **row} for row in rows_of(entities, filtered, tokens, spoken)]
         rows += found
         without += [] if any(row["kept"] for row in found) else [(categories.get(id, ""), text)]
-        too_long += is_too_long(tokenizers, text)
+        too_long += any(one.are_cut for one in tokens)
         denied += sum(len(entity.denied) for entity in entities)
-        languages[language(text)] += 1
+        languages[spoken] += 1
         removed = without_syntax(text).removed
         syntax += removed
         with_syntax += bool(removed)
@@ -79,20 +79,19 @@ def _most(keys: Iterable[tuple[str, ...]]) -> list[dict]:
 
 
 def rows_of(
-    text: str,
-    entities: Sequence[ParsedEntity],
-    filtered: Mapping[str, str | None],
-    tokenizers: Sequence[PreTrainedTokenizerBase],
+    entities: Sequence[ParsedEntity], filtered: Mapping[str, str | None], tokens: Sequence[Tokens], spoken: str
 ) -> list[dict]:
-    """A prompt's entities as rows, without the prompt's id."""
-    nouns = [[entity.noun_span] for entity in entities]
-    wholes = [[entity.noun_span, *entity.attribute_spans] for entity in entities]
-    positions = [token_positions(tokenizer, text, nouns + wholes) for tokenizer in tokenizers]
-    foreign = "not English" if language(text) != ENGLISH else None
+    """A prompt's entities as rows, without the prompt's id.
+
+    Args:
+        tokens: of the prompt, by each tokenizer.
+        spoken: its language.
+    """
+    foreign = "not English" if spoken != ENGLISH else None
     rows = []
     for number, (entity, why) in enumerate(zip(entities, reasons(entities, filtered), strict=True)):
         reason = foreign or why
-        noun_tokens = [found[number] for found in positions]
+        noun_tokens = [one.of([entity.noun_span]) for one in tokens]
         if reason is None and not all(noun_tokens):
             reason = "cut off by the text encoder's length"
         rows.append(
@@ -103,7 +102,7 @@ def rows_of(
                 "attributes": list(entity.attributes),
                 "numerals": list(entity.numerals),
                 "noun_tokens": noun_tokens,
-                "tokens": [found[len(entities) + number] for found in positions],
+                "tokens": [one.of([entity.noun_span, *entity.attribute_spans]) for one in tokens],
                 "kept": reason is None,
                 "reason": reason,
             }

@@ -165,9 +165,7 @@ def _is_between(words: list[Word], at: int) -> bool:
     first = at
     while first and words[first - 1].kind in (Kind.ADJECTIVE, Kind.ADVERB, Kind.LINK):
         first -= 1
-    if (
-        words[at].lower == "and"
-    ):  # of a longer list only the last part may be a pair: "…, realistic, black and yellow colors"
+    if words[at].lower == "and":  # only the end of a list may be a pair: "…, realistic, black and yellow colors"
         comma = next((place for place in range(at - 1, first, -1) if words[place].text == ","), first)
         first = comma if words[first].kind is Kind.LINK and comma > first else first
     if words[first].kind is Kind.LINK and not _is_opened_by_and(words, first, at):

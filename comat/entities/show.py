@@ -13,9 +13,11 @@ from rich.text import Text
 from comat.entities.build import entity_rows, rows_of
 from comat.entities.filter import filtered_nouns
 from comat.entities.parse import ParsedEntity, load_parser, parse, parse_all
+from comat.entities.tokens import tokens_of
 from comat.errors import clean
 from comat.params import BaseModelParams, EntitiesParams
-from comat.tokenizers import is_too_long, load_tokenizers
+from comat.storage.prompt_language import language
+from comat.tokenizers import load_tokenizers
 
 NOUN, ATTRIBUTE, NUMERAL, DROPPED = "bold green", "cyan", "yellow", "dim strike"
 
@@ -26,7 +28,8 @@ def show_entities(section: EntitiesParams, base: BaseModelParams, prompt: str, c
     filtered = filtered_nouns(Path(own) if own else None)
     entities = parse(load_parser(section.spacy_model), prompt)
     tokenizers = load_tokenizers(base.base_model, base.base_revision)
-    rows = rows_of(prompt, entities, filtered, tokenizers)
+    tokens_read = [tokens_of(tokenizer, prompt) for tokenizer in tokenizers]
+    rows = rows_of(entities, filtered, tokens_read, language(prompt))
     console.print(_coloured(prompt, entities, rows), soft_wrap=True)
     table = Table(
         "noun", "attributes", "numerals", *_token_titles(len(tokenizers)), "filtered", box=None, pad_edge=False
@@ -40,7 +43,7 @@ def show_entities(section: EntitiesParams, base: BaseModelParams, prompt: str, c
         ]
         table.add_row(*cells, *(tokens if row["kept"] else [""] * len(tokens)), Text(clean(row["reason"] or "")))
     console.print(table if rows else "no nouns")
-    if is_too_long(tokenizers, prompt):
+    if any(one.are_cut for one in tokens_read):
         console.print("the prompt is longer than the text encoder reads: its end has no tokens", style="red")
 
 

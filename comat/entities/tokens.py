@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
 from comat.entities.parse import Span
 
 
-def token_positions(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, spans: Sequence[Sequence[Span]]
-) -> list[list[int]]:
-    """For each group of character spans the positions of its tokens in the encoded prompt, start token included.
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens that a text encoder reads of a prompt."""
 
-    Words that truncation cuts off have no positions. Offsets of CLIP's tokenizers may include the space around a word.
-    """
+    spans: tuple[tuple[int, Span], ...]
+    """Position, start token included, and characters of each token that stands for some."""
+    are_cut: bool
+    """Whether the prompt goes on behind the last that is read."""
+
+    def of(self, group: Sequence[Span]) -> list[int]:
+        """Positions of the tokens of a group of character spans; none of words that truncation cuts off."""
+        return sorted({i for i, (start, end) in self.spans for first, last in group if start < last and first < end})
+
+
+def tokens_of(tokenizer: PreTrainedTokenizerBase, prompt: str) -> Tokens:
+    """The tokens of a prompt. Offsets of CLIP's tokenizers may include the space around a word."""
     encoded = tokenizer(prompt, truncation=True, return_offsets_mapping=True)
-    offsets = []
-    for start, end in encoded.offset_mapping:
+    spans = []
+    for position, (start, end) in enumerate(encoded.offset_mapping):
         piece = prompt[start:end]
-        offsets.append((start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())))
-    return [
-        [i for i, (start, end) in enumerate(offsets) if end > start and any(start < b and a < end for a, b in group)]
-        for group in spans
-    ]
+        words = piece.strip()
+        if words:
+            start += len(piece) - len(piece.lstrip())
+            spans.append((position, (start, start + len(words))))
+    return Tokens(tuple(spans), bool(encoded.encodings[0].overflowing))

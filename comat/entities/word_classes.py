@@ -49,7 +49,9 @@ def _is_auxiliary(words: list[Word], place: int) -> bool:
     for word in words[place + 1 :]:
         if word.kind is Kind.ADVERB or word.token.pos_ in ("PRON", "PART"):
             continue
-        return word.lower in word.dictionary.verbs - word.dictionary.nouns | _AUXILIARIES or word.token.tag_ == "VB"
+        lower, dictionary = word.lower, word.dictionary
+        is_verb = lower in _AUXILIARIES or (lower in dictionary.verbs and lower not in dictionary.nouns)
+        return is_verb or word.token.tag_ == "VB"
     return False
 
 
@@ -106,7 +108,7 @@ def _may_have_its_tag(word: Word) -> bool:
     if tag.startswith("JJ"):
         return lower in dictionary.adjectives or (tag != "JJ" and lower.endswith(("er", "est")))
     if tag.startswith("RB"):
-        return lower in dictionary.adverbs | dictionary.adjectives or tag != "RB"
+        return lower in dictionary.adverbs or lower in dictionary.adjectives or tag != "RB"
     return word.token.is_stop or tag in _CLOSED
 
 
