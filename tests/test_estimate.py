@@ -385,9 +385,11 @@ def test_the_verdict_says_what_to_lower() -> None:
 def test_another_card_is_planned_for(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     result = CliRunner().invoke(app, ["estimate", "--device-memory", "1kB", "--rate", "125TFLOP/s"])
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1 and not result.stderr, result.output
     assert "125,000 GFLOP/s, given)" in result.stdout and "measured" not in result.stdout
     assert "It does not fit 1.0 kB" in result.stdout
+    fitting = CliRunner().invoke(app, ["estimate", "--device-memory", "24GB", "--rate", "125TFLOP/s"])
+    assert fitting.exit_code == 0 and "It fits 24.0 GB" in fitting.stdout
     wrong = CliRunner().invoke(app, ["estimate", "--device-memory", "much"])
     assert wrong.exit_code == 1 and "expected a size" in wrong.output
 
