@@ -97,6 +97,7 @@ def test_the_report_shows_what_the_results_say(evaluated: Path) -> None:
     metrics = json.loads((evaluated / "metrics.json").read_text())
     name, rows = next(iter(metrics.items()))
     assert f"CoMat: {rows['total']['base']:.1%} → {rows['total']['tuned']:.1%}" in text and name == "oracle"
+    assert '<th scope="col">tuned</th>' in text and not re.search(r">\s*CoMat\s*<", text)
     params = load(evaluated.parent.parent / "params.yaml")
     for key in flat(params.model_dump()):
         assert f'<th scope="row">{key}</th>' in text
@@ -139,6 +140,7 @@ def test_the_filter_shows_the_pairs_of_a_category_whatever_it_is_called(evaluate
     cards = re.findall(r'data-category="(\d+)".*?<span class="small">([^<]*), seed', gallery, re.DOTALL)
     assert {labels[number] for number, _ in cards} == {name for _, name in cards}
     assert {html.unescape(name) for _, name in cards} == set(CATEGORIES)
+    assert set(re.findall(r'class="model (\w+)">(\w+)<', text)) == {("base", "base"), ("tuned", "tuned")}
 
 
 def row(model: str, prompt: str, value: float, category: str = "c", seed: int = 0) -> dict:
