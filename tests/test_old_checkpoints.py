@@ -179,7 +179,7 @@ def test_slow_tokenizers_padded_with_an_exclamation_mark(tiny: Path, old) -> Non
         assert first == expected + [new[0].eos_token_id] * (24 - len(expected))
         assert second == marked + [mark] * (24 - len(expected))
         assert words_of(aged[1], prompt) == words_of(new[1], prompt)
-        assert tokens_of(aged[1], prompt) == tokens_of(new[1], prompt)
+        assert tokens_of(aged[1], [prompt]) == tokens_of(new[1], [prompt])
     check_length(aged, "a!")
     with pytest.raises(UserError, match="has 42 tokens"):
         check_length(aged, "a " * 40)
