@@ -45,7 +45,7 @@ def save_text_encoder(folder: Path) -> None:
     config.save_pretrained(folder)
 
 
-def save_packages(folder: Path, options: argparse.Namespace) -> None:
+def save_packages(folder: Path, sam: str) -> None:
     import torch
     from segment_anything.build_sam import _build_sam
 
@@ -54,10 +54,10 @@ def save_packages(folder: Path, options: argparse.Namespace) -> None:
     save_text_encoder(folder / "bert")
     detector = build("GroundingDINO_SwinT_OGC.py", str(folder / "bert"), None)
     torch.save({"model": detector.state_dict()}, folder / "detector.pth")
-    torch.save(_build_sam(*ENCODERS[options.sam]).state_dict(), folder / "sam.pth")
+    torch.save(_build_sam(*ENCODERS[sam]).state_dict(), folder / "sam.pth")
 
 
-def save_transformers(folder: Path, options: argparse.Namespace) -> None:
+def save_transformers(folder: Path, sam: str) -> None:
     from transformers import (
         GroundingDinoConfig,
         GroundingDinoForObjectDetection,
@@ -74,7 +74,7 @@ def save_transformers(folder: Path, options: argparse.Namespace) -> None:
     save_text_encoder(folder / "bert")
     for file in (folder / "bert").glob("tokenizer*"):
         file.rename(folder / "dino" / file.name)
-    width, depth, heads, everywhere = ENCODERS[options.sam]
+    width, depth, heads, everywhere = ENCODERS[sam]
     vision = {"hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads, "mlp_dim": 4 * width}
     config = SamConfig(vision_config=vision | {"global_attn_indexes": everywhere})
     SamModel(config).save_pretrained(folder / "sam")
@@ -82,25 +82,22 @@ def save_transformers(folder: Path, options: argparse.Namespace) -> None:
 
 
 def sam3_config(size: int) -> Sam3Config:
-    """The published configuration, for images of `size` px a side: a multiple of a window's 336."""
+    """The published configuration, for images of `size` px a side, one of `SIZES`."""
     from transformers import Sam3Config
 
-    config, patches = Sam3Config(), size // PATCH
-    config.image_size = size
-    config.vision_config.backbone_feature_sizes = [[scale * patches] * 2 for scale in (4, 2, 1)]
-    return config
+    features = [[scale * size // PATCH] * 2 for scale in (4, 2, 1)]
+    backbone = {"model_type": "sam3_vit_model", "image_size": size}
+    return Sam3Config(vision_config={"backbone_config": backbone, "backbone_feature_sizes": features})
 
 
-def save_sam3(folder: Path, options: argparse.Namespace) -> None:
+def save_sam3(folder: Path, size: int) -> None:
     from transformers import Sam3ImageProcessor, Sam3Model, Sam3Processor
 
     from comat.shapes.recipe.tokenizers import clip_tokenizer
 
-    config = sam3_config(options.size)
-    Sam3Model(config).save_pretrained(folder)
-    sides = [options.size, config.vision_config.backbone_feature_sizes[0][0]]
-    size, mask = ({"height": side, "width": side} for side in sides)
-    Sam3Processor(Sam3ImageProcessor(size=size, mask_size=mask), clip_tokenizer()).save_pretrained(folder)
+    Sam3Model(sam3_config(size)).save_pretrained(folder)
+    image, mask = ({"height": side, "width": side} for side in (size, 4 * size // PATCH))
+    Sam3Processor(Sam3ImageProcessor(size=image, mask_size=mask), clip_tokenizer()).save_pretrained(folder)
 
 
 def load_sam3(folder: Path, count: int) -> tuple:
@@ -147,8 +144,10 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     """One kind: sizes in MB, CPU seconds a call."""
     import torch
 
-    save = {"grounded_sam": save_packages, "grounded_sam_hf": save_transformers, "sam3": save_sam3}[options.kind]
-    save(folder, options)
+    if options.kind == "sam3":
+        save_sam3(folder, options.size)
+    else:
+        {"grounded_sam": save_packages, "grounded_sam_hf": save_transformers}[options.kind](folder, options.sam)
     weights = [file for suffix in ("pth", "safetensors") for file in folder.rglob(f"*.{suffix}")]
     found = {"weights": sum(file.stat().st_size for file in weights) / 1e6}
     start = time.process_time()
