@@ -126,14 +126,15 @@ def estimate(
     params: Path = PARAMS,
     data: Path = DATA,
 ) -> None:
-    """Estimate memory, time and disk of a run with the parameters, on this device or on another card."""
+    """Estimate memory, time and disk of a run, on this device or another card. Exits with 1 where it does not fit."""
     from rich.console import Console
 
     from comat.estimate.show import planned_card, show_estimate
     from comat.params import load
 
     own = load(params)
-    show_estimate(own, data, planned_card(own, device_memory, rate), Console())
+    if not show_estimate(own, data, planned_card(own, device_memory, rate), Console()):
+        raise typer.Exit(1)
 
 
 @app.command()

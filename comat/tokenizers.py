@@ -13,10 +13,6 @@ from comat.errors import UserError
 from comat.models.families import Text, columns, family_of, texts_of
 from comat.models.loading import loaded, pipeline_index
 
-CHUNK = 1000
-"""Prompts tokenized at once: what the tokenizers keep of each is far larger than its tokens."""
-
-
 Columns = Callable[[Sequence[Sequence[int]]], tuple[int, ...]]
 """Positions of an entity's tokens for each tokenizer → its columns (`comat.models.families.columns`)."""
 KINDS: dict[str, type[PreTrainedTokenizerBase]] = {
@@ -115,24 +111,6 @@ def ids_as_written(tokenizer: PreTrainedTokenizerBase, text: Text | None, writte
     return backend.encode(written, add_special_tokens=False).ids
 
 
-def too_long(tokenizers: Sequence[PreTrainedTokenizerBase], prompts: Sequence[str]) -> list[bool]:
-    """Whether a text encoder would not read a prompt to its end, for each prompt."""
-    found = []
-    for start in range(0, len(prompts), CHUNK):
-        part = list(prompts[start : start + CHUNK])
-        long = [False] * len(part)
-        for tokenizer in tokenizers:
-            ids = tokenizer(part, verbose=False).input_ids
-            long = [was or len(own) > tokenizer.model_max_length for was, own in zip(long, ids, strict=True)]
-        found += long
-    return found
-
-
-def is_too_long(tokenizers: Sequence[PreTrainedTokenizerBase], prompt: str) -> bool:
-    """Whether a text encoder would not read the prompt to its end."""
-    return too_long(tokenizers, [prompt])[0]
-
-
 def check_length(tokenizers: Sequence[PreTrainedTokenizerBase], prompt: str) -> None:
     """Refuse a prompt that a text encoder would not read to its end.
 
@@ -140,9 +118,10 @@ def check_length(tokenizers: Sequence[PreTrainedTokenizerBase], prompt: str) -> 
         UserError: with its length, the limit, and what would be cut off.
     """
     for tokenizer in tokenizers:
-        if is_too_long([tokenizer], prompt):
-            encoded = tokenizer(prompt, return_offsets_mapping=True, return_special_tokens_mask=True)
-            around, most = encoded.special_tokens_mask, tokenizer.model_max_length
+        # Else transformers warns of an indexing error before the error is raised here.
+        encoded = tokenizer(prompt, verbose=False, return_offsets_mapping=True, return_special_tokens_mask=True)
+        around, most = encoded.special_tokens_mask, tokenizer.model_max_length
+        if len(around) > most:
             own = [i for i in range(len(around)) if not around[i]]
             cut = prompt[encoded.offset_mapping[own[most - len(around)]][0] :].strip()
             raise UserError(

@@ -20,7 +20,7 @@ from comat.running.device import choose_device
 from comat.shapes.recipe import features
 from comat.shapes.recipe.__main__ import save
 from comat.shapes.world.corpora import write_coco
-from tests import tiny_models
+from tests import tiny_families, tiny_models
 
 torch.set_num_threads(1)
 os.environ["ACCELERATE_CONFIG_FILE"] = os.devnull  # one process, whatever this machine's user has configured
@@ -60,6 +60,22 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
     for name in ("sdxl", "sd15", "blip", "git", "llava", "clipseg", "clip", "dino", "dinov2"):
         getattr(tiny_models, f"save_{name}")(root / name)
+    return root
+
+
+@pytest.fixture
+def base(tiny: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny SDXL to spoil."""
+    shutil.copytree(tiny / "sdxl", tmp_path / "sdxl")
+    return tmp_path / "sdxl"
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random twin of each family."""
+    root = tmp_path_factory.mktemp("families")
+    for name in tiny_families.NAMES:
+        getattr(tiny_families, f"save_{name}")(root / name)
     return root
 
 
@@ -167,6 +183,12 @@ def project(tmp_path_factory: pytest.TempPathFactory, make_params, tiny: Path) -
     for stage in STAGES:
         run(stage, root)
     return root
+
+
+@pytest.fixture
+def evaluated(project: Path) -> Path:
+    """What the stage `evaluate` left in the project."""
+    return project / "data/evaluate"
 
 
 @pytest.fixture

@@ -1,50 +1,29 @@
-"""Each family of base models: the stock pipeline's latents, replay's gradient, LoRA files, tokens and maps."""
+"""Each family of base models: the stock pipeline's latents and pictures, replay's gradient, LoRA files, maps."""
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline, SanaPipeline
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
+from diffusers import DiffusionPipeline
 from peft import PeftModel
-from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
-from transformers import Qwen2Tokenizer, T5Tokenizer
 
 from benchmarks.full_graph import full_graph_loss
 from comat.diffusion.attention import recorded_maps
-from comat.diffusion.backbones import load_base, sana
-from comat.diffusion.backbones.qwen_image import ASKED
+from comat.diffusion.backbones import load_base
 from comat.diffusion.lora import add_lora, export_lora, merged
 from comat.diffusion.rollout import rollout
 from comat.diffusion.schedulers import flow_level
-from comat.entities.tokens import tokens_of
 from comat.errors import UserError
-from comat.models.families import BY_PIPELINE
-from comat.models.fit import check_base, check_checkpointing
-from comat.models.names import ModelName
-from comat.models.record import check_models
 from comat.randomness import generator, noise
-from comat.tokenizers import as_read
 from tests import tiny_families
 from tests.test_replay import TERMS, build, full_gradient, gradient, relative
+from tests.tiny_families import loaded
 
 PROMPTS = ["A red ball and a blue cube", "two green stars"]
 GUIDED = {"flux_schnell": (1.0,), "flux_dev": (1.0, 3.5)}
-
-
-@pytest.fixture(scope="session")
-def families(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random twin of each family."""
-    root = tmp_path_factory.mktemp("families")
-    for name in tiny_families.NAMES:
-        getattr(tiny_families, f"save_{name}")(root / name)
-    return root
 
 
 def shaken(weights: list[torch.nn.Parameter], size: float = 0.1) -> None:
@@ -178,79 +157,6 @@ def test_joint_maps_by_hand() -> None:
     assert torch.allclose(found, expected.flip(3).flip(4))
 
 
-WORDS = st.lists(
-    st.sampled_from(["Red", "ball", "a", "wooden", "GREEN", "stars", "zebra's", "42", "x-ray"]), max_size=2
-)
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
-@given(before=WORDS, entity=st.sampled_from(["Blue cube", "wooden table", "quokka", "pink ring"]), after=WORDS)
-@pytest.mark.parametrize("name", ["sd3", "pixart_sigma", "flux_dev", "sana", "qwen_image", "z_image"])
-def test_columns_hold_the_words_of_an_entity(families: Path, name: str, before, entity, after) -> None:
-    """What the columns of an entity decode to is the entity, whatever the tokenizer and where its tokens stand."""
-    backbone = _loaded(families / name)
-    prompt = " ".join([*before, entity, *after])
-    tokens = [tokens_of(tokenizer, [prompt])[0] for tokenizer in backbone.tokenizers]
-    assume(not any(one.are_cut for one in tokens))  # the words are spelled, and 24 tokens are read
-    start = len(" ".join([*before, ""]))
-    span = (start, start + len(entity))
-    positions = [one.of([span]) for one in tokens]
-    words = backbone.words(prompt)
-    read = [text.tokenizer for text in backbone.texts if text.place in ("first", "behind")]
-    said = "".join(words[column] for column in backbone.columns(positions)).replace(" ", "").lower()
-    assert said == entity.replace(" ", "").lower() * len(read)
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=20)
-@given(
-    words=st.lists(st.sampled_from(["Red", "ball", "a", "quokka's", "42", "x-ray", "(two)"]), min_size=1, max_size=5)
-)
-@pytest.mark.parametrize(
-    ("name", "before", "after"),
-    [
-        ("qwen_image", ASKED, "<|im_end|>\n<|im_start|>assistant\n"),
-        ("z_image", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
-    ],
-)
-def test_a_template_is_read_as_if_it_were_written_around_the_prompt(
-    families: Path, name: str, before: str, after: str, words: list[str]
-) -> None:
-    """Ids as of the whole text by the tokenizer as it came; what is not the prompt's own is known."""
-    backbone, prompt = _loaded(families / name), " ".join(words)
-    came = Qwen2Tokenizer.from_pretrained(families / name / "tokenizer")
-    whole = came(before + prompt + after).input_ids
-    asked = ASKED if name == "qwen_image" else ""
-    ids, mask, kept = backbone._instructed(0, [prompt], asked, place=0)
-    assert ids[0, : len(whole)].tolist() == whole and int(mask.sum()) == len(whole)
-    assert len(kept) == 512 and kept[0] == len(came(asked).input_ids) == (34 if asked else 0)
-    own = [whole[kept[column]] for column in backbone.spoken(prompt)]
-    assert own == came(prompt).input_ids
-
-
-@pytest.mark.parametrize("prompt", ["A red ball and a blue cube", " Two green stars", "42 zebras", "(a ring)"])
-def test_sana_reads_of_its_instruction_what_the_stock_pipeline_does(families: Path, prompt: str) -> None:
-    """The start, and the last 299 tokens: the prompt begins in the middle of the word that ends the instruction."""
-    backbone = _loaded(families / "sana")
-    pipeline = SanaPipeline.from_pretrained(families / "sana", dtype=torch.float32)
-    found = backbone.encode_prompts([prompt])
-    embeddings, mask, null, null_mask = pipeline.encode_prompt([prompt], complex_human_instruction=sana.ASKED)
-    assert (
-        torch.equal(found.mask, mask) and relative(found.tokens * mask[..., None], embeddings * mask[..., None]) < 1e-6
-    )
-    assert torch.equal(backbone.null.mask, null_mask) and relative(backbone.null.tokens, null) < 1e-6
-    word = backbone.words(prompt)[backbone.spoken(prompt)[0]]
-    assert prompt.strip().lower().startswith(word)
-
-
-_CACHE: dict[Path, object] = {}
-
-
-def _loaded(folder: Path):
-    if folder not in _CACHE:
-        _CACHE[folder] = load_base(str(folder))
-    return _CACHE[folder]
-
-
 def test_a_timestep_means_the_same_corruption_on_both(families: Path) -> None:
     """Stable Diffusion's timestep 500 keeps 0.278 of the variance; a flow model has that ratio at s = 0.617."""
     a = 0.2776
@@ -270,11 +176,6 @@ def test_a_timestep_means_the_same_corruption_on_both(families: Path) -> None:
     assert diffusion.sampler("ddpm", 1000, (8, 8)).start(600) == 399  # timesteps 999, 998, ...
 
 
-def test_a_flow_model_is_drawn_by_its_own_sampler_alone(families: Path) -> None:
-    with pytest.raises(UserError, match="trained by flow matching: set it to model"):
-        load_base(str(families / "sd3")).sampler("ddpm", 4, (8, 8))
-
-
 def test_a_model_without_guidance_refuses_some(families: Path) -> None:
     with pytest.raises(UserError, match="takes no guidance: set it to 1"):
         ours(families / "flux_schnell", 3.5, 32, 2, tuned=False)
@@ -283,7 +184,7 @@ def test_a_model_without_guidance_refuses_some(families: Path) -> None:
 @pytest.mark.parametrize("name", ["sana", "qwen_image", "z_image"])
 def test_the_autoencoder_is_asked_as_the_stock_pipeline_does(families: Path, name: str) -> None:
     """The picture of the same latents; and latents of a picture are in the units that it decodes."""
-    backbone, px = _loaded(families / name), 32
+    backbone, px = loaded(families / name), 32
     z = ours(families / name, 1.0, px, 2, tuned=False)
     with torch.no_grad():
         found = backbone.decode(z).clamp(0, 1)
@@ -302,67 +203,12 @@ def test_the_autoencoder_is_asked_as_the_stock_pipeline_does(families: Path, nam
     assert torch.allclose(latents, expected, atol=1e-5)
 
 
-def test_an_autoencoder_that_cannot_be_checkpointed_is_said(families: Path) -> None:
-    _loaded(families / "sana").checkpoint_decoder()
-    for name, asked in (("sana", "all"), ("sana", "none"), ("z_image", "decoder")):
-        check_checkpointing(families / name, asked)
-    for name in ("sana", "qwen_image"):
-        with pytest.raises(UserError, match="gradient_checkpointing is decoder: diffusers does not checkpoint an Auto"):
-            check_checkpointing(families / name, "decoder")
-
-
-@pytest.mark.parametrize(
-    ("name", "file", "changes", "message"),
-    [
-        ("sana", "vae/config.json", {"_class_name": "AutoencoderKL"}, "AutoencoderKL: expected AutoencoderDC"),
-        ("z_image", "vae/config.json", {"latent_channels": 8}, "in_channels is 16: expected 8"),
-        ("qwen_image", "vae/config.json", {"z_dim": 4}, "in_channels is 64: expected 16"),
-        (
-            "sana",
-            "scheduler/scheduler_config.json",
-            {"use_flow_sigmas": False},
-            "use_flow_sigmas is False: expected True",
-        ),
-        (
-            "sana",
-            "scheduler/scheduler_config.json",
-            {"prediction_type": "epsilon"},
-            "prediction_type is epsilon: expected flow_prediction",
-        ),
-    ],
-)
-def test_a_model_of_other_parts_is_refused(
-    families: Path, tmp_path: Path, name: str, file: str, changes: dict, message: str
-) -> None:
-    model = tmp_path / "model"
-    shutil.copytree(families / name, model)
-    check_base(model, ModelName("base_model", name, None))
-    (model / file).write_text(json.dumps(json.loads((model / file).read_text()) | changes))
-    with pytest.raises(UserError, match=message):
-        check_base(model, ModelName("base_model", name, None))
-
-
 def test_an_image_is_filled_up_before_the_text() -> None:
     """36 patches are 64 tokens of Z-Image, and the text is what is behind them."""
     from comat.diffusion.attention import joint_layout
 
     rows, columns, size = joint_layout((12, 12), 2, text_first=False, multiple=32)(96, 96)
     assert (rows, columns, size) == (slice(0, 36), slice(64, None), (6, 6))
-
-
-def test_attribute_layers_are_chosen_by_name(families: Path) -> None:
-    backbone = load_base(str(families / "sd3"))
-    assert backbone.chosen_layers(None) == ["transformer_blocks.1.attn", "transformer_blocks.2.attn"]
-    assert backbone.chosen_layers(["transformer_blocks.0.*"]) == ["transformer_blocks.0.attn"]
-    with pytest.raises(UserError, match="matches none of the 3 layers"):
-        backbone.chosen_layers(["up_blocks.*"])
-
-
-def test_a_size_without_whole_patches_is_refused(families: Path) -> None:
-    backbone = load_base(str(families / "sd3"))
-    assert backbone.latent_shape(32) == (16, 16, 16)
-    with pytest.raises(UserError, match="images of 34 px: expected a multiple of 4"):
-        backbone.latent_shape(34)
 
 
 def test_a_sample_that_joins_later_has_a_trajectory_of_its_own(families: Path) -> None:
@@ -380,43 +226,3 @@ def test_a_sample_that_joins_later_has_a_trajectory_of_its_own(families: Path) -
     with torch.no_grad():
         together = ended(slice(0, 2))
         assert torch.allclose(together, torch.cat([ended(slice(0, 1)), ended(slice(1, 2))]), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("base", "critic", "changes", "message"),
-    [
-        ("sd3", "sd3", {"scheduler": "ddpm"}, "scheduler is ddpm: .* trained by flow matching: set it to model"),
-        (
-            "flux_schnell",
-            "flux_dev",
-            {"guidance_scale": 3.5},
-            "guidance_scale is 3.5: .* takes no guidance: set",
-        ),
-        ("sd3", "pixart_sigma", {}, "discriminator_model .*: its denoiser takes latents of 4 channels: expected 16"),
-        ("pixart_sigma", "flux_dev", {}, "takes latents of 16 channels: expected 4"),
-    ],
-)
-def test_what_does_not_go_together_is_said_before_weights_are_read(
-    make_params, families: Path, base: str, critic: str, changes: dict, message: str
-) -> None:
-    fits = {"scheduler": "model", "guidance_scale": 1.0, "base_model": str(families / base)}
-    check_models(make_params(**fits, discriminator_model=str(families / base)))
-    with pytest.raises(UserError, match=message):
-        check_models(make_params(**{**fits, "discriminator_model": str(families / critic), **changes}))
-
-
-def test_a_tokenizer_of_sentencepiece_alone_reads_as_sentencepiece_does(tmp_path: Path) -> None:
-    """PixArt's T5 has no tokenizer.json; ids by the library that wrote its file, in lower case as its pipeline does."""
-    lines = ["a red ball and a blue cube", "two green stars above a table", "the dog's pink ring, on a wooden box"]
-    (tmp_path / "lines.txt").write_text("\n".join(lines * 20))
-    ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
-    SentencePieceTrainer.train(
-        input=str(tmp_path / "lines.txt"), model_prefix=str(tmp_path / "spiece"), vocab_size=30, minloglevel=9, **ids
-    )
-    (text,) = [text for text in BY_PIPELINE["PixArtSigmaPipeline"].texts]
-    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer"}')
-    tokenizer = as_read(T5Tokenizer.from_pretrained(tmp_path), text)
-    own = SentencePieceProcessor(model_file=str(tmp_path / "spiece.model"))
-    for prompt in (*lines, "Two Red stars  on the Table"):
-        assert tokenizer(prompt).input_ids == [*own.encode(prompt.lower().strip()), 1]
-    assert tokenizer.model_max_length == 300

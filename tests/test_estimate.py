@@ -1,4 +1,4 @@
-"""`comat estimate`: operations, kept bytes and sizes against numbers derived by hand and against real models."""
+"""`comat estimate`: operations, kept bytes and sizes of calls and stages against numbers derived by hand."""
 
 from __future__ import annotations
 
@@ -9,43 +9,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
-from transformers import GroundingDinoImageProcessor
-from typer.testing import CliRunner
 
-from comat.cli import app
 from comat.diffusion.backbones import load_base
-from comat.errors import UserError
-from comat.estimate.architectures import build_captioner
-from comat.estimate.architectures import meta as meta_architecture
 from comat.estimate.calls import Calls, measure
-from comat.estimate.card import Card, parse_rate, parse_size
 from comat.estimate.cost import Cost, checkpoint_as_on_device, cost, matmul_rate
-from comat.estimate.memory import Need, host, memory, needs, warmup
+from comat.estimate.memory import host, memory, needs, warmup
 from comat.estimate.plan import Counts, disk, guard, iteration, scratch, work
-from comat.estimate.published import PUBLISHED, described
-from comat.estimate.seeing import captioned, segmented
-from comat.estimate.show import verdict
-from comat.params import GuardParams, Params, load
-from comat.segmenters.grounding_dino import build
-from tests import tiny_segmenters, tiny_vlms
-from tests.conftest import ROOT
-from tests.tiny_models import llama_tokenizer, one_captioner, save_llava_processor
-from tests.tiny_segmenters import grounded_sam_params, save_sam3
-
-
-@pytest.fixture(scope="module")
-def grounded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Grounded-SAM in both forms: dino, sam, dino_hf, sam_hf."""
-    root = tmp_path_factory.mktemp("grounded")
-    tiny_segmenters.save_grounding_dino(root / "dino")
-    with (root / "dino/config.py").open("a") as file:
-        file.write("dec_layers = 2\n")  # transformers' detector has at least two
-    tiny_segmenters.save_sam(root / "sam")
-    tiny_segmenters.save_grounding_dino_hf(root / "dino_hf")
-    # Of 64 px the coarsest features are one pixel, which its normalisation refuses for a single image.
-    GroundingDinoImageProcessor(size={"shortest_edge": 128, "longest_edge": 192}).save_pretrained(root / "dino_hf")
-    tiny_segmenters.save_sam_hf(root / "sam_hf")
-    return root
+from comat.params import GuardParams, load
 
 
 def meta(*shape: int, grad: bool = False) -> torch.Tensor:
@@ -94,92 +64,6 @@ def test_weights_are_those_of_the_real_models(make_params, tiny: Path) -> None:
     assert calls.latent == 4 * 4 * 8 * 8
     assert calls.decode_native.flops == pytest.approx(4 * calls.decode.flops)
     assert calls.replay.flops > 2 * calls.denoise.flops * 0.9 and calls.replay_maps.kept > calls.replay.kept > 0
-
-
-def test_llava_costs_what_its_layers_say(make_params, tmp_path: Path) -> None:
-    """Vicuna's 32 layers hold 4 * 4096^2 + 3 * 4096 * 11008 weights each, and read 24^2 patches and the dialogue.
-
-    Its tokens are characters here: 16 times "word" with 15 spaces, question and roles, start and end, but the image's
-    name is one token, which the patches take the place of. Every weight costs two operations a token, and as much for
-    the gradient into its input; attention has two products forward and five backward. CLIP's 303 M weights see 577
-    patches.
-    """
-    model = meta_architecture(build_captioner, "llava")
-    model.config.architectures = ["LlavaForConditionalGeneration"]
-    model.config.save_pretrained(tmp_path)
-    save_llava_processor(tmp_path, llama_tokenizer(), side=336, patch=14)
-    seen = captioned(make_params(captioner="vlm", captioner_model=str(tmp_path), precision="bf16"))
-    text = "USER: \nDescribe the image in one sentence. ASSISTANT: " + " ".join(["word"] * 16)
-    tokens, weights = 24**2 + len(text) + 3, 32 * (4 * 4096**2 + 3 * 4096 * 11008)
-    flops = 4 * weights * tokens + 32 * 7 * 2 * tokens**2 * 4096 + 4 * 303e6 * 577
-    assert seen.cost.flops == pytest.approx(flops, rel=0.02)
-    assert seen.weights == 2 * sum(w.numel() for w in model.parameters())
-
-
-@pytest.mark.parametrize(("family", "counted"), [("internvl", True), ("gemma3", True), ("idefics3", False)])
-def test_a_vlm_is_counted_or_said_not_to_be(make_params, tmp_path: Path, family: str, counted: bool) -> None:
-    """What a model computes that looks at values cannot be counted without them; its weights can."""
-    getattr(tiny_vlms, f"save_{family}")(tmp_path)
-    seen = captioned(make_params(captioner="vlm", captioner_model=str(tmp_path)))
-    held = sum(w.nbytes for w in load_file(tmp_path / "model.safetensors").values())
-    assert seen.weights == pytest.approx(held, rel=0.2)
-    assert (seen.cost.flops > held) == counted == (seen.uncounted == ())
-
-
-def test_captioners_of_a_mixture_add_up(make_params, tiny: Path) -> None:
-    both = [one_captioner(kind, tiny / name) for kind, name in (("blip", "blip"), ("clip_similarity", "clip"))]
-    seen = captioned(make_params(captioner=[one.model_dump() for one in both], captioner_model=None))
-    alone = captioned(make_params(captioner_model=str(tiny / "blip")))
-    clip = sum(w.nbytes for w in load_file(tiny / "clip/model.safetensors").values())
-    assert seen.weights - alone.weights == pytest.approx(clip, rel=0.05)
-    assert seen.cost.flops > alone.cost.flops and seen.cost.kept > alone.cost.kept
-
-
-def test_sam3_is_counted_but_for_its_nouns(make_params, tmp_path: Path) -> None:
-    save_sam3(tmp_path)
-    own = {"segmenter": "sam3", "segmenter_model": str(tmp_path), "sam3": {"threshold": 0.3, "nms_threshold": 0.8}}
-    seen = segmented(make_params(**own))
-    held = sum(w.nbytes for w in load_file(tmp_path / "model.safetensors").values())
-    assert seen.weights == pytest.approx(held, rel=0.05) and seen.cost.flops > 0
-    assert seen.uncounted == ("how SAM 3 finds the nouns",)
-
-
-@pytest.mark.parametrize("kind", ["blip", "git", "llava"])
-def test_every_captioner_is_counted(make_params, tiny: Path, kind: str) -> None:
-    """Of four bytes each, every weight takes two operations on the way there and two back, for more than one token."""
-    seen = captioned(make_params(captioner="vlm" if kind == "llava" else kind, captioner_model=str(tiny / kind)))
-    held = sum(w.nbytes for w in load_file(tiny / kind / "model.safetensors").values())
-    assert seen.weights == pytest.approx(held, rel=0.05)
-    assert seen.cost.flops > held and seen.cost.kept > 0 and seen.uncounted == ()
-
-
-@pytest.mark.parametrize("kind", ["grounded_sam", "grounded_sam_hf"])
-def test_grounded_sam_is_counted_in_both_forms(make_params, grounded: Path, kind: str) -> None:
-    """As many bytes as the real models hold; of the original detector, counted as transformers' one, nearly as many."""
-    seen = segmented(make_params(**grounded_sam_params(grounded, kind)))
-    if kind == "grounded_sam_hf":
-        files = [load_file(grounded / name / "model.safetensors") for name in ("dino_hf", "sam_hf")]
-    else:
-        detector = build(str(grounded / "dino/config.py"), str(grounded / "dino/bert"), None)
-        files = [dict(detector.named_parameters()), torch.load(grounded / "sam/sam.pth", weights_only=True)]
-    assert seen.weights == pytest.approx(sum(w.nbytes for file in files for w in file.values()), rel=0.02)
-    assert seen.cost.flops > 0 and seen.uncounted == ()
-
-
-def test_a_file_that_is_not_at_hand_is_named(make_params, grounded: Path, tmp_path: Path) -> None:
-    values = grounded_sam_params(grounded, "grounded_sam")
-    values["grounded_sam"]["sam_model"] = str(tmp_path)
-    p = make_params(**values)
-    assert segmented(p).uncounted == ("Segment Anything (sam.pth is not downloaded yet)",)
-    assert 0 < segmented(p).weights < segmented(make_params(**grounded_sam_params(grounded, "grounded_sam"))).weights
-
-
-def test_a_detector_of_another_backbone_is_named(make_params, grounded: Path, tmp_path: Path) -> None:
-    values = grounded_sam_params(grounded, "grounded_sam")
-    config = tmp_path / "config.py"
-    config.write_text((grounded / "dino/config.py").read_text() + 'backbone = "swin_L_384_22k"\n')
-    values["grounded_sam"]["files"]["detector_config"] = str(config)
-    assert segmented(make_params(**values)).uncounted == ("Grounding DINO on swin_L_384_22k",)
 
 
 def test_the_dino_discriminator_trains_its_head(make_params, tiny: Path) -> None:
@@ -236,38 +120,6 @@ def test_the_rate_is_a_rate_and_leaves_the_threads() -> None:
     before = torch.get_num_threads()
     assert 1e8 < matmul_rate(torch.device("cpu"), torch.float32, seconds=0.05) < 1e14
     assert torch.get_num_threads() == before
-
-
-def test_the_command_says_that_it_estimates(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project)
-    result = CliRunner().invoke(app, ["estimate"])
-    assert result.exit_code == 0, result.output
-    for words in ("An estimate", "memory of train", "one iteration of train", "reference_latents", "Not in it"):
-        assert words in result.stdout
-
-
-def test_a_model_without_a_configuration_is_named(make_params, tmp_path: Path) -> None:
-    p: Params = make_params(captioner_model=str(tmp_path))
-    with pytest.raises(UserError, match=r"captioner_model .*: cannot read its configuration"):
-        measure(p)
-
-
-@pytest.mark.parametrize(
-    ("changes", "found"),
-    [
-        ({"captioner": "git", "captioner_model": "blip"}, "captioner_model .*: expected git, found blip"),
-        ({"segmenter_model": "clip"}, "segmenter_model .*: expected clipseg, found clip"),
-        (
-            {"discriminator": "dino", "discriminator_model": "clip"},
-            r"discriminator_model .*: .* \(dinov2\), found clip",
-        ),
-    ],
-)
-def test_a_model_of_another_class_is_named(make_params, tiny: Path, changes: dict[str, str], found: str) -> None:
-    """As the run itself would, which loads a class by the parameter, not by what a configuration says of itself."""
-    own = {key: str(tiny / value) if key.endswith("_model") else value for key, value in changes.items()}
-    with pytest.raises(UserError, match=found):
-        measure(make_params(lambda_adv=0.5, **own))
 
 
 @pytest.mark.parametrize("of", ["decoder", "all"])
@@ -350,90 +202,3 @@ def test_every_stage_has_its_need(make_params) -> None:
     ]
     assert found["train"].total == sum(memory(p, measure(p)).values())
     assert all(need.total > 0 and need.remedy(int(need.total)).startswith("lower ") for need in found.values())
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("24GB", 24e9), ("80 GiB", 80 * 2**30), ("512mb", 512e6), ("1.5T", 1.5e12), ("7", 7)]
-)
-def test_sizes_are_read(text: str, value: float) -> None:
-    assert parse_size(text) == value
-
-
-@pytest.mark.parametrize("text", ["125TFLOP/s", "125 TFLOPS", "0.125PFLOP/s", "125e0TFLOP/s"])
-def test_rates_are_read(text: str) -> None:
-    if "e" in text.split("T")[0]:
-        with pytest.raises(UserError, match="expected a rate"):
-            parse_rate(text)
-    else:
-        assert parse_rate(text) == pytest.approx(125e12)
-
-
-@pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "1.2.3GB", "24 GFLOP/s", "\x1b[31m"])
-def test_what_is_no_size_is_one_line(text: str) -> None:
-    with pytest.raises(UserError, match=r"--device-memory .*: expected a size") as caught:
-        parse_size(text)
-    assert "\x1b" not in str(caught.value)
-
-
-def test_the_verdict_says_what_to_lower() -> None:
-    own = [Need("warmup", {"activations": 5e9}), Need("train", {"a": 2e9, "b": 1e9})]
-    assert "It fits 6.0 GB: the most is 5.0 GB, in warmup" in verdict(own, Card("x", 6 * 10**9))
-    over = verdict(own, Card("x", 4 * 10**9))
-    assert "does not fit 4.0 GB: warmup needs 5.0 GB: lower warmup.batch_size" in over and "train" not in over
-
-
-def test_another_card_is_planned_for(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project)
-    result = CliRunner().invoke(app, ["estimate", "--device-memory", "1kB", "--rate", "125TFLOP/s"])
-    assert result.exit_code == 0, result.output
-    assert "125,000 GFLOP/s, given)" in result.stdout and "measured" not in result.stdout
-    assert "It does not fit 1.0 kB" in result.stdout
-    wrong = CliRunner().invoke(app, ["estimate", "--device-memory", "much"])
-    assert wrong.exit_code == 1 and "expected a size" in wrong.output
-
-
-def test_another_card_of_no_rate_is_told_from_this_machine(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its memory is the other's; times are by this machine's rate, which the first lines say."""
-    monkeypatch.chdir(project)
-    result = CliRunner().invoke(app, ["estimate", "--device-memory", "24GB"])
-    said = " ".join(result.stdout.split())
-    assert "GFLOP/s, measured just now on cpu, beside what else runs there). Times are therefore this machine's" in said
-    assert "It fits 24.0 GB" in said
-
-
-def test_published_models_need_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Every preset's models that train are described; those that only judge are not measured."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    for preset in ("sd15", "sdxl", "sdxl-24gb"):
-        params = load(ROOT / f"presets/{preset}.yaml")
-        with described(params) as (own, stated):
-            assert params.base_model in stated and set(stated) <= set(PUBLISHED)
-            names = [own.base_model, own.captioner_model, own.segmenter_model, own.discriminator_model]
-            assert all(Path(name).is_dir() for name in names)
-
-
-def test_a_published_captioner_is_described_at_its_size(tmp_path: Path, make_params) -> None:
-    """BLIP large: 469 M with the word embeddings, which are the output layer as well."""
-    PUBLISHED["Salesforce/blip-image-captioning-large"](tmp_path)
-    seen = captioned(make_params(captioner_model=str(tmp_path)))
-    assert seen.weights / 4e6 == pytest.approx(469 - 30524 * 768 / 1e6, rel=0.003)
-
-
-@pytest.mark.slow
-def test_the_preset_for_24_gb_fits_24_gb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with described(load(ROOT / "presets/sdxl-24gb.yaml")) as (own, _):
-        found = needs(own, measure(own))
-    assert max(need.total for need in found) < 22e9, found  # two of them for the program and the allocator's reserve
-
-
-def test_the_preset_for_24_gb_says_why_it_differs() -> None:
-    """Every line that is not that of presets/sdxl.yaml names what stands there."""
-    plain = (ROOT / "presets/sdxl.yaml").read_text().splitlines()
-    own = (ROOT / "presets/sdxl-24gb.yaml").read_text().splitlines()
-    differing = [line for line in own if line not in plain and not line.startswith("#")]
-    assert len(differing) >= 6 and all("# sdxl: " in line for line in differing), differing
-    paper, small = (load(ROOT / f"presets/{name}.yaml").model_dump() for name in ("sdxl", "sdxl-24gb"))
-    assert {key for key in paper if paper[key] != small[key]} == {"warmup_images", "warmup", "image_latents", "train"}

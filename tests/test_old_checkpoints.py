@@ -18,10 +18,11 @@ from comat.captioners.load import load_captioner
 from comat.diffusion.backbones import load_base
 from comat.diffusion.backbones.autoencoder import encode_images, load_vae
 from comat.entities.tokens import tokens_of
+from comat.errors import UserError
 from comat.judges.clip import Clip
 from comat.models.preprocess import image_processor
 from comat.segmenters.clipseg import ClipSeg
-from comat.tokenizers import load_tokenizers, too_long, words_of
+from comat.tokenizers import check_length, load_tokenizers, words_of
 from tests.tiny_models import one_captioner
 
 CPU, FP32 = torch.device("cpu"), torch.float32
@@ -179,7 +180,9 @@ def test_slow_tokenizers_padded_with_an_exclamation_mark(tiny: Path, old) -> Non
         assert second == marked + [mark] * (24 - len(expected))
         assert words_of(aged[1], prompt) == words_of(new[1], prompt)
         assert tokens_of(aged[1], [prompt]) == tokens_of(new[1], [prompt])
-    assert too_long(aged, ["a " * 40, "a!"]) == [True, False]
+    check_length(aged, "a!")
+    with pytest.raises(UserError, match="has 42 tokens"):
+        check_length(aged, "a " * 40)
     # CLIP's text encoder looks back only: what stands before the padding is the same.
     found, expected = (load_base(str(one)).encode_prompts(PROMPTS[:1]) for one in (folder, tiny / "sdxl"))
     assert torch.equal(found.pooled, expected.pooled)

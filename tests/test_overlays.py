@@ -9,11 +9,17 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pytest
 import torch
+from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
-from PIL import Image
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image, ImageDraw, ImageFont
 
+from comat.reporting.grid import BETWEEN, GUTTER, INK, PAPER, SIDE, pair_columns
 from comat.reporting.overlays import COLOURS, DARK, DARK_COLOURS, attention_figure
+from comat.reporting.pairs import Pair, Shot
 
 
 def contrast(one: str, other: str) -> float:
@@ -39,6 +45,23 @@ def test_dark_is_the_same_figure_on_a_dark_ground() -> None:
     assert light.size == dark.size
     assert light.getpixel((0, 0)) == (255, 255, 255) and dark.getpixel((0, 0)) == (0x12, 0x16, 0x1B)
     assert mpl.rcParams["figure.facecolor"] == "white", "the settings of a dark figure are gone after it"
+
+
+def test_models_are_called_as_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Base and tuned, in the figure and beside the rows of pairs: as in tables, files and options."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(plt, "close", figures.append)
+    picture(False)
+    said = {text.get_text() for text in figures[0].findobj(Text)}
+    assert {"base", "tuned"} <= said and "CoMat" not in said
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    shot = Shot(tmp_path / "x.png", 0.0, {})
+    gutter = np.asarray(pair_columns([Pair("p", "a cube", "color", 0, shot, shot)]))[:, :GUTTER]
+    for name, row in (("base", 0), ("tuned", 1)):
+        plain = Image.new("RGB", (GUTTER, SIDE), PAPER)
+        ImageDraw.Draw(plain).text((BETWEEN, SIDE // 2), name, INK, ImageFont.load_default(15), anchor="lm")
+        top = len(gutter) - (2 - row) * (SIDE + BETWEEN)
+        assert (gutter[top : top + SIDE] == np.asarray(plain)).all(), name
 
 
 def test_text_and_bars_stand_out_in_both() -> None:

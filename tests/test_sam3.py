@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Sam3Model, Sam3Processor
 
+from benchmarks.segmenters import SIZES, sam3_config
 from comat.errors import UserError
 from comat.models.names import named_models
 from comat.segmenters.load import load_segmenter
@@ -135,3 +136,15 @@ print(sorted(name for name in sys.modules if name.partition(".")[0] in ("groundi
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_benchmark_s_sizes_are_of_the_published_weights(size: int) -> None:
+    """840 M weights at each; features of 4, 2, 1 and half a cell for each of the size / 14 patches a side."""
+    with torch.device("meta"), torch.no_grad():
+        model = Sam3Model(sam3_config(size)).eval()
+        seen = model.get_vision_features(torch.empty(1, 3, size, size))
+    assert sum(weight.numel() for weight in model.parameters()) / 1e6 == pytest.approx(840.4, abs=0.1)
+    sides = [size // 14 * 4, size // 14 * 2, size // 14, size // 28]
+    assert [tuple(level.shape) for level in seen.fpn_hidden_states] == [(1, 256, side, side) for side in sides]
+    assert model.config.vision_config.backbone_feature_sizes == [[side, side] for side in sides[:3]]

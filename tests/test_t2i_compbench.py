@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from math import prod
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from spacy.language import Language
+from torch import nn
 
 from comat.entities.parse import entities_of, load_parser
-from comat.evaluation.t2i_compbench import CATEGORIES, Plan, T2ICompBench, plan_of
+from comat.evaluation.t2i_compbench import ATTRIBUTES, CATEGORIES, Plan, T2ICompBench, plan_of
 from comat.judges.benchmark import Drawn
 from comat.judges.clip import Clip
 from comat.judges.detector import Instance, NounDetector
@@ -170,6 +172,43 @@ def test_every_category_on_random_models(benchmark_: T2ICompBench, tmp_path: Pat
     assert set(details) == {"attributes", "spatial", "clip", "answers"}
     mean = (details["attributes"] + details["spatial"] + details["clip"]) / 3
     assert found["complex"].value == pytest.approx(mean)
+
+
+def test_a_category_asks_its_own_models_alone(benchmark_: T2ICompBench, tmp_path: Path) -> None:
+    """How often each model looks or reads, as `comat estimate` counts it: base and tuned, two images of a prompt."""
+    Image.new("RGB", (60, 48)).save(tmp_path / "x.png")
+    clip = benchmark_.clip().model
+    towers = {
+        "asked": benchmark_.vqa().model.vision_model,
+        "detected": benchmark_.detector().detector.model,
+        "compared": clip.vision_model,
+        "texts": clip.text_model,
+    }
+    counted: Counter[str] = Counter()
+    hooks = []
+    for name, tower in towers.items():
+
+        def look(_: nn.Module, given: tuple, named: dict, name: str = name) -> None:
+            counted[name] += len(next(value for value in (*given, *named.values()) if isinstance(value, torch.Tensor)))
+
+        hooks.append(tower.register_forward_pre_hook(look, with_kwargs=True))
+    found = {}
+    for category, text in PROMPTS.items():
+        own = f"{text} seen from afar"  # no other test has asked CLIP about it
+        counted.clear()
+        drawn = [
+            Drawn(model, "p", own, "t2i", category, seed, "x.png") for model in ("base", "tuned") for seed in (0, 1)
+        ]
+        list(benchmark_.scores(drawn, tmp_path))
+        found[category] = dict(counted)
+    for hook in hooks:
+        hook.remove()
+    assert found == {
+        **{category: {"asked": 4} for category in ATTRIBUTES},
+        "spatial": {"detected": 4},
+        "non_spatial": {"compared": 4, "texts": 1},
+        "complex": {"asked": 4, "detected": 4, "compared": 4, "texts": 1},
+    }
 
 
 def test_what_is_covered_and_by_whom(benchmark_: T2ICompBench) -> None:

@@ -44,6 +44,8 @@ from transformers import (
     T5Tokenizer,
 )
 
+from comat.diffusion.backbones import load_base
+from comat.diffusion.backbones.base import Backbone
 from comat.diffusion.backbones.qwen_image import ASKED
 from comat.shapes.recipe.tokenizers import clip_tokenizer
 from tests.tiny_models import _text
@@ -375,3 +377,9 @@ def save_z_image(folder: Path) -> Path:
         tokenizer=tokenizer,
     ).save_pretrained(folder)
     return folder
+
+
+@cache
+def loaded(folder: Path) -> Backbone:
+    """A twin that was loaded once, for tests that leave it as it is."""
+    return load_base(str(folder))

@@ -48,8 +48,8 @@ def planned_card(params: Params, size: str | None, rate: str | None) -> Card:
     return own if given["memory"] is None else replace(own, name=STATED, memory=int(given["memory"]))
 
 
-def show_estimate(params: Params, data: Path, card: Card, console: Console) -> None:
-    """Measure the models' calls, print memory, time and disk, and whether it fits the card.
+def show_estimate(params: Params, data: Path, card: Card, console: Console) -> bool:
+    """Measure the models' calls, print memory, time and disk, and whether every stage fits the card, which is returned.
 
     Raises:
         UserError: if a model's configuration cannot be had, or is one that the stage `models` would refuse.
@@ -86,11 +86,16 @@ def show_estimate(params: Params, data: Path, card: Card, console: Console) -> N
     unknown = None in disk(params, calls, known).values()
     console.print(Text(_limits(calls, params.precision, host(params, calls), unknown)))
     console.print(Text(verdict(stages, card)))
+    return not _over(stages, card)
+
+
+def _over(own: Sequence[Need], card: Card) -> list[Need]:
+    return [need for need in own if need.total > card.memory]
 
 
 def verdict(own: Sequence[Need], card: Card) -> str:
     """Whether every stage fits the card, in one line; where not, what to change."""
-    over = [need for need in own if need.total > card.memory]
+    over = _over(own, card)
     if not over:
         most = max(own, key=lambda need: need.total)
         return (

@@ -63,4 +63,4 @@ class Clip:
 
     def cuts(self, text: str) -> bool:
         """Whether a text is longer than it reads."""
-        return len(self.tokenizer(text).input_ids) > self.longest
+        return len(self.tokenizer(text, verbose=False).input_ids) > self.longest

@@ -73,7 +73,7 @@ def pair_columns(pairs: Sequence[Pair]) -> Image.Image:
     width, head = GUTTER + len(pairs) * (SIDE + BETWEEN), 74
     sheet = Image.new("RGB", (width, head + 2 * (SIDE + BETWEEN)), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
-    for row, name in enumerate(("base", "CoMat")):
+    for row, name in enumerate(pairs[0].shots):
         draw.text((BETWEEN, head + row * (SIDE + BETWEEN) + SIDE // 2), name, INK, font, anchor="lm")
     for number, pair in enumerate(pairs):
         x = GUTTER + number * (SIDE + BETWEEN)

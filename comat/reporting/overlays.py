@@ -14,7 +14,6 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from torch import Tensor
 
-NAMES = {"base": "base", "tuned": "CoMat"}
 COLOURS = {"base": "#5f6b78", "tuned": "#0b7a53"}
 DARK_COLOURS = {"base": "#98a3ae", "tuned": "#35b985"}
 """As in the report, light and dark."""
@@ -67,7 +66,7 @@ def _drawn(
     for row, (band, model) in enumerate(((band, model) for band in bands for model in maps), start=1):
         axes = figure.add_subplot(grid[row, 0])
         _overlay(axes, images[model])
-        axes.set_ylabel(NAMES[model])
+        axes.set_ylabel(model)
         for column, token in enumerate(band, start=1):
             axes = figure.add_subplot(grid[row, column])
             strongest = max(float(own[token].max()) for own in maps.values())
@@ -84,7 +83,7 @@ def _bars(axes: Axes, words: Sequence[str], maps: Mapping[str, Tensor], colours:
     width = 0.8 / len(maps)
     for number, (model, own) in enumerate(maps.items()):
         places = [x + width * (number - (len(maps) - 1) / 2) for x in range(len(inner))]
-        axes.bar(places, [float(own[i].max()) for i in inner], width, label=NAMES[model], color=colours[model])
+        axes.bar(places, [float(own[i].max()) for i in inner], width, label=model, color=colours[model])
     axes.set_xticks(range(len(inner)), [words[i] for i in inner], rotation=0 if len(inner) < 20 else 60)
     axes.set_ylabel("activation (max)")
     axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)  # over no bar

@@ -12,10 +12,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from comat.errors import UserError
-from comat.tokenizers import CHUNK
 
 SHORTEST = 2
 """Letters of a word."""
+CHUNK = 1000
+"""Words tokenized at once: what the tokenizers keep of each is far larger than its tokens."""
 
 
 @dataclass(frozen=True)
