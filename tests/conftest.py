@@ -94,6 +94,7 @@ STAGES = [
     "prompts",
     "entities",
     "image_latents",
+    "caption_entities",
     "prompt_embeddings",
     "warmup_images",
     "warmup",

@@ -56,7 +56,7 @@ RERUN = {
     ],
     "comat/diffusion": [name for name in EVERY if name not in ("corpora", "models", "prompts", "entities")],
     "comat/discriminators": ["train"],
-    "comat/entities": ["entities", "evaluate"],
+    "comat/entities": ["entities", "caption_entities", "evaluate"],
     "comat/errors.py": EVERY,
     "comat/estimate": [],
     "comat/evaluation": ["evaluate"],

@@ -37,7 +37,7 @@ from comat.reporting.report import Inputs, flat, training_charts, write_report
 from comat.shapes.world.captions import parse_prompt
 from comat.shapes.world.oracle import Detection
 from comat.storage.tables import read_table, write_table
-from comat.training.gradients import COLUMNS
+from comat.training.gradients import columns
 from tests.conftest import ROOT
 
 
@@ -231,11 +231,11 @@ def test_lines_run_from_left_to_right_and_leave_gaps_out() -> None:
 
 
 def test_a_training_of_no_iteration_has_no_chart_and_a_part_that_was_off_neither(tmp_path: Path) -> None:
-    terms = ",".join(COLUMNS)
+    terms = ",".join(columns())
     head = f"iteration,loss,i2t,attribute,adversarial,discriminator,grad_norm,skipped,{terms}\n"
     (tmp_path / "curves.csv").write_text(head)
     assert training_charts(tmp_path / "curves.csv") == []
-    (tmp_path / "curves.csv").write_text(head + "0,1.0,1.0,0.0,0.0,0.0,0.5,0" + "," * len(COLUMNS) + "\n")
+    (tmp_path / "curves.csv").write_text(head + "0,1.0,1.0,0.0,0.0,0.0,0.5,0" + "," * len(columns()) + "\n")
     assert [list(chart.lines) for chart in training_charts(tmp_path / "curves.csv")] == [["loss", "i2t"], ["grad_norm"]]
 
 
