@@ -151,9 +151,11 @@ class Step:
         With `apart` the gradient of each term alone is left in `by_term`; it costs the replay of each once more.
         """
         steps, map_steps = self.draw_steps(batch.iteration)
-        with merged(self.backbone.denoiser):
-            generated = self.generate(batch, steps) if batch.prompts and self.p.generates else None
-            denoised = self.denoise_real(batch) if batch.real and self.captioner else None
+        generated = denoised = None
+        if self.p.generates:
+            with merged(self.backbone.denoiser):
+                generated = self.generate(batch, steps) if batch.prompts else None
+                denoised = self.denoise_real(batch) if batch.real and self.captioner else None
         samples = batch.size + (batch.size_real if self.captioner else 0)
         image = real = ImageGradient(None)
         attribute: list[Tensor] = []
