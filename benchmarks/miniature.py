@@ -66,6 +66,7 @@ TABLES: dict[str, dict[str, dict[str, str]]] = {
     "methods": {"grounded": TOKENCOMPOSE},
 }
 """Table → row → parameters that differ from `params.yaml`."""
+EXPERIMENT = re.compile(r"[a-z0-9-]+-s\d+")
 REFERENCE = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/[^/]+")
 ROWS = {row: values for rows in TABLES.values() for row, values in rows.items()}
 KEPT = typer.Argument(None, help="What `keep` has written.")
@@ -92,7 +93,7 @@ def queue(rows: list[str], seeds: list[int] = SEEDS) -> None:
 @app.command()
 def keep(file: Path) -> None:
     """Add to the CSV FILE, or write anew there, what the experiments that have run have measured."""
-    kept(file, experiments())
+    keep_runs(file, experiments())
 
 
 @app.command()
@@ -103,9 +104,11 @@ def show(file: Path | None = KEPT) -> None:
     print(tables(read(file) if file else experiments()))
 
 
-def kept(file: Path, runs: Mapping[str, dict]) -> None:
+def keep_runs(file: Path, runs: Mapping[str, dict]) -> None:
+    """Add to the CSV `file`, or write anew there, from experiment name → metrics; of a model that has none, no line."""
     found = sorted((read(file) | dict(runs)).items())
-    write_csv(file, HEADER, [[name, model, *_values(metrics, model)] for name, metrics in found for model in MODELS])
+    lines = [(name, model, metrics) for name, metrics in found for model in MODELS if model in metrics["frechet"]]
+    write_csv(file, HEADER, [[name, model, *_values(metrics, model)] for name, model, metrics in lines])
 
 
 def _values(metrics: dict, model: str) -> list[float]:
@@ -132,13 +135,14 @@ def tables(found: Mapping[str, dict]) -> str:
             continue
         lines += ["", table, "", f"| row | seeds | {' | '.join(COLUMNS)} | Fréchet distance |"]
         lines += ["|---" * (len(COLUMNS) + 3) + "|"]
-        lines += [_line(row, runs, "tuned") for row, runs in done.items() if runs]
+        lines += [line(row, runs, "tuned") for row, runs in done.items() if runs]
     # The base is the same in all experiments of a seed.
     by_seed = {name.rpartition("-s")[2]: metrics for name, metrics in found.items() if name.rpartition("-s")[0] in ROWS}
-    return "\n".join([*lines, "", _line("base", list(by_seed.values()), "base")]) if by_seed else "none has run"
+    return "\n".join([*lines, "", line("base", list(by_seed.values()), "base")]) if by_seed else "none has run"
 
 
-def _line(row: str, runs: Sequence[dict], model: str) -> str:
+def line(row: str, runs: Sequence[dict], model: str) -> str:
+    """A line of a Markdown table: the mean of one model's metrics over runs, and their range."""
     scores = [_span([100 * run["oracle"][column][model] for run in runs], 1) for column in COLUMNS]
     return f"| {row} | {len(runs)} | {' | '.join(scores)} | {_span([run['frechet'][model] for run in runs], 2)} |"
 

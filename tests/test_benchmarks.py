@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
-from benchmarks.miniature import ALWAYS, COLUMNS, ROWS, kept, read, tables
+import benchmarks.methods
+from benchmarks.miniature import ALWAYS, COLUMNS, ROWS, keep_runs, read, tables
 from comat.params import Params, load
 from tests.conftest import ROOT
 
@@ -56,10 +58,30 @@ def test_miniature_runs_that_are_kept_give_the_same_tables(tmp_path: Path) -> No
     score = {"base": 0.25, "tuned": 0.5}
     first = {"all-s0": {"oracle": dict.fromkeys(COLUMNS, score), "frechet": {"base": 4, "tuned": 2}}}
     second = {"ca-s0": {"oracle": dict.fromkeys(COLUMNS, score | {"tuned": 0.375}), "frechet": {"base": 4, "tuned": 3}}}
-    kept(tmp_path / "runs.csv", first)
-    kept(tmp_path / "runs.csv", second)
+    keep_runs(tmp_path / "runs.csv", first)
+    keep_runs(tmp_path / "runs.csv", second)
     assert tables(read(tmp_path / "runs.csv")) == tables(first | second)
     assert (tmp_path / "runs.csv").read_text().splitlines()[1] == "all-s0,base,0.25,0.25,0.25,0.25,0.25,4.0"
+
+
+def test_methods_stand_between_the_base_and_what_is_trained(tmp_path: Path) -> None:
+    """A method has no line of the model that it was not drawn with; two seeds 20 and 40%: 30.0 (20.0 to 40.0)."""
+    methods, parts = tmp_path / "methods.csv", tmp_path / "parts.csv"
+
+    def metrics(**totals: float) -> dict:
+        return {"oracle": dict.fromkeys(COLUMNS, totals), "frechet": totals}
+
+    keep_runs(methods, {f"composable-s{seed}": metrics(base=value) for seed, value in enumerate((0.2, 0.4))})
+    keep_runs(methods, {"structured-s0": metrics(base=0.3), "attend_and_excite-s0": metrics(base=0.3, tuned=0.75)})
+    keep_runs(parts, {"all-s0": metrics(base=0.25, tuned=0.5), "ca-ac-s0": metrics(base=0.25, tuned=0.6)})
+    done = CliRunner().invoke(benchmarks.methods.app, ["show", str(methods), str(parts)])
+    assert done.exit_code == 0, done.output
+    rows = {line.split(" | ")[0].removeprefix("| "): line.split(" | ")[1:6:4] for line in done.output.splitlines()}
+    assert rows["base"] == ["1", "25.0"]
+    assert rows["composable"] == ["2", "30.0 (20.0 to 40.0)"]
+    assert rows["CoMat"] == ["1", "50.0"]
+    assert rows["CoMat and attend_and_excite"] == ["1", "75.0"]
+    assert not [name for name in rows if "concept" in name or "ca-ac" in name]
 
 
 @pytest.mark.slow

@@ -23,8 +23,10 @@ FOLDERS = ("models", "warmup", "train/lora")
 """Under data/: what drawing with an experiment's model needs of it."""
 
 
-def fetch(experiment: str, into: Path) -> tuple[Params, Path]:
+def fetch(experiment: str, into: Path, folders: Sequence[str] = FOLDERS) -> tuple[Params, Path]:
     """The parameters of an experiment, or of any revision of git, and a folder with what it has trained.
+
+    `folders` are those under data/ that are wanted.
 
     Raises:
         UserError: if there is no such experiment, or DVC's cache does not hold its results.
@@ -33,7 +35,7 @@ def fetch(experiment: str, into: Path) -> tuple[Params, Path]:
         files = DVCFileSystem(".", rev=experiment)
         into.mkdir(parents=True)
         (into / "params.yaml").write_bytes(files.read_bytes("params.yaml"))
-        for folder in FOLDERS:
+        for folder in folders:
             files.get(f"data/{folder}", str(into / "data" / folder), recursive=True)
     except (DvcException, SCMError) as error:
         raise UserError(
