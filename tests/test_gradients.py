@@ -62,12 +62,12 @@ def test_norms_and_cosines_by_hand() -> None:
 
 
 def test_the_report_draws_the_iterations_that_were_measured(tmp_path: Path) -> None:
-    columns = ["iteration", "loss", "i2t", "attribute", "adversarial", "discriminator", "grad_norm", *COLUMNS]
+    header = ["iteration", "loss", "i2t", "attribute", "adversarial", "discriminator", "grad_norm", *COLUMNS]
     with (tmp_path / "curves.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
+        writer = csv.DictWriter(file, header, restval="")
         writer.writeheader()
         for iteration in range(4):
-            row = dict.fromkeys(columns[1:7], 1.0) | {"iteration": iteration}
+            row = dict.fromkeys(header[1:7], 1.0) | {"iteration": iteration}
             writer.writerow(row | (dict.fromkeys(COLUMNS, 0.5) if iteration % 2 == 0 else {}))
     titles = [chart.title for chart in training_charts(tmp_path / "curves.csv")]
     assert titles[-2:] == list(TERM_CURVES)
