@@ -190,7 +190,7 @@ def test_columns_hold_the_words_of_an_entity(families: Path, name: str, before, 
     """What the columns of an entity decode to is the entity, whatever the tokenizer and where its tokens stand."""
     backbone = _loaded(families / name)
     prompt = " ".join([*before, entity, *after])
-    tokens = [tokens_of(tokenizer, prompt) for tokenizer in backbone.tokenizers]
+    tokens = [tokens_of(tokenizer, [prompt])[0] for tokenizer in backbone.tokenizers]
     assume(not any(one.are_cut for one in tokens))  # the words are spelled, and 24 tokens are read
     start = len(" ".join([*before, ""]))
     span = (start, start + len(entity))

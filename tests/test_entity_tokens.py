@@ -36,7 +36,7 @@ def test_tokens_decode_to_the_words(parts: list[str], data: st.DataObject) -> No
     whole = TOKENIZER(prompt, return_offsets_mapping=True).offset_mapping
     last = max(i for i, (begin, end) in enumerate(whole) if begin < span[1] and end > span[0])
     cut = last > TOKENIZER.model_max_length - 2  # the end token takes the last place
-    tokens = tokens_of(TOKENIZER, prompt)
+    tokens = tokens_of(TOKENIZER, [prompt])[0]
     assert tokens.are_cut == is_too_long([TOKENIZER], prompt)
     positions = tokens.of([span])
     if not cut:
@@ -45,7 +45,7 @@ def test_tokens_decode_to_the_words(parts: list[str], data: st.DataObject) -> No
 
 def test_groups_join_their_words_and_the_start_token_counts() -> None:
     prompt = "A red, big ball"
-    tokens = tokens_of(TOKENIZER, prompt)
+    tokens = tokens_of(TOKENIZER, [prompt])[0]
     assert tokens.of([(2, 5), (11, 15)]) == [2, 5]
     assert tokens.of([(7, 10)]) == [4]
     assert tokens.of([(7, 10), (8, 10)]) == [4]  # each once
@@ -53,7 +53,7 @@ def test_groups_join_their_words_and_the_start_token_counts() -> None:
 
 def test_words_that_are_cut_off_have_no_positions() -> None:
     prompt = " ".join(["red"] * 30)
-    tokens = tokens_of(TOKENIZER, prompt)
+    tokens = tokens_of(TOKENIZER, [prompt])[0]
     assert tokens.are_cut
     assert (tokens.of([(0, 3)]), tokens.of([(116, 119)])) == ([1], [])
 
@@ -64,7 +64,7 @@ def test_a_prompt_is_cut_at_77_tokens(before: int, positions: list[int]) -> None
     tokenizer = clip_tokenizer()
     tokenizer.model_max_length = 77
     prompt = "red " * before + "ball"
-    tokens = tokens_of(tokenizer, prompt)
+    tokens = tokens_of(tokenizer, [prompt])[0]
     assert tokens.of([(4 * before, 4 * before + 4)]) == positions
     assert tokens.are_cut == (before > 74)
 
@@ -72,7 +72,7 @@ def test_a_prompt_is_cut_at_77_tokens(before: int, positions: list[int]) -> None
 @pytest.mark.parametrize("prompt", ["a red ball", "  a red  ball"])
 def test_spaces_do_not_shift_tokens(prompt: str) -> None:
     start = prompt.index("ball")
-    positions = tokens_of(TOKENIZER, prompt).of([(start, start + 4)])
+    positions = tokens_of(TOKENIZER, [prompt])[0].of([(start, start + 4)])
     assert decoded(prompt, positions) == "ball"
 
 
@@ -80,7 +80,7 @@ def test_a_word_cut_inside_a_character_keeps_the_tokens_that_are_read() -> None:
     """A typographic quote is three bytes, so three tokens; the last places before the end token are up to 22."""
     prompt = "dog's T-shirt ’quoted’"
     start = prompt.index("’")
-    positions = tokens_of(TOKENIZER, prompt).of([(start, len(prompt))])
+    positions = tokens_of(TOKENIZER, [prompt])[0].of([(start, len(prompt))])
     assert positions == list(range(positions[0], 23))
     assert "’quoted" in decoded(prompt, positions) and not decoded(prompt, positions).endswith("’")
 

@@ -178,7 +178,7 @@ def test_slow_tokenizers_padded_with_an_exclamation_mark(tiny: Path, old) -> Non
         assert first == expected + [new[0].eos_token_id] * (24 - len(expected))
         assert second == marked + [mark] * (24 - len(expected))
         assert words_of(aged[1], prompt) == words_of(new[1], prompt)
-        assert tokens_of(aged[1], prompt) == tokens_of(new[1], prompt)
+        assert tokens_of(aged[1], [prompt]) == tokens_of(new[1], [prompt])
     assert too_long(aged, ["a " * 40, "a!"]) == [True, False]
     # CLIP's text encoder looks back only: what stands before the padding is the same.
     found, expected = (load_base(str(one)).encode_prompts(PROMPTS[:1]) for one in (folder, tiny / "sdxl"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from comat.tokenizers import load_tokenizers
 Parsed = tuple[str, str, Sequence[ParsedEntity]]
 """A prompt's id, text and entities."""
 
+BATCH = 256
+"""Prompts tokenized at once: one by one the call costs more than the work."""
 SHOWN = 20
 """Nouns and prompts that the report shows for a person to look at."""
 
@@ -65,8 +68,8 @@ def entity_rows(
     too_long = denied = with_syntax = 0
     languages: Counter[str] = Counter()
     syntax: Counter[str] = Counter()
-    for id, text, entities in tqdm(parsed, total=total, desc="entities"):
-        tokens, spoken = [tokens_of(tokenizer, text) for tokenizer in tokenizers], language(text)
+    for (id, text, entities), tokens in _with_tokens(tqdm(parsed, total=total, desc="entities"), tokenizers):
+        spoken = language(text)
         found = [{"prompt_id": id, **row} for row in rows_of(entities, filtered, tokens, spoken)]
         rows += found
         without += [] if any(row["kept"] for row in found) else [(categories.get(id, ""), text)]
@@ -93,6 +96,16 @@ def entity_rows(
         "without_entities": [text for _, text in shown],
     }
     return rows, report
+
+
+def _with_tokens(
+    parsed: Iterable[Parsed], tokenizers: Sequence[PreTrainedTokenizerBase]
+) -> Iterator[tuple[Parsed, Sequence[Tokens]]]:
+    """Each prompt with its tokens by each tokenizer."""
+    rest = iter(parsed)
+    while batch := list(islice(rest, BATCH)):
+        by_tokenizer = [tokens_of(tokenizer, [text for _, text, _ in batch]) for tokenizer in tokenizers]
+        yield from ((one, [tokens[place] for tokens in by_tokenizer]) for place, one in enumerate(batch))
 
 
 def _most(keys: Iterable[tuple[str, ...]]) -> list[dict]:

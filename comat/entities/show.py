@@ -28,7 +28,7 @@ def show_entities(section: EntitiesParams, base: BaseModelParams, prompt: str, c
     filtered = filtered_nouns(Path(own) if own else None)
     entities = parse(load_parser(section.spacy_model), prompt)
     tokenizers = load_tokenizers(base.base_model, base.base_revision)
-    tokens_read = [tokens_of(tokenizer, prompt) for tokenizer in tokenizers]
+    tokens_read = [tokens_of(tokenizer, [prompt])[0] for tokenizer in tokenizers]
     rows = rows_of(entities, filtered, tokens_read, language(prompt))
     console.print(_coloured(prompt, entities, rows), soft_wrap=True)
     table = Table(

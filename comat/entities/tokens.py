@@ -24,14 +24,21 @@ class Tokens:
         return sorted({i for i, (start, end) in self.spans for first, last in group if start < last and first < end})
 
 
-def tokens_of(tokenizer: PreTrainedTokenizerBase, prompt: str) -> Tokens:
-    """The tokens of a prompt. Offsets of CLIP's tokenizers may include the space around a word."""
-    encoded = tokenizer(prompt, truncation=True, return_offsets_mapping=True)
+def tokens_of(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[Tokens]:
+    """The tokens of prompts. Offsets of CLIP's tokenizers may include the space around a word."""
+    encoded = tokenizer(list(prompts), truncation=True).encodings
+    return [
+        Tokens(_spans(prompt, one.offsets), bool(one.overflowing))
+        for prompt, one in zip(prompts, encoded or (), strict=True)
+    ]
+
+
+def _spans(prompt: str, offsets: Sequence[Span]) -> tuple[tuple[int, Span], ...]:
     spans = []
-    for position, (start, end) in enumerate(encoded.offset_mapping):
+    for position, (start, end) in enumerate(offsets):
         piece = prompt[start:end]
         words = piece.strip()
         if words:
             start += len(piece) - len(piece.lstrip())
             spans.append((position, (start, start + len(words))))
-    return Tokens(tuple(spans), bool(encoded.encodings[0].overflowing))
+    return tuple(spans)

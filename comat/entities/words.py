@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cached_property
 
-from spacy.tokens import Doc, Span, Token
+from spacy.tokens import Doc, Token
 
 from comat.entities.dictionary import Dictionary, dictionary_of
 from comat.entities.lexicon import (
@@ -96,9 +97,10 @@ class Word:
 def words_of(doc: Doc) -> list[Word]:
     """The words of `doc` in order."""
     words, first = [], 0
-    for i, token in enumerate(doc):
-        if not _goes_on(doc, i):
-            words.append(Word(doc[first], token, _kind(doc[first : i + 1]), _closes(doc[first])))
+    tokens = list(doc)  # spaCy makes a token anew each time that it is asked for
+    for i, token in enumerate(tokens):
+        if not _goes_on(tokens, i):
+            words.append(Word(tokens[first], token, _kind(tokens[first : i + 1]), _closes(tokens[first])))
             first = i + 1
     for place, word in enumerate(words):
         if word.lower in PREPOSITIONS:
@@ -116,33 +118,33 @@ def _closes(token: Token) -> bool:
     return token.pos_ in _ENDS and (token.pos_ != "PRON" or is_pronoun)
 
 
-def _goes_on(doc: Doc, i: int) -> bool:
+def _goes_on(tokens: Sequence[Token], i: int) -> bool:
     """Whether a hyphen binds token `i` to the next, or a number is written together with its unit ("4K")."""
-    if i + 1 == len(doc):
+    if i + 1 == len(tokens):
         return False
-    if doc[i].whitespace_:
-        is_compound = (doc[i].lower_, doc[i + 1].lower_) in COMPOUNDS
-        return is_compound or _is_taken_apart(doc, i if doc[i].text in HYPHENS else i + 1)
-    if doc[i].is_digit and (doc[i + 1].lower_ in UNITS or _is_decade(doc, i)):
+    if tokens[i].whitespace_:
+        is_compound = (tokens[i].lower_, tokens[i + 1].lower_) in COMPOUNDS
+        return is_compound or _is_taken_apart(tokens, i if tokens[i].text in HYPHENS else i + 1)
+    if tokens[i].is_digit and (tokens[i + 1].lower_ in UNITS or _is_decade(tokens, i)):
         return True
-    return doc[i + 1].text in HYPHENS or (doc[i].text in HYPHENS and i > 0 and not doc[i - 1].whitespace_)
+    return tokens[i + 1].text in HYPHENS or (tokens[i].text in HYPHENS and i > 0 and not tokens[i - 1].whitespace_)
 
 
-def _is_decade(doc: Doc, i: int) -> bool:
+def _is_decade(tokens: Sequence[Token], i: int) -> bool:
     """ "a 1970's car"."""
-    return doc[i].text.endswith("0") and len(doc[i]) > 1 and doc[i + 1].lower_ in ("'s", "’s")
+    return tokens[i].text.endswith("0") and len(tokens[i]) > 1 and tokens[i + 1].lower_ in ("'s", "’s")
 
 
-def _is_taken_apart(doc: Doc, hyphen: int) -> bool:
+def _is_taken_apart(tokens: Sequence[Token], hyphen: int) -> bool:
     """ "sci - fi", "award - winning", "8 - bit", not "a dog - a cat", "a woman - detailed": a hyphen between blanks."""
-    if not 0 < hyphen < len(doc) - 1 or doc[hyphen].text != "-" or not doc[hyphen - 1].whitespace_:
+    if not 0 < hyphen < len(tokens) - 1 or tokens[hyphen].text != "-" or not tokens[hyphen - 1].whitespace_:
         return False
-    left, right = doc[hyphen - 1], doc[hyphen + 1]
-    if not doc[hyphen].whitespace_ or not right.is_alpha or right.lower_ in DETERMINERS | PREPOSITIONS | {"up"}:
+    left, right = tokens[hyphen - 1], tokens[hyphen + 1]
+    if not tokens[hyphen].whitespace_ or not right.is_alpha or right.lower_ in DETERMINERS | PREPOSITIONS | {"up"}:
         return False
     lower = left.lower_
     opens = lower in FIRST_PARTS | SIZES | COLOURS or left.is_digit
-    dictionary = dictionary_of(doc.vocab)
+    dictionary = dictionary_of(left.vocab)
     is_participle = right.tag_ in ("VBG", "VBN") or right.lower_.endswith("ed")
     return opens or is_participle or right.lower_ in SUFFIXES or dictionary.is_known(f"{lower}-{right.lower_}")
 
@@ -164,7 +166,7 @@ def _is_size(words: list[Word], place: int) -> bool:
     return following.token.tag_ == "NNS" or (before is not None and before.lower in DETERMINERS) or is_listed
 
 
-def _kind(tokens: Span) -> Kind:
+def _kind(tokens: Sequence[Token]) -> Kind:
     """By the tags of the last token, and by what words mean in prompts."""
     token, lower = tokens[-1], tokens[-1].lower_
     if len(tokens) > 1 and (lower in ("'s", "’s") or (tokens[0].lower_, lower) in COMPOUNDS):
