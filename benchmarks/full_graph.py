@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor, nn
@@ -25,7 +26,15 @@ from comat.randomness import noise
 
 
 def full_graph_loss(step: Step, batch: Batch) -> Tensor:
-    """Eq. 6 on `batch`, with the noise, steps and masks of `step`, as one differentiable scalar."""
+    """What `step` computes on `batch`, with its noise, steps and masks, as one differentiable scalar."""
+    loss = eq6(step, batch) if step.p.generates else batch.real.latents.new_zeros(())
+    for row in range(len(batch.real)) if step.p.noises_real else ():
+        loss = loss + noised_loss(step, batch, row) / len(batch.real)
+    return loss
+
+
+def eq6(step: Step, batch: Batch) -> Tensor:
+    """Eq. 6, on generated images and mixed latents."""
     p, backbone = step.p, step.backbone
     steps, map_steps = step.draw_steps(batch.iteration)
     own = [step.generator("noise", batch.iteration, row) for row in range(len(batch.prompts))]
@@ -50,6 +59,27 @@ def full_graph_loss(step: Step, batch: Batch) -> Tensor:
             squared, reduction = p.attribute_loss == "tokencompose", p.attribute_reduction
             value = attribute_concentration_loss(recorded, batch.entities, masks, p.alpha, p.beta, squared, reduction)
             loss = loss + value / (len(nouns) * (len(maps) if reduction == "mean" else 1))
+    return loss
+
+
+def noised_loss(step: Step, batch: Batch, row: int) -> Tensor:
+    """Eq. 1 on one real image with its weight, and the losses on the maps of that pass."""
+    p, backbone = step.p, step.backbone
+    rng = step.generator("denoising", batch.iteration, row)
+    latent, caption = batch.real.latents[row : row + 1], batch.real.captions[row]
+    t = backbone.draw_times(1, latent.shape[-2:], rng)
+    z, target = backbone.training_target(latent, noise(latent.shape[1:], [rng]), t)
+    with recorded_maps(backbone.denoiser, step.layers if step.real_segmenter else ()) as recording:
+        said = backbone.denoise(z, t, backbone.encode_prompts([caption]))
+    loss = p.denoising_weight * F.mse_loss(said, target)
+    if step.real_segmenter:
+        maps = recording.collect(backbone.layout(z.shape[-2:]), 1)
+        entities = batch.real.entities[row]
+        (masks,) = step.real_segmenter.masks(backbone.decode(latent), [[entity.noun for entity in entities]])
+        there = [entity for entity, mask in zip(entities, masks, strict=True) if mask.any()]
+        seen = masks[torch.tensor([bool(mask.any()) for mask in masks], dtype=torch.bool)]
+        squared, reduction = p.attribute_loss == "tokencompose", p.attribute_reduction
+        loss = loss + attribute_concentration_loss(maps, [there], [seen], p.alpha, p.beta, squared, reduction)
     return loss
 
 

@@ -533,17 +533,20 @@ class StepParams(SamplingParams):
     concept_activation: bool
     caption_reduction: Literal["mean", "sum"]  # over the caption's tokens
     crop_jitter: bool
+    attribute_images: Literal["generated", "real"] = "generated"  # whose attention maps, at which noise levels
+    attribute_tokens: Literal["entity", "noun"] = "entity"  # the noun with its attributes, or alone
     attribute_loss: Literal["comat", "tokencompose"]
     attribute_reduction: Literal["sum", "mean"]  # over layers, sizes of maps and attribute steps
     attribute_layers: list[Name] | None  # names of attention layers, * for any part of one; null: the model's own
     alpha: NotNegative  # region level
     beta: NotNegative  # pixel level
     lambda_adv: NotNegative
+    denoising_weight: NotNegative = 0.0  # of Eq. 1 on real images
     mixed_latent_t1: Annotated[int, Field(ge=0, le=999)]  # training timesteps
     mixed_latent_t2: Annotated[int, Field(ge=0, le=999)]
 
     global_batch: Count  # prompts per iteration, over all processes
-    image_batch: CountOrNone  # real images per iteration (mixed latents), over all processes
+    image_batch: CountOrNone  # real images with captions per iteration, over all processes
 
     @model_validator(mode="after")
     def _counts_fit(self) -> Self:
@@ -561,10 +564,43 @@ class StepParams(SamplingParams):
             )
         return self
 
+    @model_validator(mode="after")
+    def _has_real_images(self) -> Self:
+        asked = {
+            "attribute_images is real": self.attribute_images == "real",
+            f"denoising_weight is {self.denoising_weight:g}": self.denoising_weight > 0,
+        }
+        why = next((reason for reason, holds in asked.items() if holds), None)
+        if why and self.image_batch == 0:
+            raise ValueError(f"image_batch is 0: expected 1 or more real images an iteration, since {why}")
+        return self
+
     @property
     def attribute_concentration(self) -> bool:
         """Whether Eq. 4 and 5 have any weight."""
-        return self.attribute_steps > 0 and (self.alpha > 0 or self.beta > 0)
+        return (self.attribute_steps > 0 or self.attribute_images == "real") and (self.alpha > 0 or self.beta > 0)
+
+    @property
+    def grounds_real(self) -> bool:
+        """Whether Eq. 4 and 5 are on the attention maps of real images."""
+        return self.attribute_concentration and self.attribute_images == "real"
+
+    @property
+    def noises_real(self) -> bool:
+        """Whether the denoiser learns from noised real images, by Eq. 1 or by its attention maps there."""
+        return self.denoising_weight > 0 or self.grounds_real
+
+    @property
+    def generates(self) -> bool:
+        """Whether any loss reads generated images."""
+        return (
+            self.concept_activation or self.lambda_adv > 0 or (self.attribute_concentration and not self.grounds_real)
+        )
+
+    @property
+    def mixed_latents(self) -> bool:
+        """Whether the captioner reads denoised real images as well (App. A)."""
+        return self.concept_activation and self.image_batch > 0
 
 
 class OptimizationParams(Section):
@@ -639,10 +675,11 @@ class Params(OptimizationParams, StepParams, DiscriminatorParams, SegmenterParam
             raise ValueError(
                 f"warmup.steps is {self.warmup.steps}, but warmup_images.count is 0: it needs images; set both or none"
             )
-        if self.train_steps and not (self.concept_activation or self.attribute_concentration or self.lambda_adv):
+        if self.train_steps and not (self.generates or self.noises_real):
             raise ValueError(
                 f"train_steps is {self.train_steps}, but concept_activation is false, attribute_steps, or alpha and "
-                "beta, are 0, and so is lambda_adv: nothing would be learned; set one of them, or train_steps to 0"
+                "beta, are 0, and so are lambda_adv and denoising_weight: nothing would be learned; set one of them, "
+                "or train_steps to 0"
             )
         guard, latents = self.train.guard, self.reference_latents.count
         if guard.every and 0 < latents <= guard.prompts:

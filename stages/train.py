@@ -13,7 +13,16 @@ from comat.running.stage import options, publish
 def main() -> None:
     args = options(
         __doc__,
-        ["models", "prompts", "entities", "prompt_embeddings", "warmup", "reference_latents", "image_latents"],
+        [
+            "models",
+            "prompts",
+            "entities",
+            "prompt_embeddings",
+            "warmup",
+            "reference_latents",
+            "image_latents",
+            "caption_entities",
+        ],
         "train",
     )
     params = pinned(
@@ -47,7 +56,7 @@ def main() -> None:
     check_prompts(params.train.preview, load_tokenizers(params.base_model, params.base_revision))
     use_deterministic_algorithms(params.train.deterministic)
     own = [args.prompts, args.entities, args.prompt_embeddings, args.warmup]
-    inputs = [*own, args.reference_latents, args.image_latents]
+    inputs = [*own, args.reference_latents, args.image_latents, args.caption_entities]
     values = params.model_dump(exclude={"train": {"report_to"}})  # another logger makes no other run
     # A result that stands there whole is left alone until the new one is.
     live = None if (args.out / "lora").exists() else args.out
@@ -64,6 +73,7 @@ def main() -> None:
             args.entities,
             args.reference_latents,
             args.image_latents,
+            args.caption_entities,
             find_columns(params.base_model, params.base_revision),
         )
         backbone = load_backbone(params, args.warmup, args.prompt_embeddings)

@@ -110,6 +110,7 @@ STAGES = [
     "prompts",
     "entities",
     "image_latents",
+    "caption_entities",
     "prompt_embeddings",
     "warmup_images",
     "warmup",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from comat.reporting.charts import Axis, line_chart, running_mean
 from comat.reporting.report import training_charts
-from comat.training.gradients import COLUMNS
+from comat.training.gradients import columns
 
 
 def test_a_running_mean_is_of_what_came_before() -> None:
@@ -32,9 +32,9 @@ def test_lines_run_from_left_to_right_and_leave_gaps_out() -> None:
 
 
 def test_a_training_of_no_iteration_has_no_chart_and_a_part_that_was_off_neither(tmp_path: Path) -> None:
-    terms = ",".join(COLUMNS)
+    terms = ",".join(columns())
     head = f"iteration,loss,i2t,attribute,adversarial,discriminator,grad_norm,skipped,{terms}\n"
     (tmp_path / "curves.csv").write_text(head)
     assert training_charts(tmp_path / "curves.csv") == []
-    (tmp_path / "curves.csv").write_text(head + "0,1.0,1.0,0.0,0.0,0.0,0.5,0" + "," * len(COLUMNS) + "\n")
+    (tmp_path / "curves.csv").write_text(head + "0,1.0,1.0,0.0,0.0,0.0,0.5,0" + "," * len(columns()) + "\n")
     assert [list(chart.lines) for chart in training_charts(tmp_path / "curves.csv")] == [["loss", "i2t"], ["grad_norm"]]

@@ -128,7 +128,10 @@ def test_a_discriminator_of_images_that_are_not_square_is_refused(make_params, t
 
 def test_real_is_what_the_parameter_says(project: Path) -> None:
     """Table 3: the original model's latents of the same prompts, or latents of real images."""
-    folders = [project / "data" / name for name in ("prompts", "entities", "reference_latents", "image_latents")]
+    folders = [
+        project / "data" / name
+        for name in ("prompts", "entities", "reference_latents", "image_latents", "caption_entities")
+    ]
     params = params_of(project)
     for source, store in (("generated", "reference"), ("real_world", "real_world")):
         changed = params.model_copy(update={"image_batch": 0})
@@ -139,4 +142,4 @@ def test_real_is_what_the_parameter_says(project: Path) -> None:
         assert all(any(torch.equal(z, row) for row in rows) for z in batch.reference)
     nothing = params.model_copy(update={"image_batch": 0, "lambda_adv": 0.0})
     data = TrainingData(nothing, "real_world", nothing.train.guard, *folders, find_columns(nothing.base_model))
-    assert data.mixed is None and data.real_world is None and data.batch(0).reference is None
+    assert data.images is None and data.real_world is None and data.batch(0).reference is None

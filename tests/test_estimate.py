@@ -13,7 +13,7 @@ from torch import nn
 from comat.diffusion.backbones import load_base
 from comat.estimate.calls import Calls, measure
 from comat.estimate.cost import Cost, checkpoint_as_on_device, cost, matmul_rate
-from comat.estimate.memory import host, memory, needs, warmup
+from comat.estimate.memory import host, memory, needs, phases, warmup
 from comat.estimate.plan import Counts, disk, guard, iteration, scratch, work
 from comat.params import GuardParams, load
 
@@ -52,6 +52,25 @@ def test_an_iteration_adds_its_calls_up(make_params) -> None:
     assert flops["images: decoder, captioner, segmenter"] == 5 * 1000 + 3 * 1e4
     assert flops["replay"] == pytest.approx(10 * (3 * 1 + 2 * real) + 100 * 3 * 2)
     assert flops["discriminator"] == 3 * 1e5 + 6 * 1e6
+
+
+def test_an_iteration_of_real_images_generates_nothing(make_params) -> None:
+    """TokenCompose: each of 2 real images is decoded, segmented, and goes once through the denoiser; no prompt does."""
+    calls = Calls(
+        denoise=Cost(1), replay=Cost(1), replay_maps=Cost(1), segment=Cost(100, 5, 7), decode=Cost(1000, 5, 7)
+    )
+    calls.noised, calls.discriminate = Cost(10, 20, 30), Cost(1)
+    real = {"denoising_weight": 1.0, "attribute_images": "real"}
+    p = make_params(concept_activation=False, lambda_adv=0.0, **real)
+    flops = {name: part.flops for name, part in iteration(p, calls).items()}
+    assert flops.pop("noised real images: denoiser, segmenter") == 2 * (10 + 100 + 1000)
+    assert not any(flops.values())
+    assert phases(p, calls, 2)["noised real images"] == 2 * 30
+    both = iteration(make_params(**real), calls)
+    assert both["rollout"].flops > 0 and both["images: decoder, captioner, segmenter"].flops == 0
+    measured = measure(p)
+    assert measured.denoise.flops < measured.noised.flops < measured.replay_maps.flops
+    assert measure(make_params()).noised == Cost(0)
 
 
 def test_weights_are_those_of_the_real_models(make_params, tiny: Path) -> None:

@@ -8,27 +8,36 @@ from pathlib import Path
 import pytest
 import torch
 
-from comat.method.step import TERMS
-from comat.reporting.report import TERM_CURVES, training_charts
-from comat.training.gradients import COLUMNS, measured
+from comat.method.step import DENOISING, TERMS
+from comat.reporting.report import OPTIONAL_TERM_CURVES, TERM_CURVES, training_charts
+from comat.training.gradients import columns, measured
 from tests.test_replay import TERMS as LOSSES
 from tests.test_replay import build, gradient, relative
 
+COLUMNS = columns()
+
 
 @pytest.mark.parametrize("scale", [1.0, 8.0])
-def test_the_gradients_of_the_terms_add_up_to_the_gradient(make_params, scale: float) -> None:
-    step, lora, batch = build(make_params(attribute_reduction="sum", **LOSSES["sum"]))
+@pytest.mark.parametrize(
+    ("losses", "pulling"),
+    [("sum", TERMS), ("sum and denoising", (*TERMS, DENOISING)), ("grounded", ("attribute", DENOISING))],
+)
+def test_the_gradients_of_the_terms_add_up_to_the_gradient(
+    make_params, scale: float, losses: str, pulling: tuple[str, ...]
+) -> None:
+    step, lora, batch = build(make_params(attribute_reduction="sum", **LOSSES[losses]))
     step.loss_scale = scale
     values = step(batch, apart=True)
-    whole, critic = gradient(lora), gradient(step.discriminator.trainable_parameters())
+    critics = step.discriminator.trainable_parameters() if step.discriminator else []
+    whole, all_of_them = gradient(lora), gradient([*lora, *critics])
     parts = {term: torch.cat([part.flatten() for part in own]).double() for term, own in step.by_term.items()}
-    assert tuple(parts) == TERMS and all(part.norm() > 0 for part in parts.values())
+    assert tuple(term for term, part in parts.items() if part.norm() > 0) == pulling
+    assert tuple(parts) == ((*TERMS, DENOISING) if DENOISING in pulling else TERMS)
     assert relative(sum(parts.values()), whole) < 1e-5
-    for weight in (*lora, *step.discriminator.trainable_parameters()):
+    for weight in (*lora, *critics):
         weight.grad = None
     assert step(batch) == values  # to look at them changes neither values nor gradients
-    assert torch.equal(gradient(lora), whole)
-    assert torch.equal(gradient(step.discriminator.trainable_parameters()), critic)
+    assert torch.equal(gradient([*lora, *critics]), all_of_them)
 
 
 @pytest.mark.parametrize("term", ["concept activation", "adversarial", "attribute"])
@@ -53,13 +62,26 @@ def test_norms_and_cosines_by_hand() -> None:
 
 
 def test_the_report_draws_the_iterations_that_were_measured(tmp_path: Path) -> None:
-    columns = ["iteration", "loss", "i2t", "attribute", "adversarial", "discriminator", "grad_norm", *COLUMNS]
+    header = ["iteration", "loss", "i2t", "attribute", "adversarial", "discriminator", "grad_norm", *COLUMNS]
     with (tmp_path / "curves.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="")
+        writer = csv.DictWriter(file, header, restval="")
         writer.writeheader()
         for iteration in range(4):
-            row = dict.fromkeys(columns[1:7], 1.0) | {"iteration": iteration}
+            row = dict.fromkeys(header[1:7], 1.0) | {"iteration": iteration}
             writer.writerow(row | (dict.fromkeys(COLUMNS, 0.5) if iteration % 2 == 0 else {}))
     titles = [chart.title for chart in training_charts(tmp_path / "curves.csv")]
     assert titles[-2:] == list(TERM_CURVES)
     assert {name for names in TERM_CURVES.values() for name in names} < set(COLUMNS)
+    optional = {name for names in OPTIONAL_TERM_CURVES.values() for name in names}
+    assert optional == set(columns((*TERMS, DENOISING))) - set(COLUMNS)
+
+
+def test_the_report_draws_the_denoising_loss_where_there_is_one(tmp_path: Path) -> None:
+    terms = columns((*TERMS, DENOISING))
+    head = ["iteration", "loss", "i2t", "attribute", "adversarial", "discriminator", "denoising", "grad_norm", *terms]
+    rows = [[n, 1.0, 0.0, 0.0, 0.0, 0.0, 0.5 - n / 10, 1.0, *[0.25] * len(terms)] for n in range(3)]
+    (tmp_path / "curves.csv").write_text("\n".join(",".join(map(str, row)) for row in (head, *rows)) + "\n")
+    charts = {chart.title: list(chart.lines) for chart in training_charts(tmp_path / "curves.csv")}
+    assert charts["Denoising of real images (Eq. 1)"] == ["denoising"]
+    assert charts["Norm of the denoising term's own gradient"] == ["grad_denoising"]
+    assert len(charts["Cosine of each term's gradient with the denoising term's"]) == 4

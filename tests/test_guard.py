@@ -44,7 +44,10 @@ def load(params: Params, *rest: object) -> Guard | None:
 
 
 def data_of(params: Params, project: Path) -> TrainingData:
-    folders = [project / "data" / name for name in ("prompts", "entities", "reference_latents", "image_latents")]
+    folders = [
+        project / "data" / name
+        for name in ("prompts", "entities", "reference_latents", "image_latents", "caption_entities")
+    ]
     return TrainingData(
         params, params.discriminator_input, params.train.guard, *folders, find_columns(params.base_model)
     )

@@ -97,6 +97,8 @@ def test_every_term_off_is_refused(make_params) -> None:
     with pytest.raises(ValueError, match="nothing would be learned"):
         make_params(**off)
     make_params(**off | {"lambda_adv": 0.5})
+    make_params(**off | {"image_batch": 2, "denoising_weight": 1.0})
+    make_params(**off | {"image_batch": 2, "attribute_images": "real"})  # its one noise level is no attribute step
     make_params(**off, train_steps=0)
 
 
@@ -105,7 +107,9 @@ def test_attributes_of_no_entity_are_refused(project: Path, tmp_path: Path) -> N
     params = load(project / "params.yaml")
     rows = [{**row, "kept": False} for row in read_table(project / "data/entities/entities.parquet", ENTITIES)]
     write_table(tmp_path / "entities.parquet", rows, ENTITIES)
-    folders = [project / "data" / name for name in ("prompts", "reference_latents", "image_latents")]
+    folders = [
+        project / "data" / name for name in ("prompts", "reference_latents", "image_latents", "caption_entities")
+    ]
     folders.insert(1, tmp_path)
     with pytest.raises(UserError, match=r"not one of the \d+ training prompts has an entity"):
         TrainingData(params, params.discriminator_input, params.train.guard, *folders, find_columns(params.base_model))

@@ -90,7 +90,9 @@ def test_a_mixture_is_replayed_like_one(make_params, tiny: Path) -> None:
 def test_each_captioner_has_its_column(make_params, project: Path, tiny: Path, tmp_path: Path) -> None:
     params = make_params(captioner=listed(tiny, 1.0, 1.0, 1.0), captioner_model=None, train_steps=1)
     data, work = project / "data", tmp_path / "work"
-    folders = [data / name for name in ("prompts", "entities", "reference_latents", "image_latents")]
+    folders = [
+        data / name for name in ("prompts", "entities", "reference_latents", "image_latents", "caption_entities")
+    ]
     work.mkdir()
     rows = TrainingData(
         params, params.discriminator_input, params.train.guard, *folders, find_columns(params.base_model)

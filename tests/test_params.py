@@ -49,7 +49,7 @@ def test_the_committed_parameters_are_the_shapes_preset() -> None:
         ({"warmup_images__count": 0}, r"warmup\.steps is 100, but warmup_images\.count is 0"),
         (
             {"concept_activation": False, "attribute_steps": 0, "lambda_adv": 0.0},
-            "lambda_adv: nothing would be learned",
+            "lambda_adv and denoising_weight: nothing would be learned",
         ),
         ({"sampling_steps": "many"}, "sampling_steps is 'many': Input should be a valid integer"),
         ({"sampling_steps": 5000}, "sampling_steps is 5000: Input should be less than or equal to 1000"),
@@ -66,6 +66,13 @@ def test_the_committed_parameters_are_the_shapes_preset() -> None:
             {"segmenter": "fastsam"},
             "segmenter is 'fastsam': Input should be 'clipseg', 'grounded_sam', 'grounded_sam_hf' or 'sam3'",
         ),
+        (
+            {"image_batch": 0, "denoising_weight": 1.0},
+            "image_batch is 0: expected 1 or more .*, since denoising_weight is 1$",
+        ),
+        ({"image_batch": 0, "attribute_images": "real"}, "image_batch is 0: .* since attribute_images is real"),
+        ({"denoising_weight": -1.0}, "denoising_weight is -1.0: Input should be greater than or equal to 0"),
+        ({"attribute_images": "both"}, "attribute_images is 'both': Input should be 'generated' or 'real'"),
         ({"mixed_latent_t1": 700}, r"mixed_latent_t1 is 700: expected at most mixed_latent_t2 \(600\)"),
     ],
 )

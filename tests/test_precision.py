@@ -19,7 +19,9 @@ from tests.test_stages import params_of
 
 def trainer(project: Path, work: Path, **changes: object) -> Trainer:
     params, data = params_of(project).model_copy(update=changes), project / "data"
-    folders = [data / name for name in ("prompts", "entities", "reference_latents", "image_latents")]
+    folders = [
+        data / name for name in ("prompts", "entities", "reference_latents", "image_latents", "caption_entities")
+    ]
     work.mkdir(exist_ok=True)
     rows = TrainingData(
         params, params.discriminator_input, params.train.guard, *folders, find_columns(params.base_model)

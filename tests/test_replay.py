@@ -25,6 +25,17 @@ TERMS = {
     "adversarial": {"concept_activation": False, "alpha": 0.0, "beta": 0.0, "image_batch": 0},
     "attribute": {"concept_activation": False, "alpha": 1.0, "beta": 0.5, "lambda_adv": 0.0, "image_batch": 0},
     "sum": {"alpha": 1.0, "beta": 0.5},
+    "denoising": {"concept_activation": False, "alpha": 0.0, "beta": 0.0, "lambda_adv": 0.0, "denoising_weight": 2.0},
+    "grounded": {
+        "concept_activation": False,
+        "lambda_adv": 0.0,
+        "denoising_weight": 0.5,
+        "attribute_images": "real",
+        "attribute_loss": "tokencompose",
+        "alpha": 1.0,
+        "beta": 0.5,
+    },
+    "sum and denoising": {"alpha": 1.0, "beta": 0.5, "denoising_weight": 1.0},
 }
 
 
@@ -52,7 +63,11 @@ def build(params, dtype=torch.float32) -> tuple[Step, list[torch.nn.Parameter], 
         prompts=["a red ball and a blue cube", "two green stars", "a pink ring"],
         entities=[[Entity("ball", (2, 3)), Entity("cube", (6, 7))], [], [Entity("ring", (2, 3))]],
         reference=torch.randn(3, *shape, generator=rng),
-        real=RealImages(torch.randn(2, *shape, generator=rng), ["a black cross", "a red star and a cone"])
+        real=RealImages(
+            torch.randn(2, *shape, generator=rng),
+            ["a black cross", "a red star and a cone"],
+            [[Entity("cross", (2, 3))], [Entity("star", (2, 3)), Entity("cone", (6,))]],
+        )
         if params.image_batch
         else NO_IMAGES,
     )

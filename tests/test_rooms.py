@@ -12,6 +12,7 @@ from tests.imports import ROOT, room_imports
 METHOD = [
     "attribute_concentration",
     "concept_activation",
+    "denoising",
     "fidelity_preservation",
     "mixed_latents",
     "replay",

@@ -138,7 +138,9 @@ TRAINED = ("lora/pytorch_lora_weights.safetensors", "discriminator/discriminator
 
 def trainer(project: Path, work: Path) -> Trainer:
     params, data = params_of(project), project / "data"
-    folders = [data / name for name in ("prompts", "entities", "reference_latents", "image_latents")]
+    folders = [
+        data / name for name in ("prompts", "entities", "reference_latents", "image_latents", "caption_entities")
+    ]
     work.mkdir(exist_ok=True)
     rows = TrainingData(
         params, params.discriminator_input, params.train.guard, *folders, find_columns(params.base_model)

@@ -6,16 +6,19 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import itemgetter
+from pathlib import Path
 
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from comat.entities.filter import reasons
-from comat.entities.parse import ParsedEntity
+from comat.entities.filter import filtered_nouns, reasons
+from comat.entities.parse import ParsedEntity, load_parser, parse_all
 from comat.entities.tokens import Tokens, tokens_of
+from comat.params import BaseModelParams, EntitiesParams
 from comat.randomness import python_random, stratified
 from comat.storage.prompt_language import ENGLISH, language
 from comat.storage.prompt_syntax import without_syntax
+from comat.tokenizers import load_tokenizers
 
 Parsed = tuple[str, str, Sequence[ParsedEntity]]
 """A prompt's id, text and entities."""
@@ -24,6 +27,26 @@ BATCH = 256
 """Prompts tokenized at once: one by one the call costs more than the work."""
 SHOWN = 20
 """Nouns and prompts that the report shows for a person to look at."""
+
+
+def find_entities(
+    section: EntitiesParams,
+    base: BaseModelParams,
+    texts: Sequence[tuple[str, str]],
+    categories: Mapping[str, str],
+    seed: int,
+) -> tuple[list[dict], dict]:
+    """`entity_rows` of texts with their ids, parsed and filtered as the parameters say.
+
+    Raises:
+        UserError: if the parser, the tokenizers or the list of nouns cannot be had.
+    """
+    filtered = filtered_nouns(Path(section.own_filter) if section.own_filter else None)
+    tokenizers = load_tokenizers(base.base_model, base.base_revision)
+    parser = load_parser(section.spacy_model)
+    found = parse_all(parser, [text for _, text in texts], section.batch_size, section.processes)
+    parsed = ((id, text, entities) for (id, text), entities in zip(texts, found, strict=True))
+    return entity_rows(parsed, len(texts), filtered, tokenizers, categories, seed)
 
 
 def entity_rows(

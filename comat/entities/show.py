@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from comat.entities.build import entity_rows, rows_of
+from comat.entities.build import find_entities, rows_of
 from comat.entities.filter import filtered_nouns
-from comat.entities.parse import ParsedEntity, load_parser, parse, parse_all
+from comat.entities.parse import ParsedEntity, load_parser, parse
 from comat.entities.tokens import tokens_of
 from comat.errors import clean
 from comat.params import BaseModelParams, EntitiesParams
@@ -51,12 +51,8 @@ def show_all_entities(
     section: EntitiesParams, base: BaseModelParams, prompts: Sequence[str], console: Console | None = None
 ) -> None:
     """Print what a person would check of many prompts before training: the report of the stage `entities`."""
-    console, own = console or Console(highlight=False), section.own_filter
-    parser = load_parser(section.spacy_model)
-    found = parse_all(parser, prompts, section.batch_size, section.processes)
-    parsed = (("", text, entities) for text, entities in zip(prompts, found, strict=True))
-    tokenizers = load_tokenizers(base.base_model, base.base_revision)
-    _, report = entity_rows(parsed, len(prompts), filtered_nouns(Path(own) if own else None), tokenizers, {}, seed=0)
+    console = console or Console(highlight=False)
+    _, report = find_entities(section, base, [("", text) for text in prompts], {}, seed=0)
     for name in ("prompts", "entities", "kept", "attributes_negated", "prompts_too_long"):
         console.print(f"{name.replace('_', ' ')}: {report[name]}")
     counted = {"dropped": report["dropped"], "languages": report["languages"], "syntax": report["syntax"]["found"]}

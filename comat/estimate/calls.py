@@ -37,6 +37,7 @@ class Calls:
     warmup: Cost = NOTHING
     encode: Cost = NOTHING
     read: Cost = NOTHING  # a prompt, by the text encoders
+    noised: Cost = NOTHING  # the denoiser on a noised real image, with gradients, and with its maps where asked for
     decode: Cost = NOTHING
     decode_native: Cost = NOTHING
     image: Cost = NOTHING  # decoding and the captioner, with gradients
@@ -107,7 +108,11 @@ def _training(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
         backbone.denoiser.enable_gradient_checkpointing(checkpoint_as_on_device)
     calls.merged = sum(weight.nbytes for _, weight in mergeable(backbone.denoiser))
     calls.replay = _guided(p, backbone, z, train=True)
-    calls.replay_maps = _guided(p, backbone, z, train=True, layers=backbone.chosen_layers(p.attribute_layers))
+    layers = backbone.chosen_layers(p.attribute_layers)
+    calls.replay_maps = _guided(p, backbone, z, train=True, layers=layers)
+    if p.noises_real:
+        alone = p.model_copy(update={"guidance_scale": 1.0})
+        calls.noised = _guided(alone, backbone, z, train=True, layers=layers if p.grounds_real else ())
 
 
 def _discriminator(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:

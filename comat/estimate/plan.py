@@ -28,17 +28,23 @@ class Counts:
 
 def iteration(p: Params, c: Calls) -> dict[str, Cost]:
     """Operations of one iteration by part (Algorithm 1). Mixed latents start at the mean of their timesteps."""
+    prompts = p.global_batch if p.generates else 0
     real = p.image_batch if p.concept_activation else 0
     steps = p.sampling_steps * (p.mixed_latent_t1 + p.mixed_latent_t2) / 2000
-    maps = min(p.attribute_steps, p.grad_steps) if p.attribute_concentration else 0
+    looks = p.attribute_concentration and not p.grounds_real
+    maps = min(p.attribute_steps, p.grad_steps) if looks else 0
     images = bool(p.concept_activation or p.lambda_adv)
-    plain = (p.global_batch * (p.grad_steps - maps) + real * min(p.grad_steps, steps)) * images
-    return {
-        "rollout": c.denoise * (p.global_batch * p.sampling_steps + real * steps),
-        "images: decoder, captioner, segmenter": c.image * (p.global_batch + real) + c.segment * p.global_batch,
-        "replay": c.replay * plain + c.replay_maps * (p.global_batch * maps),
-        "discriminator": c.adversary * p.global_batch + c.discriminate * (2 * p.global_batch),
+    plain = (prompts * (p.grad_steps - maps) + real * min(p.grad_steps, steps)) * images
+    parts = {
+        "rollout": c.denoise * (prompts * p.sampling_steps + real * steps),
+        "images: decoder, captioner, segmenter": c.image * (prompts + real) + c.segment * (prompts * looks),
+        "replay": c.replay * plain + c.replay_maps * (prompts * maps),
+        "discriminator": c.adversary * prompts + c.discriminate * (2 * prompts),
     }
+    if p.noises_real:
+        seen = (c.decode + c.segment) * (p.image_batch * p.grounds_real)
+        parts["noised real images: denoiser, segmenter"] = c.noised * p.image_batch + seen
+    return parts
 
 
 def guard(p: Params, c: Calls) -> float:

@@ -87,13 +87,14 @@ def _gallery(shown: Shown, out: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _trained_on(run: FinishedRun, data: Path) -> Iterator[str]:
-    """The prompts of each source, and the images of mixed latents."""
+    """The prompts of each source, and the images with captions."""
     report = read_prompts_report(data / "prompts")
     for source, own in report["sources"].items():
         yield f"{source}: {own['kept']} of {own['read']} prompts"
     yield f"{report['total']['train']} of them to train on, {report['total']['test']} held out to evaluate on"
-    if run.params.image_batch:
-        yield f"images for mixed latents: {run.params.image_latents.images}"
+    if run.params.mixed_latents or run.params.noises_real:
+        what = "images for mixed latents" if run.params.mixed_latents else "images with captions"
+        yield f"{what}: {run.params.image_latents.images}"
 
 
 def logged_in() -> str:

@@ -14,7 +14,9 @@ EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class Entity:
-    """A noun with its attributes: `noun` to segment by, `tokens` the positions of all its tokens in the prompt."""
+    """A noun with its attributes: `noun` to segment by, `tokens` the positions of all its tokens in the prompt, or of
+    the noun's alone.
+    """
 
     noun: str
     tokens: tuple[int, ...]
@@ -29,6 +31,24 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     cover = F.adaptive_avg_pool2d(mask.float(), size)
     most = cover.amax((1, 2), keepdim=True)
     return cover >= torch.where(most > 0, most.clamp(max=0.5), 1.0)
+
+
+def with_masks(
+    entities: Sequence[Sequence[Entity]], masks: Sequence[Tensor]
+) -> tuple[list[list[Entity]], list[Tensor]]:
+    """Without the entities whose mask is empty, each image's own (entities, H, W) bool.
+
+    On a real image the caption is right and the segmenter has missed it; TokenCompose leaves such nouns out as well.
+    """
+    found = torch.cat([own.flatten(1).any(1) for own in masks]).tolist()  # at once: each read waits for the device
+    kept = []
+    for group in entities:
+        rows, found = found[: len(group)], found[len(group) :]
+        kept.append([place for place, there in enumerate(rows) if there])
+    left = [[group[place] for place in places] for group, places in zip(entities, kept, strict=True)]
+    return left, [
+        own[torch.tensor(places, dtype=torch.long, device=own.device)] for own, places in zip(masks, kept, strict=True)
+    ]
 
 
 def region_loss(maps: Tensor, tokens: Tensor, masks: Tensor, squared: bool = False) -> Tensor:

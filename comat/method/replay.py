@@ -59,7 +59,7 @@ def replay(
     plain = [index for index in sorted(gradients) if index not in looked_at]
     if plain:
         x, t, prompts, leaf = _side_by_side(rollout, plain, gradients)
-        for span in _spans(len(x), chunk):
+        for span in spans(len(x), chunk):
             prediction = backbone.guided(x[span], t[span], prompts[span], guidance_scale)
             (leaf[span] * prediction).sum().backward()
     values = []
@@ -67,7 +67,7 @@ def replay(
         assert maps is not None
         x, t = rollout.inputs[index], rollout.timesteps[index]
         prompts = _prompts(rollout, index)
-        for span in _spans(len(x), chunk):
+        for span in spans(len(x), chunk):
             loss = x.new_zeros(())
             with recorded_maps(backbone.denoiser, maps.layers) as recording:
                 prediction = backbone.guided(x[span], t, prompts[span], guidance_scale)
@@ -96,5 +96,6 @@ def _prompts(rollout: Rollout, index: int) -> PromptEmbeddings:
     return rollout.prompts[torch.tensor(rollout.rows[index], device=rollout.inputs[index].device)]
 
 
-def _spans(total: int, chunk: int) -> list[slice]:
+def spans(total: int, chunk: int) -> list[slice]:
+    """[0, total) in pieces of at most `chunk`."""
     return [slice(at, min(at + chunk, total)) for at in range(0, total, chunk)]

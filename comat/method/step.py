@@ -16,11 +16,12 @@ from comat.diffusion.lora import merged
 from comat.diffusion.rollout import Rollout, rollout
 from comat.diffusion.schedulers import Sampler
 from comat.discriminators import Discriminator
-from comat.method.attribute_concentration import Entity, attribute_concentration_loss
+from comat.method.attribute_concentration import Entity, attribute_concentration_loss, with_masks
 from comat.method.concept_activation import captioners_loss, jitter_crop
+from comat.method.denoising import Noised, denoise, noised
 from comat.method.fidelity_preservation import discriminator_loss, generator_loss
 from comat.method.mixed_latents import draw_start
-from comat.method.replay import MapTerm, leaf_gradients, replay
+from comat.method.replay import MapLoss, MapTerm, leaf_gradients, replay, spans
 from comat.params import StepParams, TrainParams
 from comat.randomness import generator, noise
 from comat.segmenters import Segmenter
@@ -28,21 +29,24 @@ from comat.segmenters import Segmenter
 
 @dataclass(frozen=True)
 class RealImages:
-    """Latents (G, C, h, w) of real images, and the G captions."""
+    """Latents (G, C, h, w) of real images, the G captions, and the entities of each where a loss asks for them."""
 
     latents: Tensor
     captions: Sequence[str]
+    entities: Sequence[Sequence[Entity]] = ()
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def __getitem__(self, rows: slice) -> RealImages:
-        return RealImages(self.latents[rows], self.captions[rows])
+        return RealImages(self.latents[rows], self.captions[rows], self.entities[rows])
 
 
 TERMS = ("i2t", "i2t_real", "attribute", "adversarial")
 """The captioner on generated and on real images (Eq. 2), attribute concentration (Eq. 4, 5), the generator's side of
 Eq. 3 with its weight lambda."""
+DENOISING = "denoising"
+"""A term beside those of Eq. 6: Eq. 1 on real images, with its weight."""
 NO_IMAGES = RealImages(torch.empty(0), ())
 
 
@@ -111,8 +115,9 @@ class Step:
     """Computes Eq. 6 on a batch and leaves its gradient in the LoRA weights, and Eq. 3's in the discriminator.
 
     A part that is switched off is neither computed nor needed: `captioner`, `segmenter` and `discriminator` may be
-    None then. Gradients come out times `loss_scale`, values do not. Of `train` it takes how many samples go through the
-    models at once and what is checkpointed, neither of which changes a result.
+    None then, and no image is generated that no loss reads. Gradients come out times `loss_scale`, values do not. Of
+    `train` it takes how many samples go through the models at once and what is checkpointed, neither of which changes a
+    result.
     """
 
     def __init__(
@@ -129,9 +134,11 @@ class Step:
         self.p, self.backbone, self.chunk = params, backbone, train.device_batch
         self.captioner = captioner if params.concept_activation else None
         self.several = [one.name for one in teachers_of(self.captioner) if one.name] if self.captioner else []
-        self.segmenter = segmenter if params.attribute_concentration else None
+        self.segmenter = segmenter if params.attribute_concentration and not params.grounds_real else None
+        self.real_segmenter = segmenter if params.grounds_real else None
         self.discriminator = discriminator if params.lambda_adv else None
         self.layers = backbone.chosen_layers(params.attribute_layers)
+        self.terms = (*TERMS, DENOISING) if params.denoising_weight else TERMS
         # By diffusers, where gradients are on: never in a rollout.
         if train.gradient_checkpointing != "none":
             backbone.checkpoint_decoder()
@@ -144,9 +151,11 @@ class Step:
         With `apart` the gradient of each term alone is left in `by_term`; it costs the replay of each once more.
         """
         steps, map_steps = self.draw_steps(batch.iteration)
-        with merged(self.backbone.denoiser):
-            generated = self.generate(batch, steps) if batch.prompts else None
-            denoised = self.denoise_real(batch) if batch.real and self.captioner else None
+        generated = denoised = None
+        if self.p.generates:
+            with merged(self.backbone.denoiser):
+                generated = self.generate(batch, steps) if batch.prompts else None
+                denoised = self.denoise_real(batch) if batch.real and self.captioner else None
         samples = batch.size + (batch.size_real if self.captioner else 0)
         image = real = ImageGradient(None)
         attribute: list[Tensor] = []
@@ -158,16 +167,23 @@ class Step:
         if denoised:
             real = self.image_gradient(denoised.z0, batch.real.captions, None, samples, batch.iteration)
             self.replay(denoised, real)
+        photos = self.noise_real(batch) if batch.real and self.p.noises_real else None
+        denoising: list[Tensor] = []
+        if photos:
+            denoising, grounded = self.denoise_noised(photos, batch)
+            attribute += grounded
         if apart:
-            self.by_term = self._apart(batch, generated, denoised, image.masks, map_steps, samples)
+            self.by_term = self._apart(batch, generated, denoised, photos, image.masks, map_steps, samples)
         i2t, adversarial = total(image.i2t) + total(real.i2t), total(image.adversarial)
+        eq6 = i2t + total(attribute) + self.p.lambda_adv * adversarial
         return {
-            "loss": i2t + total(attribute) + self.p.lambda_adv * adversarial,
+            "loss": eq6 + self.p.denoising_weight * total(denoising),
             "i2t": i2t,
             **{f"i2t_{name}": total([own[name] for own in (*image.parts, *real.parts)]) for name in self.several},
             "attribute": total(attribute),
             "adversarial": adversarial,
             "discriminator": total(discriminator),
+            **({DENOISING: total(denoising)} if self.p.denoising_weight else {}),
         }
 
     def _apart(
@@ -175,6 +191,7 @@ class Step:
         batch: Batch,
         generated: Rollout | None,
         denoised: Rollout | None,
+        photos: Noised | None,
         masks: Sequence[Tensor],
         map_steps: Sequence[int],
         samples: int,
@@ -182,7 +199,7 @@ class Step:
         """Each term's own gradient in the LoRA weights, times the loss scale: they add up to the gradient."""
         weights = [weight for weight in self.backbone.denoiser.parameters() if weight.requires_grad]
         found: dict[str, list[Tensor]] = {}
-        for term in TERMS:
+        for term in self.terms:
             before = [weight.grad for weight in weights]
             for weight in weights:
                 weight.grad = None
@@ -194,6 +211,8 @@ class Step:
             if term in ("i2t", "adversarial") and generated:
                 of = generated.z0, batch.prompts, batch, samples, batch.iteration
                 self.replay(generated, self.image_gradient(*of, only=term))
+            if term in ("attribute", DENOISING) and photos:
+                self.denoise_noised(photos, batch, only=term)
             found[term] = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
             for weight, gradient in zip(weights, before, strict=True):
                 weight.grad = gradient
@@ -238,6 +257,40 @@ class Step:
         starts, steps = self.draw_real_steps(batch.iteration, rows, sampler)
         z = sampler.noisy(latents, xi, starts)
         return self._rollout(sampler, z, batch.real.captions, own, starts, steps)
+
+    def noise_real(self, batch: Batch) -> Noised:
+        """The real images with a noise level each, and the loss on their attention maps where it is theirs."""
+        rows = range(batch.first_real, batch.first_real + len(batch.real))
+        own = [self.generator("denoising", batch.iteration, row) for row in rows]
+        latents = batch.real.latents.to(self.backbone.device)
+        maps = None
+        if self.real_segmenter:
+            entities, masks = with_masks(batch.real.entities, self.find_real(latents, batch.real.entities))
+            maps = MapTerm((), self.layers, self.map_loss(entities, masks, batch.size_real))
+        return noised(self.backbone, latents, self.backbone.encode_prompts(batch.real.captions), own, maps)
+
+    @torch.no_grad()
+    def find_real(self, latents: Tensor, entities: Sequence[Sequence[Entity]]) -> list[Tensor]:
+        """The masks of the entities of real images, given as latents (G, C, h, w)."""
+        assert self.real_segmenter, "no loss asks for the masks of real images"
+        masks: list[Tensor] = []
+        for span in spans(len(latents), self.chunk):
+            nouns = [[entity.noun for entity in group] for group in entities[span]]
+            masks += self.real_segmenter.masks(self.backbone.decode(latents[span]), nouns)
+        return masks
+
+    def denoise_noised(
+        self, photos: Noised, batch: Batch, *, only: str | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The gradients of Eq. 1 on real images and of the loss on their maps; returns the values of both.
+
+        Of one alone, "denoising" or "attribute", where `only` names it.
+        """
+        weight = self.p.denoising_weight if only in (None, DENOISING) else 0.0
+        asked = photos if only in (None, "attribute") else replace(photos, maps=None)
+        return denoise(
+            self.backbone, asked, weight, count=batch.size_real, chunk=self.chunk, loss_scale=self.loss_scale
+        )
 
     def _sampler(self) -> Sampler:
         size = self.backbone.latent_shape(self.p.resolution)[1:]
@@ -306,15 +359,20 @@ class Step:
 
     def map_term(self, batch: Batch, masks: Sequence[Tensor], steps: Sequence[int]) -> MapTerm | None:
         """L_pos + L_neg of the batch, sum or mean over `steps`; None where there are none."""
+        count = batch.size * (len(steps) if self.p.attribute_reduction == "mean" else 1)
+        return MapTerm(steps, self.layers, self.map_loss(batch.entities, masks, count)) if steps else None
+
+    def map_loss(self, entities: Sequence[Sequence[Entity]], masks: Sequence[Tensor], count: int) -> MapLoss:
+        """L_pos + L_neg of images with these entities, divided by `count`."""
 
         def loss(maps: AttentionMaps, span: slice) -> Tensor:
             squared, reduction = self.p.attribute_loss == "tokencompose", self.p.attribute_reduction
             value = attribute_concentration_loss(
-                maps, batch.entities[span], masks[span], self.p.alpha, self.p.beta, squared, reduction
+                maps, entities[span], masks[span], self.p.alpha, self.p.beta, squared, reduction
             )
-            return value / (batch.size * (len(steps) if reduction == "mean" else 1))
+            return value / count
 
-        return MapTerm(steps, self.layers, loss) if steps else None
+        return loss
 
     def replay(self, generated: Rollout, image: ImageGradient, maps: MapTerm | None = None) -> list[Tensor]:
         """The gradients of the image's losses and of `maps` into the LoRA weights; returns the values of `maps`."""

@@ -22,7 +22,7 @@ from comat.reporting.html import render, unit_of
 from comat.reporting.pairs import Shown
 from comat.reporting.pictures import attention_pictures
 from comat.reporting.readings import readings
-from comat.reporting.results import read_curves, read_prompts_report
+from comat.reporting.results import curves_in, read_curves, read_prompts_report
 from comat.reporting.table import DISTANCES, NAMES, SUBSTITUTES, TITLES
 from comat.storage.tables import write_bytes, write_json
 
@@ -40,6 +40,17 @@ TERM_CURVES = {
         "cos_i2t_i2t_real",
         "cos_i2t_attribute",
         "cos_i2t_adversarial",
+    ),
+}
+OPTIONAL = {"Denoising of real images (Eq. 1)": ("denoising",)}
+"""Of losses whose columns are there where they were on."""
+OPTIONAL_TERM_CURVES = {
+    "Norm of the denoising term's own gradient": ("grad_denoising",),
+    "Cosine of each term's gradient with the denoising term's": (
+        "cos_i2t_denoising",
+        "cos_i2t_real_denoising",
+        "cos_attribute_denoising",
+        "cos_adversarial_denoising",
     ),
 }
 SMOOTHED = 10
@@ -133,14 +144,17 @@ def _read_json(path: Path) -> Any:
 
 def training_charts(curves: Path) -> list[LineChart]:
     """A chart for each part of the loss that was on; none where nothing was trained."""
-    rows = read_curves(curves, ["iteration", *(name for names in CURVES.values() for name in names)])
+    there = set(curves_in(curves))
+    wanted = CURVES | {title: names for title, names in OPTIONAL.items() if there.issuperset(names)}
+    terms = TERM_CURVES | {title: names for title, names in OPTIONAL_TERM_CURVES.items() if there.issuperset(names)}
+    rows = read_curves(curves, ["iteration", *(name for names in wanted.values() for name in names)])
     if not rows:
         return []
     x = [row["iteration"] for row in rows]
-    series = {title: {name: [row[name] for row in rows] for name in names} for title, names in CURVES.items()}
+    series = {title: {name: [row[name] for row in rows] for name in names} for title, names in wanted.items()}
     window = max(1, len(rows) // SMOOTHED)
     charts = [line_chart(title, x, own, window) for title, own in series.items() if any(map(any, own.values()))]
-    for title, names in TERM_CURVES.items():
+    for title, names in terms.items():
         measured = read_curves(curves, ["iteration", *names], sparse=True)
         own = {name: [row[name] for row in measured] for name in names}
         if len(measured) > 1 and any(map(any, own.values())):

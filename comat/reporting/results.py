@@ -91,6 +91,12 @@ def read_prompts_report(folder: Path) -> PromptsReport:
     return read_json(folder / "report.json", PromptsReport, "the report of the stage prompts", REMEDY)
 
 
+def curves_in(path: Path) -> list[str]:
+    """The columns of `curves.csv`."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file).fieldnames or [])
+
+
 def read_curves(path: Path, columns: Sequence[str], sparse: bool = False) -> list[dict[str, float]]:
     """The rows of `curves.csv`; `sparse`, without those that are empty but for the first of `columns`.
 

@@ -18,7 +18,7 @@ from comat.training.guard import set_apart
 
 
 class TrainingData:
-    """Prompts with their entities and reference latents, and real latents with their captions.
+    """Prompts with their entities and reference latents, and real latents with captions and the entities of these.
 
     `columns` says where the base model's attention maps hold the tokens of an entity; `guarded` are the rows of the
     prompts that are set apart for the guard.
@@ -33,6 +33,7 @@ class TrainingData:
         entities: Path,
         reference: Path,
         images: Path,
+        captions: Path,
         columns: Columns,
     ) -> None:
         self.p = params
@@ -53,20 +54,26 @@ class TrainingData:
                 f"{prompts}: too few training prompts: train.guard.prompts sets {len(apart)} apart, which leaves "
                 f"{len(self.prompts)} to train on; lower it, or add prompts"
             )
-        self.entities: dict[str, list[Entity]] = {}
-        for row in read_table(entities / "entities.parquet", ENTITIES):
-            if row["kept"] and (found := columns(row["tokens"])):
-                entity = Entity(row["lemma"], found)
-                self.entities.setdefault(row["prompt_id"], []).append(entity)
-        if params.attribute_concentration and not any(id in self.entities for id, _ in self.prompts):
+        self.entities = _entities(entities, columns, params.attribute_tokens)
+        concentrates = params.attribute_concentration and not params.grounds_real
+        if concentrates and not any(id in self.entities for id, _ in self.prompts):
             raise UserError(
                 f"{entities}: not one of the {len(self.prompts)} training prompts has an entity, so attribute "
                 "concentration would train on nothing; look at data/entities/report.json, or set attribute_steps to 0"
             )
-        mixed = bool(params.image_batch and params.concept_activation)
+        learns = params.mixed_latents or params.noises_real
         real_world = bool(params.lambda_adv) and discriminator_input == "real_world"
-        store = _image_latents(images) if mixed or real_world else None
-        self.mixed, self.real_world = store if mixed else None, store if real_world else None
+        store = _image_latents(images) if learns or real_world else None
+        self.images, self.real_world = store if learns else None, store if real_world else None
+        self.captioned: dict[str, list[Entity]] = {}
+        if params.grounds_real and store is not None:
+            self.captioned = _entities(captions, columns, params.attribute_tokens)
+            if not any(id in self.captioned for id in store.ids):
+                raise UserError(
+                    f"{captions}: not one of the {len(store)} captions of real images has an entity, so attribute "
+                    "concentration would train on nothing; look at its report.json, or set attribute_images to "
+                    "generated"
+                )
 
     def batch(self, iteration: int) -> Batch:
         """The batch of an iteration: epochs without replacement, each shuffled by the seed."""
@@ -76,14 +83,15 @@ class TrainingData:
             reference = self._draw_images(self.real_world, "real world", iteration, self.p.global_batch).latents
         elif self.p.lambda_adv:
             reference = torch.stack([self.reference[id]["latents"] for id, _ in picked])
-        if self.mixed is not None:
-            real = self._draw_images(self.mixed, "images", iteration, self.p.image_batch)
+        if self.images is not None:
+            real = self._draw_images(self.images, "images", iteration, self.p.image_batch)
         entities = [self.entities.get(id, []) for id, _ in picked]
         return Batch(iteration, [text for _, text in picked], entities, reference, real)
 
     def _draw_images(self, store: TensorStore, purpose: str, iteration: int, count: int) -> RealImages:
         ids = [store.sorted_id(i) for i in self._epochs(purpose, iteration, count, len(store))]
-        return RealImages(torch.stack([store[id]["latents"] for id in ids]), [store.caption(id) for id in ids])
+        latents, captions = torch.stack([store[id]["latents"] for id in ids]), [store.caption(id) for id in ids]
+        return RealImages(latents, captions, [self.captioned.get(id, []) for id in ids])
 
     def _epochs(self, purpose: str, iteration: int, size: int, total: int) -> list[int]:
         rows = []
@@ -91,6 +99,15 @@ class TrainingData:
             order = torch.randperm(total, generator=generator(self.p.seed, purpose, place // total))
             rows.append(int(order[place % total]))
         return rows
+
+
+def _entities(folder: Path, columns: Columns, tokens: str) -> dict[str, list[Entity]]:
+    """The kept entities of each prompt, by its id, with the columns of all their tokens or of the noun's alone."""
+    found: dict[str, list[Entity]] = {}
+    for row in read_table(folder / "entities.parquet", ENTITIES):
+        if row["kept"] and (own := columns(row["noun_tokens" if tokens == "noun" else "tokens"])):
+            found.setdefault(row["prompt_id"], []).append(Entity(row["lemma"], own))
+    return found
 
 
 def _image_latents(folder: Path) -> TensorStore:

@@ -11,6 +11,7 @@ TERMS = {
     "attribute": "attribute (Eq. 4 and 5)",
     "adversarial": "adversarial (Eq. 3)",
     "discriminator": "discriminator (Eq. 3)",
+    "denoising": "denoising (Eq. 1)",
 }
 
 
@@ -31,7 +32,7 @@ def diagnose(rows: Sequence[Mapping[str, float]], learning_rate: float, precisio
 
 def _causes(row: Mapping[str, float]) -> list[str]:
     """The terms that are not finite; a gradient only where every term is, since it follows from them."""
-    terms = [label for name, label in TERMS.items() if not math.isfinite(row[name])]
+    terms = [label for name, label in TERMS.items() if not math.isfinite(row.get(name, 0.0))]
     if terms:
         return terms
     return ["the discriminator's gradient" if math.isfinite(row["grad_norm"]) else "the gradient of finite losses"]

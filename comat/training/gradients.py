@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import torch
@@ -10,17 +10,17 @@ from torch import Tensor
 
 from comat.method.step import TERMS
 
-NORMS = {term: f"grad_{term}" for term in TERMS}
-COSINES = {(a, b): f"cos_{a}_{b}" for a, b in combinations(TERMS, 2)}
-COLUMNS = [*NORMS.values(), *COSINES.values()]
-"""Of `curves.csv`; empty in the iterations that are not measured."""
+
+def columns(terms: Sequence[str] = TERMS) -> list[str]:
+    """Of `curves.csv`, norms and cosines; empty in the iterations that are not measured."""
+    return [*(f"grad_{term}" for term in terms), *(f"cos_{a}_{b}" for a, b in combinations(terms, 2))]
 
 
 def measured(gradients: Mapping[str, Tensor]) -> dict[str, float]:
     """Norms of the terms' gradients, each (P,) over all P weights, and the cosines between them; 0 beside nothing."""
-    rows = torch.stack([gradients[term].double() for term in TERMS])
+    rows = torch.stack([gradient.double() for gradient in gradients.values()])
     norms = rows.norm(dim=1)
     unit = rows / torch.where(norms > 0, norms, 1.0)[:, None]
     cosines = (unit @ unit.T).tolist()
-    found = dict(zip(NORMS.values(), norms.tolist(), strict=True))
-    return found | {name: cosines[TERMS.index(a)][TERMS.index(b)] for (a, b), name in COSINES.items()}
+    pairs = [cosines[a][b] for a, b in combinations(range(len(rows)), 2)]
+    return dict(zip(columns(list(gradients)), [*norms.tolist(), *pairs], strict=True))

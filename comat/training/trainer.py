@@ -73,7 +73,7 @@ class Trainer:
             )
         captioner = None
         self.segmenter: Segmenter | None = None
-        self.columns = curve_columns(params, params.concept_activation)
+        self.columns = curve_columns(params, params)
         if params.concept_activation:
             captioner = load_teacher(params, device, dtype)
         if params.attribute_concentration:
