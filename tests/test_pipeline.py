@@ -65,7 +65,7 @@ RERUN = {
     "comat/judges": ["train", "evaluate"],
     "comat/method": ["train"],
     "comat/models": EVERY,
-    "comat/params.py": EVERY,
+    "comat/params": EVERY,
     "comat/preference": [],
     "comat/randomness.py": [name for name in EVERY if name not in ("corpora", "models")],
     "comat/reporting": ["evaluate"],
