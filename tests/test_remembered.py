@@ -144,7 +144,7 @@ JUDGES = (
     *("judges.oracle", "judges.clip_score", "judges.vqa_score", "judges.frechet", "judges.inception", "judges.renders"),
 )
 PLUMBING = tuple(
-    f"comat/{name}" for name in ("__init__.py", "errors.py", "params.py", "diffusion/", "models/", "storage/")
+    f"comat/{name}" for name in ("__init__.py", "errors.py", "params/", "diffusion/", "models/", "storage/")
 )
 """What judges import that says nothing of an image: errors, checks of parameters and files, downloads."""
 
