@@ -29,7 +29,7 @@ from comat.storage.tables import IMAGE_INDEX, read_table
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
-NEEDED = (*FOLDERS, "entities", "base_samples")
+NEEDED = (*FOLDERS, "entities", "base_samples", "evaluate")
 WITH = {"base": tuple(METHODS), "tuned": ("attend_and_excite",)}
 """Model → the methods that draw with it."""
 TRAINED = {
@@ -72,7 +72,7 @@ def _judged(run: Path, method: str, model: str) -> dict:
     name = method if model == "base" else f"{method}-tuned"
     own = ["--tuned"] * (model == "tuned") + ["--name", name, "--out", str(run / "peers")]
     of = ["--params", str(run / "params.yaml"), "--data", str(run / "data")]
-    subprocess.run([sys.executable, "-m", "comat", "evaluate", "--method", method, *own, *of], check=True)
+    subprocess.run([sys.executable, "-m", "comat.cli", "evaluate", "--method", method, *own, *of], check=True)
     return json.loads((run / "peers" / name / "metrics.json").read_text())
 
 
