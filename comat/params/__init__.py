@@ -11,7 +11,13 @@ from comat.params.evaluation import (
     VqaParams,
     VqaScoreParams,
 )
-from comat.params.images import ImageLatentsParams, WarmupParams
+from comat.params.images import (
+    ImageLatentsParams,
+    PromptEmbeddingsParams,
+    ReferenceLatentsParams,
+    WarmupImagesParams,
+    WarmupParams,
+)
 from comat.params.models import (
     CAPTIONERS,
     BaseModelParams,
@@ -23,18 +29,22 @@ from comat.params.models import (
     GroundedSamFiles,
     GroundedSamParams,
     OneCaptioner,
+    Sam3Params,
     SamplingParams,
+    Seeded,
     SegmenterParams,
+    WeightedCaptioner,
 )
-from comat.params.prompts import EntitiesParams, PromptList, PromptSource, PromptsParams
-from comat.params.samples import BenchmarkFiles, CocoPrompts, SamplesParams
-from comat.params.section import DESCRIBE, SHOWS, Section
+from comat.params.prompts import CorporaParams, EntitiesParams, PromptList, PromptSource, PromptsParams
+from comat.params.samples import BenchmarkFiles, CocoPrompts, SamplesParams, SeedsParams
+from comat.params.section import DESCRIBE, PROMPT, SHOWS, Name, Section
 from comat.params.training import GuardParams, OptimizationParams, PreviewParams, StepParams, TrainParams
 from comat.params.whole import Params, load
 
 __all__ = [
     "CAPTIONERS",
     "DESCRIBE",
+    "PROMPT",
     "SHOWS",
     "BaseModelParams",
     "BenchmarkFiles",
@@ -43,6 +53,7 @@ __all__ = [
     "ClipScoreParams",
     "CocoPrompts",
     "Computing",
+    "CorporaParams",
     "DiscriminatorParams",
     "DrawingParams",
     "EntitiesParams",
@@ -54,16 +65,22 @@ __all__ = [
     "GroundedSamParams",
     "GuardParams",
     "ImageLatentsParams",
+    "Name",
     "OneCaptioner",
     "OptimizationParams",
     "Params",
     "PreviewParams",
+    "PromptEmbeddingsParams",
     "PromptList",
     "PromptSource",
     "PromptsParams",
+    "ReferenceLatentsParams",
+    "Sam3Params",
     "SamplesParams",
     "SamplingParams",
     "Section",
+    "Seeded",
+    "SeedsParams",
     "SegmenterParams",
     "StepParams",
     "T2ICompBenchParams",
@@ -71,6 +88,8 @@ __all__ = [
     "VlmParams",
     "VqaParams",
     "VqaScoreParams",
+    "WarmupImagesParams",
     "WarmupParams",
+    "WeightedCaptioner",
     "load",
 ]
