@@ -12,13 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
 
 import typer
 
-from benchmarks.miniature import COLUMNS, EXPERIMENT, keep_runs, line, read
+from benchmarks.miniature import COLUMNS, EXPERIMENT, HEAD, keep_runs, line, read, there
 from comat.diffusion.load import load_backbone
 from comat.diffusion.sampling import decoded, sample_latents
 from comat.finished.experiments import FOLDERS, fetch
@@ -79,23 +79,18 @@ def _judged(run: Path, method: str, model: str) -> dict:
 @app.command()
 def show(methods: Path, parts: Path) -> None:
     """Print the table: means over seeds, the lowest and the highest."""
-    drawn, trained = read(methods), read(parts)
-    print(f"| row | seeds | {' | '.join(COLUMNS)} | Fréchet distance |")
-    print("|---" * (len(COLUMNS) + 3) + "|")
+    drawn, trained = read(there(methods)), read(there(parts))
     seeds = {name.rpartition("-")[2]: metrics for name, metrics in trained.items()}
-    print(line("base", list(seeds.values()), "base"))
-    for method in METHODS:
-        print(line(method, [metrics for name, metrics in drawn.items() if _is_of(name, method)], "base"))
-    for row, title in TRAINED.items():
-        if runs := [metrics for name, metrics in trained.items() if _is_of(name, row)]:
-            print(line(title, runs, "tuned"))
-    for method in WITH["tuned"]:
-        runs = [metrics for name, metrics in drawn.items() if _is_of(name, method)]
-        print(line(f"CoMat and {method}", runs, "tuned"))
+    rows = [("base", list(seeds.values()), "base")]
+    rows += [(method, _of(method, drawn, "base"), "base") for method in METHODS]
+    rows += [(title, _of(row, trained, "tuned"), "tuned") for row, title in TRAINED.items()]
+    rows += [(f"CoMat and {method}", _of(method, drawn, "tuned"), "tuned") for method in WITH["tuned"]]
+    print("\n".join([*HEAD, *(line(*row) for row in rows if row[1])]))
 
 
-def _is_of(name: str, row: str) -> bool:
-    return name.rpartition("-s")[0] == row
+def _of(row: str, runs: Mapping[str, dict], model: str) -> list[dict]:
+    """The metrics of a row's seeds, where there are some of the model."""
+    return [own for name, own in runs.items() if name.rpartition("-s")[0] == row and model in own["frechet"]]
 
 
 @app.command()

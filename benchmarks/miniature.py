@@ -72,6 +72,7 @@ ROWS = {row: values for rows in TABLES.values() for row, values in rows.items()}
 KEPT = typer.Argument(None, help="What `keep` has written.")
 SEEDS = typer.Option([0], "--seed", help="Again for each further seed.")
 COLUMNS = ("color", "spatial", "numeracy", "complex", "total")
+HEAD = (f"| row | seeds | {' | '.join(COLUMNS)} | Fréchet distance |", "|---" * (len(COLUMNS) + 3) + "|")
 MODELS = ("base", "tuned")
 HEADER = ("run", "model", *COLUMNS, "frechet")
 
@@ -99,9 +100,15 @@ def keep(file: Path) -> None:
 @app.command()
 def show(file: Path | None = KEPT) -> None:
     """Print the tables of FILE, or of the experiments that have run: means over seeds, the lowest and the highest."""
-    if file and not file.is_file():
-        raise typer.BadParameter(f"{file}: no such file; `keep` writes it")
-    print(tables(read(file) if file else experiments()))
+    print(tables(read(there(file)) if file else experiments()))
+
+
+def there(file: Path) -> Path:
+    if not file.is_file():
+        raise typer.BadParameter(
+            f"{file}: no such file; `keep` writes it, and `benchmarks.methods draw` that of the methods"
+        )
+    return file
 
 
 def keep_runs(file: Path, runs: Mapping[str, dict]) -> None:
@@ -133,8 +140,7 @@ def tables(found: Mapping[str, dict]) -> str:
         done = {row: [m for name, m in found.items() if name.rpartition("-s")[0] == row] for row in rows}
         if not any(done.values()):
             continue
-        lines += ["", table, "", f"| row | seeds | {' | '.join(COLUMNS)} | Fréchet distance |"]
-        lines += ["|---" * (len(COLUMNS) + 3) + "|"]
+        lines += ["", table, "", *HEAD]
         lines += [line(row, runs, "tuned") for row, runs in done.items() if runs]
     # The base is the same in all experiments of a seed.
     by_seed = {name.rpartition("-s")[2]: metrics for name, metrics in found.items() if name.rpartition("-s")[0] in ROWS}

@@ -82,6 +82,10 @@ def test_methods_stand_between_the_base_and_what_is_trained(tmp_path: Path) -> N
     assert rows["CoMat"] == ["1", "50.0"]
     assert rows["CoMat and attend_and_excite"] == ["1", "75.0"]
     assert not [name for name in rows if "concept" in name or "ca-ac" in name]
+    keep_runs(tmp_path / "one.csv", {"composable-s0": metrics(base=0.2)})  # as far as `draw` came
+    done = CliRunner().invoke(benchmarks.methods.app, ["show", str(tmp_path / "one.csv"), str(parts)])
+    assert done.exit_code == 0 and "structured" not in done.output
+    assert CliRunner().invoke(benchmarks.methods.app, ["show", str(tmp_path / "none"), str(parts)]).exit_code == 2
 
 
 @pytest.mark.slow
