@@ -10,7 +10,6 @@ import torch
 from diffusers import DiffusionPipeline
 from peft import PeftModel
 
-from benchmarks.full_graph import full_graph_loss
 from comat.diffusion.attention import recorded_maps
 from comat.diffusion.backbones import load_base
 from comat.diffusion.lora import add_lora, export_lora, merged
@@ -19,7 +18,7 @@ from comat.diffusion.schedulers import flow_level
 from comat.errors import UserError
 from comat.randomness import generator, noise
 from tests import tiny_families
-from tests.test_replay import TERMS, build, full_gradient, gradient, relative
+from tests.test_replay import TERMS, build, gradient, has_the_full_gradient, relative
 from tests.tiny_families import loaded
 
 PROMPTS = ["A red ball and a blue cube", "two green stars"]
@@ -110,12 +109,8 @@ def test_replay_has_the_gradient_of_the_full_graph(make_params, families: Path, 
         base_model=model, discriminator_model=model, scheduler="model", guidance_scale=guidance, **TERMS["sum"]
     )
     step, lora, batch = build(params)
-    loss = full_graph_loss(step, batch)
-    expected = full_gradient(loss, lora)
-    values = step(batch)
-    assert expected.norm() > 0 and values["attribute"] != 0
-    assert relative(gradient(lora), expected) < 1e-5
-    assert values["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    values = has_the_full_gradient(step, lora, batch)
+    assert values["attribute"] != 0
     assert gradient(step.discriminator.trainable_parameters()).norm() > 0
 
 

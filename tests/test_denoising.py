@@ -11,7 +11,6 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from benchmarks.full_graph import full_graph_loss
 from benchmarks.miniature import ROWS
 from comat.diffusion.load import load_backbone
 from comat.errors import UserError
@@ -27,7 +26,7 @@ from comat.training.data import TrainingData
 from comat.training.trainer import Trainer
 from tests import tiny_families
 from tests.conftest import run
-from tests.test_replay import TERMS, build, full_gradient, gradient, relative
+from tests.test_replay import TERMS, build, gradient, has_the_full_gradient, relative
 
 ROW = {key: YAML(typ="safe").load(value) for key, value in ROWS["grounded"].items()}
 
@@ -79,12 +78,8 @@ def test_every_family_is_grounded(make_params, tmp_path: Path, family: str) -> N
     model = str(getattr(tiny_families, f"save_{family}")(tmp_path / family))
     own = {"base_model": model, "discriminator_model": model, "scheduler": "model"}
     step, lora, batch = build(make_params(**TERMS["grounded"], **own))
-    loss = full_graph_loss(step, batch)
-    expected = full_gradient(loss, lora)
-    values = step(batch)
-    assert expected.norm() > 0 and values["attribute"] != 0
-    assert relative(gradient(lora), expected) < 1e-5
-    assert values["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    values = has_the_full_gradient(step, lora, batch)
+    assert values["attribute"] != 0
 
 
 def test_nothing_is_generated_where_no_loss_reads_it(make_params) -> None:
