@@ -180,6 +180,35 @@ def unbroken() -> Iterator[None]:
         raise Interrupted
 
 
+@contextlib.contextmanager
+def _undisguised() -> Iterator[None]:
+    """What fails after a signal has come fails by it.
+
+    Code in C may put an error of its own in the place of an `Interrupted` that is raised beneath it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _SIGNALS.came:
+            raise
+        raise Interrupted from error
+
+
+@contextlib.contextmanager
+def saving(save: Callable[[], None], reached: Callable[[], str]) -> Iterator[None]:
+    """Work that a later run goes on with: interrupted, it is saved, and the error says what was `reached`.
+
+    Raises:
+        Interrupted: by SIGINT or SIGTERM; `save` has been called.
+    """
+    try:
+        with _undisguised():
+            yield
+    except KeyboardInterrupt:
+        save()
+        raise Interrupted(f"interrupted at {reached()}; `dvc repro` goes on") from None
+
+
 def main_guard(main: Callable[..., None]) -> Callable[..., None]:
     """Print `error: …` and exit with status 1 where `main` raises what `explained` has a line for.
 
@@ -192,7 +221,8 @@ def main_guard(main: Callable[..., None]) -> Callable[..., None]:
         module, debug = spec.name if spec else main.__module__, os.environ.get("COMAT_DEBUG") == "1"
         with _streams(), _SIGNALS.caught():
             try:
-                main(*args, **kwargs)
+                with _undisguised():
+                    main(*args, **kwargs)
                 if sys.stdout:
                     sys.stdout.flush()
             except KeyboardInterrupt as stop:

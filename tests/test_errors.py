@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 from tqdm import tqdm
 
-from comat.errors import UserError, clean, explained, main_guard, say
+from comat.errors import UserError, clean, explained, main_guard, saving, say
 from comat.running.device import choose_device
 from comat.running.workdir import fingerprint
 from tests.imports import ROOT
@@ -144,6 +144,43 @@ def test_a_full_disk_behind_standard_output_is_said(tmp_path: Path) -> None:
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
     assert done.returncode and b"error: [Errno 28] No space left on device" in done.stderr
+
+
+class Interrupting:
+    """A sequence of numbers; whoever reads one of them is interrupted."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> float:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 1.0
+
+
+def test_a_signal_that_torch_has_made_a_value_error_of_is_one(capsys: pytest.CaptureFixture) -> None:
+    """As when safetensors are read: "could not determine the shape of object type 'torch.storage.UntypedStorage'"."""
+    saved = []
+
+    @main_guard
+    def command() -> None:
+        with saving(lambda: saved.append(1), lambda: "step 2 of 3"):
+            torch.tensor(Interrupting())
+
+    with pytest.raises(SystemExit) as stop:
+        command()
+    assert (stop.value.code, saved) == (143, [1])
+    assert capsys.readouterr().err == "error: interrupted at step 2 of 3; `dvc repro` goes on\n"
+
+
+def test_the_guard_itself_knows_a_signal_that_torch_has_made_a_value_error_of(capsys: pytest.CaptureFixture) -> None:
+    @main_guard
+    def command() -> None:
+        torch.tensor(Interrupting())
+
+    with pytest.raises(SystemExit) as stop:
+        command()
+    assert stop.value.code == 143
+    assert capsys.readouterr().err == "error: interrupted; run it again\n"
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

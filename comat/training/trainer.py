@@ -17,7 +17,7 @@ from comat.captioners.load import load_teacher
 from comat.diffusion.backbones import Backbone
 from comat.diffusion.lora import add_lora, export_lora, lora_state, set_lora_state
 from comat.discriminators import load_discriminator
-from comat.errors import Interrupted, UserError, unbroken
+from comat.errors import UserError, saving, unbroken
 from comat.method.step import Step
 from comat.params import Params
 from comat.randomness import generator
@@ -113,11 +113,8 @@ class Trainer:
             Interrupted: by SIGINT or SIGTERM; the state is saved.
         """
         last = self.p.train_steps
-        try:
+        with saving(self._save, lambda: f"iteration {len(self.rows)} of {last}"):
             self._run(last)
-        except KeyboardInterrupt:
-            self._save()
-            raise Interrupted(f"interrupted at iteration {len(self.rows)} of {last}; `dvc repro` goes on") from None
 
     def _run(self, last: int) -> None:
         first, quiet = len(self.rows), not self.processes.main

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from comat.diffusion.backbones import Backbone, PromptEmbeddings
 from comat.diffusion.lora import absorb_lora, add_lora
-from comat.errors import Interrupted, UserError, unbroken
+from comat.errors import UserError, saving, unbroken
 from comat.params import WarmupParams
 from comat.randomness import generator
 from comat.training.checkpoint import read_state, write_state
@@ -72,7 +72,7 @@ def warm_up(
         tensors |= {f"adam.{i}.{key}": value for i, entry in moments.items() for key, value in entry.items()}
         write_state(state, tensors, {"step": done})
 
-    try:
+    with saving(save, lambda: f"step {done} of {section.steps}"):
         for step in tqdm(range(start, section.steps), initial=start, total=section.steps, desc="warm-up"):
             rng = generator(seed, "warmup", step)
             rows = torch.randint(len(latents), (section.batch_size,), generator=rng)
@@ -91,9 +91,6 @@ def warm_up(
                 done = step + 1
             if done % 25 == 0 and done < section.steps:
                 save()
-    except KeyboardInterrupt:
-        save()
-        raise Interrupted(f"interrupted at step {done} of {section.steps}; `dvc repro` goes on") from None
     if section.lora_rank:
         absorb_lora(backbone)
     broken = [name for name, weight in denoiser.named_parameters() if not torch.isfinite(weight).all()]
