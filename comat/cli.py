@@ -188,6 +188,7 @@ def evaluate(
     if not name:
         raise UserError("give --model, or the --name of a folder that holds images drawn elsewhere")
     check_name(name)
+    _result(data / "evaluate")
     if not model and (revision or unet or lora):
         raise UserError("--revision, --unet and --lora say how --model draws: give it, or remove them")
     own = load(params)
@@ -204,15 +205,20 @@ def evaluate(
             say(_table(data / "evaluate", out))
 
 
-def _table(folder: Path, peers: Path) -> str:
-    """The result table of the run in `folder`, with a column for every peer."""
+def _result(folder: Path) -> Path:
     path = folder / "metrics.json"
     if not path.is_file():
         raise UserError(f"{path}: no result here; run this in the project's root, after `dvc repro`")
+    return path
+
+
+def _table(folder: Path, peers: Path) -> str:
+    """The result table of the run in `folder`, with a column for every peer."""
     from comat.reporting.peers import read_peers
     from comat.reporting.results import read_metrics
     from comat.reporting.table import result_table
 
+    path = _result(folder)
     found, notes = read_peers(folder, folder.parent / "base_samples", peers)
     return "\n\n".join([result_table(read_metrics(path), found), *notes])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,17 @@ def test_a_run_that_is_not_finished_is_said(tmp_path: Path, project: Path, monke
     options = ["--method", "structured", "--data", str(tmp_path / "none")]
     output = evaluate(project, tmp_path / "out", *options, monkeypatch=monkeypatch)
     assert "`dvc repro` first" in output.replace("\n", " ")
+
+
+def test_a_run_that_is_not_judged_is_said_before_anything_is_drawn(
+    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Whose result the new column would stand beside: it was missed after hours of drawing."""
+    shutil.copytree(project / "data", tmp_path / "data", ignore=shutil.ignore_patterns("evaluate"))
+    options = ["--method", "composable", "--data", str(tmp_path / "data")]
+    output = evaluate(project, tmp_path / "out", *options, monkeypatch=monkeypatch)
+    assert "data/evaluate/metrics.json: no result here" in output.replace("\n", " ") + capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_phrases_are_entities_in_words(project: Path) -> None:

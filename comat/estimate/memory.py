@@ -87,13 +87,13 @@ def phases(p: Params, c: Calls, chunk: int) -> dict[str, float]:
     The segmenter looks at the images while their graphs wait for the backward pass.
     """
     plain = min(p.train.device_batch, p.grad_steps * max(p.global_batch, p.image_batch))  # of several steps together
-    mapped = chunk * c.replay_maps.peak if p.attribute_concentration and not p.grounds_real else 0
+    mapped = chunk * c.replay_maps.peak if p.grounds_generated else 0
     held = c.image.kept + c.adversary.kept
     runs = max(c.image.peak - c.image.kept, c.adversary.peak - c.adversary.kept)
     segment = min(chunk, CHUNK) * c.segment.peak
     return {
         "rollout": chunk * c.denoise.peak,
-        "images": chunk * held + max(chunk * runs, segment * (not p.grounds_real)),
+        "images": chunk * held + max(chunk * runs, segment * p.grounds_generated),
         "replay": max(plain * c.replay.peak, mapped),
         "discriminator": 2 * chunk * c.discriminate.peak,
         "noised real images": max(chunk * c.noised.peak, max(chunk * c.decode.peak, segment) * p.grounds_real),

@@ -31,13 +31,13 @@ def iteration(p: Params, c: Calls) -> dict[str, Cost]:
     prompts = p.global_batch if p.generates else 0
     real = p.image_batch if p.concept_activation else 0
     steps = p.sampling_steps * (p.mixed_latent_t1 + p.mixed_latent_t2) / 2000
-    looks = p.attribute_concentration and not p.grounds_real
-    maps = min(p.attribute_steps, p.grad_steps) if looks else 0
+    maps = min(p.attribute_steps, p.grad_steps) if p.grounds_generated else 0
     images = bool(p.concept_activation or p.lambda_adv)
     plain = (prompts * (p.grad_steps - maps) + real * min(p.grad_steps, steps)) * images
+    masks = prompts * p.grounds_generated
     parts = {
         "rollout": c.denoise * (prompts * p.sampling_steps + real * steps),
-        "images: decoder, captioner, segmenter": c.image * (prompts + real) + c.segment * (prompts * looks),
+        "images: decoder, captioner, segmenter": c.image * (prompts + real) + c.segment * masks,
         "replay": c.replay * plain + c.replay_maps * (prompts * maps),
         "discriminator": c.adversary * prompts + c.discriminate * (2 * prompts),
     }

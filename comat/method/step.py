@@ -134,7 +134,7 @@ class Step:
         self.p, self.backbone, self.chunk = params, backbone, train.device_batch
         self.captioner = captioner if params.concept_activation else None
         self.several = [one.name for one in teachers_of(self.captioner) if one.name] if self.captioner else []
-        self.segmenter = segmenter if params.attribute_concentration and not params.grounds_real else None
+        self.segmenter = segmenter if params.grounds_generated else None
         self.real_segmenter = segmenter if params.grounds_real else None
         self.discriminator = discriminator if params.lambda_adv else None
         self.layers = backbone.chosen_layers(params.attribute_layers)

@@ -115,6 +115,11 @@ class StepParams(SamplingParams):
         return (self.attribute_steps > 0 or self.attribute_images == "real") and (self.alpha > 0 or self.beta > 0)
 
     @property
+    def grounds_generated(self) -> bool:
+        """Whether Eq. 4 and 5 are on the attention maps of generated images, as published."""
+        return self.attribute_concentration and self.attribute_images == "generated"
+
+    @property
     def grounds_real(self) -> bool:
         """Whether Eq. 4 and 5 are on the attention maps of real images."""
         return self.attribute_concentration and self.attribute_images == "real"
@@ -127,9 +132,7 @@ class StepParams(SamplingParams):
     @property
     def generates(self) -> bool:
         """Whether any loss reads generated images."""
-        return (
-            self.concept_activation or self.lambda_adv > 0 or (self.attribute_concentration and not self.grounds_real)
-        )
+        return self.concept_activation or self.lambda_adv > 0 or self.grounds_generated
 
     @property
     def mixed_latents(self) -> bool:

@@ -55,8 +55,7 @@ class TrainingData:
                 f"{len(self.prompts)} to train on; lower it, or add prompts"
             )
         self.entities = _entities(entities, columns, params.attribute_tokens)
-        concentrates = params.attribute_concentration and not params.grounds_real
-        if concentrates and not any(id in self.entities for id, _ in self.prompts):
+        if params.grounds_generated and not any(id in self.entities for id, _ in self.prompts):
             raise UserError(
                 f"{entities}: not one of the {len(self.prompts)} training prompts has an entity, so attribute "
                 "concentration would train on nothing; look at data/entities/report.json, or set attribute_steps to 0"
