@@ -18,10 +18,11 @@ from torch.utils.checkpoint import checkpoint
 from comat.diffusion.attention import AttentionMaps, recorded_maps
 from comat.diffusion.schedulers import Sampler
 from comat.method.attribute_concentration import attribute_concentration_loss
+from comat.method.batch import Batch
 from comat.method.concept_activation import captioners_loss
 from comat.method.fidelity_preservation import generator_loss
 from comat.method.mixed_latents import draw_start
-from comat.method.step import Batch, Step, place_steps
+from comat.method.step import Step, place_steps
 from comat.randomness import noise
 
 

@@ -46,8 +46,9 @@ from comat.discriminators import Discriminator, load_discriminator
 from comat.discriminators.denoiser import DenoiserDiscriminator
 from comat.estimate import architectures
 from comat.method.attribute_concentration import Entity
+from comat.method.batch import Batch, RealImages
 from comat.method.replay import MapTerm
-from comat.method.step import Batch, ImageGradient, RealImages, Step
+from comat.method.step import ImageGradient, Step
 from comat.params import OneCaptioner, OptimizationParams, Params, load
 from comat.randomness import generator
 from comat.running.device import DTYPES, choose_device, use_deterministic_algorithms

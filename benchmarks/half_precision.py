@@ -32,7 +32,8 @@ from comat.diffusion.backbones import Backbone, load_base
 from comat.estimate import architectures
 from comat.estimate.cost import cost
 from comat.method.attribute_concentration import Entity
-from comat.method.step import NO_IMAGES, Batch, RealImages, Step
+from comat.method.batch import NO_IMAGES, Batch, RealImages
+from comat.method.step import Step
 from comat.params import Params, load
 from comat.randomness import generator
 from comat.running.device import DTYPES

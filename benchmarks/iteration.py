@@ -37,7 +37,8 @@ from comat.diffusion.backbones import Backbone
 from comat.diffusion.lora import add_lora
 from comat.discriminators.denoiser import DenoiserDiscriminator
 from comat.estimate import architectures
-from comat.method.step import Batch, Step
+from comat.method.batch import Batch
+from comat.method.step import Step
 from comat.params import Params, load
 from comat.randomness import generator
 from comat.segmenters.load import load_segmenter

@@ -15,8 +15,8 @@ from benchmarks.miniature import ROWS
 from comat.diffusion.load import load_backbone
 from comat.errors import UserError
 from comat.method.attribute_concentration import Entity, with_masks
+from comat.method.batch import NO_IMAGES, Batch
 from comat.method.denoising import denoising_loss
-from comat.method.step import NO_IMAGES, Batch
 from comat.params import load
 from comat.randomness import generator
 from comat.storage.tables import ENTITIES, read_safetensors, read_table, write_table

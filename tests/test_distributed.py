@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from comat.errors import UserError, main_guard
-from comat.method.step import Batch, RealImages
+from comat.method.batch import Batch, RealImages
 from comat.running.distributed import Processes, _is_first, join
 from comat.running.launch import launch_where_asked
 from comat.storage.tables import read_safetensors

@@ -15,7 +15,8 @@ from comat.diffusion.rollout import rollout
 from comat.diffusion.schedulers import make_sampler
 from comat.discriminators import load_discriminator
 from comat.method.attribute_concentration import Entity
-from comat.method.step import NO_IMAGES, Batch, RealImages, Step
+from comat.method.batch import NO_IMAGES, Batch, RealImages
+from comat.method.step import Step
 from comat.randomness import generator, noise
 from comat.segmenters.load import load_segmenter
 

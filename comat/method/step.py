@@ -17,6 +17,7 @@ from comat.diffusion.rollout import Rollout, rollout
 from comat.diffusion.schedulers import Sampler
 from comat.discriminators import Discriminator
 from comat.method.attribute_concentration import Entity, attribute_concentration_loss, with_masks
+from comat.method.batch import Batch
 from comat.method.concept_activation import captioners_loss, jitter_crop
 from comat.method.denoising import Noised, denoise, noised
 from comat.method.fidelity_preservation import discriminator_loss, generator_loss
@@ -26,76 +27,11 @@ from comat.params import StepParams, TrainParams
 from comat.randomness import generator, noise
 from comat.segmenters import Segmenter
 
-
-@dataclass(frozen=True)
-class RealImages:
-    """Latents (G, C, h, w) of real images, the G captions, and the entities of each where a loss asks for them."""
-
-    latents: Tensor
-    captions: Sequence[str]
-    entities: Sequence[Sequence[Entity]] = ()
-
-    def __len__(self) -> int:
-        return len(self.captions)
-
-    def __getitem__(self, rows: slice) -> RealImages:
-        return RealImages(self.latents[rows], self.captions[rows], self.entities[rows])
-
-
 TERMS = ("i2t", "i2t_real", "attribute", "adversarial")
 """The captioner on generated and on real images (Eq. 2), attribute concentration (Eq. 4, 5), the generator's side of
 Eq. 3 with its weight lambda."""
 DENOISING = "denoising"
 """A term beside those of Eq. 6: Eq. 1 on real images, with its weight."""
-NO_IMAGES = RealImages(torch.empty(0), ())
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one iteration trains on, or a process's share of it.
-
-    `reference` (B, C, h, w): what the discriminator is to call real, by default the original model's latents of
-    `prompts`; None where there is none. A share knows the `whole` batch, over which losses are averaged, and where in
-    it its first prompt and real image stand, by which noise is drawn.
-    """
-
-    iteration: int
-    prompts: Sequence[str]
-    entities: Sequence[Sequence[Entity]]
-    reference: Tensor | None = None
-    real: RealImages = NO_IMAGES
-    first: int = 0
-    first_real: int = 0
-    whole: Batch | None = None
-
-    @property
-    def size(self) -> int:
-        """Prompts of the whole batch."""
-        return len((self.whole or self).prompts)
-
-    @property
-    def size_real(self) -> int:
-        """Real images of the whole batch."""
-        return len((self.whole or self).real)
-
-    def share(self, rank: int, count: int) -> Batch:
-        """The part of process `rank` of `count`; whoever has fewer prompts has more real images."""
-        rows, real = _block(len(self.prompts), rank, count), _block(len(self.real), count - 1 - rank, count)
-        return replace(
-            self,
-            prompts=self.prompts[rows],
-            entities=self.entities[rows],
-            reference=None if self.reference is None else self.reference[rows],
-            real=self.real[real],
-            first=rows.start,
-            first_real=real.start,
-            whole=self,
-        )
-
-
-def _block(total: int, place: int, count: int) -> slice:
-    """One of `count` blocks of nearly equal size."""
-    return slice(total * place // count, total * (place + 1) // count)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 
 from comat.errors import UserError
 from comat.method.attribute_concentration import Entity
-from comat.method.step import NO_IMAGES, Batch, RealImages
+from comat.method.batch import NO_IMAGES, Batch, RealImages
 from comat.params import GuardParams, StepParams
 from comat.randomness import generator
 from comat.storage.tables import ENTITIES, PROMPTS, read_table
