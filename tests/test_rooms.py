@@ -11,6 +11,7 @@ from tests.imports import ROOT, room_imports
 
 METHOD = [
     "attribute_concentration",
+    "batch",
     "concept_activation",
     "denoising",
     "fidelity_preservation",
