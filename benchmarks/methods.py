@@ -18,7 +18,7 @@ from statistics import median
 
 import typer
 
-from benchmarks.miniature import COLUMNS, EXPERIMENT, HEAD, keep_runs, line, read, there
+from benchmarks.miniature import COLUMNS, EXPERIMENT, HEAD, by_seed, keep_runs, line, read, there
 from comat.diffusion.load import load_backbone
 from comat.diffusion.sampling import decoded, sample_latents
 from comat.finished.experiments import FOLDERS, fetch
@@ -34,6 +34,7 @@ WITH = {"base": tuple(METHODS), "tuned": ("attend_and_excite",)}
 """Model → the methods that draw with it."""
 TRAINED = {
     "ca": "concept activation alone (a reward)",
+    "denoised": "denoising of real images alone (Eq. 1)",
     "grounded": "TokenCompose",
     "all": "CoMat",
 }
@@ -80,8 +81,7 @@ def _judged(run: Path, method: str, model: str) -> dict:
 def show(methods: Path, parts: Path) -> None:
     """Print the table: means over seeds, the lowest and the highest."""
     drawn, trained = read(there(methods)), read(there(parts))
-    seeds = {name.rpartition("-")[2]: metrics for name, metrics in trained.items()}
-    rows = [("base", list(seeds.values()), "base")]
+    rows = [("base", by_seed(trained), "base")]
     rows += [(method, _of(method, drawn, "base"), "base") for method in METHODS]
     rows += [(title, _of(row, trained, "tuned"), "tuned") for row, title in TRAINED.items()]
     rows += [(f"CoMat and {method}", _of(method, drawn, "tuned"), "tuned") for method in WITH["tuned"]]

@@ -63,7 +63,8 @@ TABLES: dict[str, dict[str, dict[str, str]]] = {
         "t-low": {"mixed_latent_t1": "0", "mixed_latent_t2": "200"},
         "t-high": {"mixed_latent_t1": "600", "mixed_latent_t2": "999"},
     },
-    "methods": {"grounded": TOKENCOMPOSE},
+    # What TokenCompose's denoising alone brings, and so what its attention maps add.
+    "methods": {"grounded": TOKENCOMPOSE, "denoised": TOKENCOMPOSE | NO_CONCENTRATION},
 }
 """Table → row → parameters that differ from `params.yaml`."""
 EXPERIMENT = re.compile(r"[a-z0-9-]+-s\d+")
@@ -142,9 +143,14 @@ def tables(found: Mapping[str, dict]) -> str:
             continue
         lines += ["", table, "", *HEAD]
         lines += [line(row, runs, "tuned") for row, runs in done.items() if runs]
-    # The base is the same in all experiments of a seed.
-    by_seed = {name.rpartition("-s")[2]: metrics for name, metrics in found.items() if name.rpartition("-s")[0] in ROWS}
-    return "\n".join([*lines, "", line("base", list(by_seed.values()), "base")]) if by_seed else "none has run"
+    bases = by_seed(found)
+    return "\n".join([*lines, "", line("base", bases, "base")]) if bases else "none has run"
+
+
+def by_seed(found: Mapping[str, dict]) -> list[dict]:
+    """The metrics of one row for each seed: the base is the same in all of them."""
+    seeds = {name.rpartition("-s")[2]: metrics for name, metrics in found.items() if name.rpartition("-s")[0] in ROWS}
+    return list(seeds.values())
 
 
 def line(row: str, runs: Sequence[dict], model: str) -> str:

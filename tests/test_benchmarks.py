@@ -74,6 +74,7 @@ def test_methods_stand_between_the_base_and_what_is_trained(tmp_path: Path) -> N
     keep_runs(methods, {f"composable-s{seed}": metrics(base=value) for seed, value in enumerate((0.2, 0.4))})
     keep_runs(methods, {"structured-s0": metrics(base=0.3), "attend_and_excite-s0": metrics(base=0.3, tuned=0.75)})
     keep_runs(parts, {"all-s0": metrics(base=0.25, tuned=0.5), "ca-ac-s0": metrics(base=0.25, tuned=0.6)})
+    keep_runs(parts, {"default-s1": metrics(base=0.75, tuned=0.9)})  # of other images, and no row
     done = CliRunner().invoke(benchmarks.methods.app, ["show", str(methods), str(parts)])
     assert done.exit_code == 0, done.output
     rows = {line.split(" | ")[0].removeprefix("| "): line.split(" | ")[1:6:4] for line in done.output.splitlines()}
