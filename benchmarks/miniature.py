@@ -59,6 +59,7 @@ TABLES: dict[str, dict[str, dict[str, str]]] = {
         "k1": {"grad_steps": "1", "attribute_steps": "1"},
         "k10": {"grad_steps": "10"},
         "r5": {"attribute_steps": "5"},
+        "mean": {"attribute_reduction": "mean", "alpha": "1.0e-3", "beta": "5.0e-5"},  # Table 8 as it stands
         "tokencompose": {"attribute_loss": "tokencompose"},
         "t-low": {"mixed_latent_t1": "0", "mixed_latent_t2": "200"},
         "t-high": {"mixed_latent_t1": "600", "mixed_latent_t2": "999"},
