@@ -142,11 +142,12 @@ class _Signals:
     """SIGINT and SIGTERM raise `Interrupted`; inside `unbroken` they wait for its end."""
 
     def __init__(self) -> None:
-        self.held, self.came = False, 0
+        self.held, self.raised, self.came = False, False, 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.came = number
         if not self.held:
+            self.raised = True
             raise Interrupted
 
     @contextlib.contextmanager
@@ -155,14 +156,14 @@ class _Signals:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self.held, self.came = False, 0
+        self.held, self.raised, self.came = False, False, 0
         before = {number: signal.signal(number, self) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            self.came = 0
+            self.raised, self.came = False, 0
 
 
 _SIGNALS = _Signals()
@@ -182,14 +183,15 @@ def unbroken() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _undisguised() -> Iterator[None]:
-    """What fails after a signal has come fails by it.
+    """What fails after `Interrupted` was raised fails by it.
 
-    Code in C may put an error of its own in the place of an `Interrupted` that is raised beneath it.
+    Code in C may put an error of its own in the place of one that is raised beneath it. What fails inside `unbroken`,
+    where a signal waits, fails by itself: half done, it must not be saved.
     """
     try:
         yield
     except Exception as error:
-        if not _SIGNALS.came:
+        if not _SIGNALS.raised:
             raise
         raise Interrupted from error
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 from tqdm import tqdm
 
-from comat.errors import UserError, clean, explained, main_guard, saving, say
+from comat.errors import UserError, clean, explained, main_guard, saving, say, unbroken
 from comat.running.device import choose_device
 from comat.running.workdir import fingerprint
 from tests.imports import ROOT
@@ -181,6 +181,21 @@ def test_the_guard_itself_knows_a_signal_that_torch_has_made_a_value_error_of(ca
         command()
     assert stop.value.code == 143
     assert capsys.readouterr().err == "error: interrupted; run it again\n"
+
+
+def test_what_fails_by_half_beside_a_waiting_signal_is_not_saved(capsys: pytest.CaptureFixture) -> None:
+    saved = []
+
+    @main_guard
+    def command() -> None:
+        with saving(lambda: saved.append(1), lambda: "step 2 of 3"), unbroken():
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise UserError("half of it is done")
+
+    with pytest.raises(SystemExit) as stop:
+        command()
+    assert (stop.value.code, saved) == (1, [])
+    assert capsys.readouterr().err == "error: half of it is done\n"
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
