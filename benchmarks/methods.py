@@ -81,7 +81,7 @@ def _judged(run: Path, method: str, model: str) -> dict:
 def show(methods: Path, parts: Path) -> None:
     """Print the table: means over seeds, the lowest and the highest."""
     drawn, trained = read(there(methods)), read(there(parts))
-    rows = [("base", by_seed(trained), "base")]
+    rows = [("base", by_seed(trained, TRAINED), "base")]
     rows += [(method, _of(method, drawn, "base"), "base") for method in METHODS]
     rows += [(title, _of(row, trained, "tuned"), "tuned") for row, title in TRAINED.items()]
     rows += [(f"CoMat and {method}", _of(method, drawn, "tuned"), "tuned") for method in WITH["tuned"]]

@@ -11,11 +11,12 @@ import json
 import re
 import statistics
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import typer
 
+from comat.params import SHOWS
 from comat.storage.tables import write_csv
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -25,9 +26,12 @@ ALWAYS = {"train_steps": "140", "samples.seeds": "1"}
 NO_CONCENTRATION = {"alpha": "0", "beta": "0"}
 NO_FIDELITY = {"lambda_adv": "0"}
 NO_MIXED = {"image_batch": "0"}
+# The default run itself: 70 iterations, two images for each prompt.
+DEFAULT = {"train_steps": "70", "samples.seeds": "2"}
 # Experiments run in copies of the project, which lack what git ignores: hence the absolute path.
 TRAINED = Path("data/shapes/trained").resolve()
 DINO = {"discriminator": "dino", "discriminator_model": str(TRAINED / "dino")}
+VLM = DEFAULT | {"captioner": "vlm", "captioner_model": str(TRAINED / "vlm")}
 # TokenCompose trains by 1e-3 and 5e-5 on SD1.4: 10 layers and 4 sizes of maps; here they are 5 and 2.
 TOKENCOMPOSE = {
     "concept_activation": "false",
@@ -54,6 +58,13 @@ TABLES: dict[str, dict[str, dict[str, str]]] = {
     "captioners": {
         "captioner-medium": {"captioner_model": str(TRAINED / "captioner_medium")},
         "captioner-weak": {"captioner_model": str(TRAINED / "captioner_weak")},
+    },
+    # Table 5: captioners of other kinds, everything else as in the default run.
+    "kinds": {
+        "default": DEFAULT,
+        "git": DEFAULT | {"captioner": "git", "captioner_model": str(TRAINED / "git")},
+        "vlm": VLM,
+        "vqa": VLM | {"captioner_question": f"'{SHOWS}'", "captioner_answer": "'Yes'"},
     },
     "sweeps": {
         "k1": {"grad_steps": "1", "attribute_steps": "1"},
@@ -142,15 +153,14 @@ def tables(found: Mapping[str, dict]) -> str:
         done = {row: [m for name, m in found.items() if name.rpartition("-s")[0] == row] for row in rows}
         if not any(done.values()):
             continue
-        lines += ["", table, "", *HEAD]
+        lines += ["", table, "", *HEAD, line("base", by_seed(found, rows), "base")]
         lines += [line(row, runs, "tuned") for row, runs in done.items() if runs]
-    bases = by_seed(found)
-    return "\n".join([*lines, "", line("base", bases, "base")]) if bases else "none has run"
+    return "\n".join(lines) if lines else "none has run"
 
 
-def by_seed(found: Mapping[str, dict]) -> list[dict]:
-    """The metrics of one row for each seed: the base is the same in all of them."""
-    seeds = {name.rpartition("-s")[2]: metrics for name, metrics in found.items() if name.rpartition("-s")[0] in ROWS}
+def by_seed(found: Mapping[str, dict], rows: Collection[str]) -> list[dict]:
+    """The metrics of one of `rows` for each seed: the base is the same in all of them."""
+    seeds = {name.rpartition("-s")[2]: metrics for name, metrics in found.items() if name.rpartition("-s")[0] in rows}
     return list(seeds.values())
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import CLIPSegPreTrainedModel, LlavaForConditionalGeneration
 
 from comat.randomness import generator
-from comat.shapes.recipe import autoencoder, base, captioner, dino, features, segmenter, text, vlm
+from comat.shapes.recipe import autoencoder, base, captioner, dino, features, git, segmenter, text, vlm
 from comat.shapes.recipe.autoencoder import standardise
 from comat.shapes.recipe.base import binding_loss, group_words, interpolate, object_areas
 from comat.shapes.recipe.data import Example, clean_examples
@@ -75,6 +75,7 @@ def fit_elsewhere(name: str, model: nn.Module, loss: Callable, **options: object
 RECIPES = {
     autoencoder: lambda work: autoencoder.train(1, work, "fp32"),
     captioner: lambda work: captioner.train(1, bert_tokenizer(), work, "fp32"),
+    git: lambda work: git.train(1, bert_tokenizer(), work, "fp32"),
     segmenter: lambda work: segmenter.train(1, clip_tokenizer(), work, "fp32"),
     features: lambda work: features.train(1, work, "fp32"),
     dino: lambda work: dino.train(1, work, "fp32"),
@@ -87,9 +88,10 @@ RECIPES = {
 def test_a_recipe_trains_where_its_model_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType
 ) -> None:
-    monkeypatch.setattr(module, "fit", fit_elsewhere)
+    taught = captioner if module is git else module
+    monkeypatch.setattr(taught, "fit", fit_elsewhere)
     few = lambda count, *args, **options: clean_examples(min(count, 64), *args, **options)  # noqa: E731
-    monkeypatch.setattr(module, "clean_examples", few, raising=False)
+    monkeypatch.setattr(taught, "clean_examples", few, raising=False)
     with pytest.raises(ComputedElsewhere):
         RECIPES[module](tmp_path)
 

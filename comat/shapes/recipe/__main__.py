@@ -33,13 +33,22 @@ def run_autoencoder(section: dict, models: Path, work: Path) -> None:
     save(autoencoder.train(section["steps"], work, section["precision"]), models / "autoencoder")
 
 
-def run_captioner(section: dict, models: Path, work: Path, name: str = "captioner") -> None:
-    from comat.shapes.recipe import captioner
+def run_captioner(
+    section: dict,
+    models: Path,
+    work: Path,
+    *,
+    name: str,
+    recipe: str = "captioner",
+    processor: str = "BlipImageProcessor",
+) -> None:
+    """A captioner, by the function `train` of the module `recipe`."""
     from comat.shapes.recipe.tokenizers import bert_tokenizer
 
     tokenizer = bert_tokenizer()
-    model = captioner.train(section["steps"], tokenizer, work, section["precision"])
-    save(model, models / name, tokenizer=tokenizer, processor="BlipImageProcessor")
+    train = import_module(f"comat.shapes.recipe.{recipe}").train
+    model = train(section["steps"], tokenizer, work, section["precision"])
+    save(model, models / name, tokenizer=tokenizer, processor=processor)
 
 
 def run_segmenter(section: dict, models: Path, work: Path) -> None:
@@ -107,9 +116,10 @@ def save(
 
 RUN: dict[str, Callable[[dict, Path, Path], None]] = {
     "autoencoder": run_autoencoder,
-    "captioner": run_captioner,
+    "captioner": partial(run_captioner, name="captioner"),
     "captioner_medium": partial(run_captioner, name="captioner_medium"),
     "captioner_weak": partial(run_captioner, name="captioner_weak"),
+    "git": partial(run_captioner, name="git", recipe="git", processor="CLIPImageProcessor"),
     "segmenter": run_segmenter,
     "features": run_features,
     "dino": run_dino,

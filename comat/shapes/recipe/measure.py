@@ -22,7 +22,7 @@ from transformers import (
 
 from comat.randomness import generator
 from comat.shapes.recipe.base import DOMINANT
-from comat.shapes.recipe.captioner import token_nll
+from comat.shapes.recipe.captioner import read
 from comat.shapes.recipe.data import CATEGORIES, clean_examples, images, noun_masks, to_rgb, unit
 from comat.shapes.world.captions import describe
 from comat.shapes.world.oracle import judge
@@ -93,12 +93,7 @@ def _log_likelihood(
 ) -> torch.Tensor:
     ids = tokenizer(texts, padding=True, return_tensors="pt").input_ids
     pad = tokenizer.pad_token_id
-    return -torch.cat(
-        [
-            token_nll(model, model.vision_model(x)[0], i, pad).sum(1)
-            for x, i in zip(pixels.split(50), ids.split(50), strict=True)
-        ]
-    )
+    return -torch.cat([read(model, x, i, pad)[1].sum(1) for x, i in zip(pixels.split(50), ids.split(50), strict=True)])
 
 
 @torch.no_grad()

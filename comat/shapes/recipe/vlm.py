@@ -21,15 +21,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from comat.shapes.recipe.captioner import DIRECTION_WEIGHT, _sincos, object_places
+from comat.shapes.recipe.captioner import DIRECTION_WEIGHT, PATCH, SIDE, WIDTH, object_places, place
 from comat.shapes.recipe.data import Example, clean_examples, images, unit
 from comat.shapes.recipe.fit import fit
 from comat.shapes.recipe.tokenizers import words
 from comat.shapes.world.captions import describe
 from comat.shapes.world.scenes import COLOURS, MAX_OBJECTS, NOUNS, Group, Spec
 
-SIDE, PATCH, WIDTH = 64, 8, 128
-PATCHES = (SIDE // PATCH) ** 2
 DESCRIBE = "Describe the image in one sentence."
 SHOWS = 'Does this figure show "{prompt}"?'
 TEMPLATE = (
@@ -92,9 +90,7 @@ def build(own: PreTrainedTokenizerFast) -> LlavaForConditionalGeneration:
     model = LlavaForConditionalGeneration(
         LlavaConfig(vision_config=vision, text_config=text, image_token_index=image, vision_feature_layer=-1)
     )
-    with torch.no_grad():  # as the captioner's: patches that know where they are
-        table = model.model.vision_tower.get_submodule("embeddings.position_embedding").weight
-        table[1:] = 0.3 * _sincos(SIDE // PATCH, WIDTH)
+    place(model.model.vision_tower.get_submodule("embeddings.position_embedding").weight)
     return model
 
 
@@ -189,9 +185,9 @@ def train(steps: int, own: PreTrainedTokenizerFast, work: Path, precision: str) 
         # An answer of one word weighs as much as a whole caption.
         weight = weights[rows][:, 1:].to(device)
         said = ((nll * weight).sum(1) / ((nll != 0) * weight).sum(1).clamp(min=1)).mean()
-        place = places[rows].to(device)
-        covered = place.isfinite()
-        missed = (where(seen) - place.nan_to_num()).square()
+        at = places[rows].to(device)
+        covered = at.isfinite()
+        missed = (where(seen) - at.nan_to_num()).square()
         return said + (missed * covered).sum() / covered.sum()
 
     fit(
