@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,24 +13,17 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusion3Pipeline, StableDiffusionXLPipeline
 from tqdm import tqdm
-from transformers import (
-    AutoTokenizer,
-    BlipForConditionalGeneration,
-    CLIPSegForImageSegmentation,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoTokenizer, CLIPSegForImageSegmentation
 
 from comat.randomness import generator
 from comat.shapes.recipe.base import DOMINANT
-from comat.shapes.recipe.captioner import read
+from comat.shapes.recipe.captioner_measure import HELD_OUT, preferences, world_captioner
 from comat.shapes.recipe.data import CATEGORIES, clean_examples, images, noun_masks, to_rgb, unit
 from comat.shapes.world.captions import describe
 from comat.shapes.world.oracle import judge
 from comat.shapes.world.scenes import NOUNS, Spec, sample_spec
 
 Pipeline = StableDiffusionXLPipeline | StableDiffusion3Pipeline
-HELD_OUT = 1000
-"""Seeds from here on are used by no training set."""
 EMPTY = 0.01
 """Share of the pixels up to which a mask counts as empty."""
 
@@ -50,50 +43,9 @@ def measure_oracle(models: Path, count: int = 2000, size: int = 64) -> dict[str,
     }
 
 
-def swap_attributes(spec: Spec) -> Spec:
-    """The colours of the first two groups exchanged."""
-    a, b, *rest = spec.groups
-    return replace(spec, groups=(replace(a, colour=b.colour), replace(b, colour=a.colour), *rest))
-
-
-def swap_relation(spec: Spec) -> Spec:
-    """Subject and object of the relation exchanged."""
-    return replace(spec, groups=spec.groups[::-1])
-
-
-def change_quantity(spec: Spec) -> Spec:
-    """One becomes two, and many become one."""
-    first, *rest = spec.groups
-    return replace(spec, groups=(replace(first, count=2 if first.count == 1 else 1), *rest))
-
-
-def measure_captioner(models: Path, count: int = 500) -> dict[str, float]:
-    """Share of clean scenes whose true caption is likelier than the corrupted one (Eq. 7's three corruptions)."""
-    model = BlipForConditionalGeneration.from_pretrained(models / "captioner", torch_dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(models / "captioner", trust_remote_code=False)
-    corruptions: dict[str, tuple[str, Callable[[Spec], Spec]]] = {
-        "attribute": ("color", swap_attributes),
-        "relation": ("spatial", swap_relation),
-        "quantity": ("counting", change_quantity),
-    }
-    result = {}
-    for name, (category, corrupt) in corruptions.items():
-        weights = tuple(int(c == category) for c in CATEGORIES)
-        examples = clean_examples(count, seed=HELD_OUT + 1, weights=weights)
-        pixels = unit(images(examples, 64))
-        true = _log_likelihood(model, tokenizer, pixels, [e.caption for e in examples])
-        false = _log_likelihood(model, tokenizer, pixels, [describe(corrupt(e.spec)) for e in examples])
-        result[name] = _share((true > false).tolist())
-    return result
-
-
-@torch.no_grad()
-def _log_likelihood(
-    model: BlipForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, pixels: torch.Tensor, texts: list[str]
-) -> torch.Tensor:
-    ids = tokenizer(texts, padding=True, return_tensors="pt").input_ids
-    pad = tokenizer.pad_token_id
-    return -torch.cat([read(model, x, i, pad)[1].sum(1) for x, i in zip(pixels.split(50), ids.split(50), strict=True)])
+def measure_captioner(models: Path) -> dict[str, float]:
+    """As `preferences`, of the captioner that the default run is taught by."""
+    return preferences(world_captioner("blip", models / "captioner"))
 
 
 @torch.no_grad()

@@ -7,13 +7,18 @@ from pathlib import Path
 
 from comat.errors import UserError, main_guard
 from comat.running.stage import publish
-from comat.shapes.recipe.promises import FLOW_PROMISES, PROMISES, broken
+from comat.shapes.recipe.promises import CAPTIONER_PROMISES, FLOW_PROMISES, PROMISES, broken
 from comat.storage.json_files import read_json
 
 RELEASED = {"base": "base", "captioner": "captioner", "features": "features", "segmenter": "segmenter"}
 FLOW_RELEASED = {"flow_base": "flow"}
+CAPTIONERS_RELEASED = {"git": "git", "vlm": "vlm"}
 """Name of a trained model → its name where git tracks it."""
-WORLDS = {"shapes": (RELEASED, PROMISES, 20), "flow": (FLOW_RELEASED, FLOW_PROMISES, 12)}
+WORLDS = {
+    "shapes": (RELEASED, PROMISES, 20),
+    "flow": (FLOW_RELEASED, FLOW_PROMISES, 12),
+    "captioners": (CAPTIONERS_RELEASED, CAPTIONER_PROMISES, 5),
+}
 """What a world releases, what it promises, and how many megabytes git may track of it."""
 
 
