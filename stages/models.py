@@ -15,6 +15,11 @@ def main() -> None:
     from comat.models.record import write_lock
 
     write_lock(params, args.out)
+    if params.dialogues:
+        from comat.captioners.load import check_dialogue
+
+        for key, own in params.dialogues.items():
+            check_dialogue(own, key)
 
 
 if __name__ == "__main__":

@@ -27,12 +27,21 @@ KINDS = ["blip", "git", "llava"]
 PROMPTS = ["a red ball", "two green stars and a blue cube"]
 
 
-def load(tiny: Path, kind: str, prefix: str = "", dtype: torch.dtype = torch.float32):
-    return load_captioner(one_captioner(kind, tiny / kind, prefix), torch.device("cpu"), dtype)
+def load(tiny: Path, kind: str, prefix: str = "", dtype: torch.dtype = torch.float32, folder: str | None = None):
+    return load_captioner(one_captioner(kind, tiny / (folder or kind), prefix), torch.device("cpu"), dtype)
 
 
 def images(count: int, side: int = 16) -> Tensor:
     return torch.rand(count, 3, side, side, generator=generator(0, "images"))
+
+
+def test_clip_reads_a_shorter_prompt_of_a_batch_as_alone(tiny: Path) -> None:
+    """Whatever side its tokenizer pads by itself."""
+    clip, seen = load(tiny, "clip_similarity", folder="clip"), images(2)
+    clip.tokenizer.padding_side = "left"
+    together, _ = clip.log_likelihood(seen, PROMPTS)
+    alone = [clip.log_likelihood(seen[row : row + 1], PROMPTS[row : row + 1])[0] for row in range(2)]
+    assert_close(together, torch.cat(alone), rtol=0, atol=1e-5)
 
 
 def tokenizer_of(captioner):

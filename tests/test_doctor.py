@@ -133,6 +133,13 @@ def test_the_exit_status_and_the_last_line_tell(
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
+def test_a_captioner_that_cannot_be_asked_is_a_problem(tiny: Path, make_params) -> None:
+    """Training would refuse it, hours later."""
+    found = list(configurations(make_params(captioner="vlm", captioner_model=str(tiny / "blip"))))
+    (problem,) = [one for one in found if one.state == "problem"]
+    assert problem.name == "captioner_model" and "it has no chat template" in problem.found
+
+
 def test_the_verdict_names_what_fails() -> None:
     fine, doubtful, bad = (Finding(state, state, "") for state in ("ok", "warning", "problem"))
     assert verdict([fine]) == "This will run to its end."

@@ -12,11 +12,11 @@ from torch.testing import assert_close
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from comat.errors import UserError
-from comat.evaluation.geneval2 import ASK, GenEval2, geneval2_score
+from comat.evaluation.geneval2 import KEY, GenEval2, geneval2_score
 from comat.evaluation.summary import means
 from comat.judges.benchmark import Drawn
 from comat.judges.first_word import FirstWord, spellings
-from comat.params import VlmParams
+from comat.params import GenEval2Params
 from comat.randomness import generator
 from comat.samples.formats.geneval2 import Asked, prompts, read
 from comat.storage.images import to_bytes
@@ -103,7 +103,7 @@ def test_the_first_word_is_the_model_s_own_next_token(tmp_path: Path, family: st
     folder = getattr(tiny_vlms, f"save_{family}")(tmp_path / family)
     seen = torch.rand(3, 3, 64, 64, generator=generator(0, "images"))
     questions, words = ["How many?", "Are there any bicycles in the image?", "Is it?"], ["two", "Yes", "Yes"]
-    judge = FirstWord(str(folder), None, ASK, CPU, torch.float32)
+    judge = FirstWord(GenEval2Params(vqa_model=str(folder), vqa_revision=None).dialogue, CPU, torch.float32, KEY)
     found = judge.probabilities(seen, questions, words)
     model, processor = AutoModelForImageTextToText.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
     first = [["t", "T", "2", " "], ["y", "Y", " "], ["y", "Y", " "]]
@@ -118,6 +118,16 @@ def test_the_first_word_is_the_model_s_own_next_token(tmp_path: Path, family: st
     assert len(set(found.tolist())) == 3 and found.min() > 0
 
 
+def test_a_model_is_asked_as_its_template_asks_it(tiny: Path) -> None:
+    """LLaVA's opens an answer by "ASSISTANT:"; the blank that it writes before a given answer would be a token more."""
+    own = GenEval2Params(vqa_model=str(tiny / "llava"), vqa_revision=None).dialogue
+    dialogue = FirstWord(own, CPU, torch.float32, KEY).vlm.dialogue
+    asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Is it? Answer in one word."}]}]
+    opened = dialogue.processor.apply_chat_template(asked, add_generation_prompt=True)
+    assert dialogue.asked("Is it?") == opened
+    assert opened.endswith("ASSISTANT:") and dialogue.answered("Is it?").text == f"{opened} Yes"
+
+
 def test_images_are_judged_whatever_the_batch(tmp_path: Path) -> None:
     """Questions of several images share batches; a prompt of another source is not covered."""
     folder = tiny_vlms.save_qwen3_vl(tmp_path / "vlm")
@@ -128,7 +138,7 @@ def test_images_are_judged_whatever_the_batch(tmp_path: Path) -> None:
         pixels = torch.rand(3, 64, 64, generator=generator(n, "images"))
         Image.fromarray(to_bytes(pixels)).save(tmp_path / f"{n}.png")
         images.append(Drawn("base", str(n), text, "geneval2", "atoms 03", 0, f"{n}.png"))
-    own = VlmParams(vqa_model=str(folder), vqa_revision=None)
+    own = GenEval2Params(vqa_model=str(folder), vqa_revision=None)
     judges = [GenEval2(path, own, size, CPU, torch.float32) for size in (1, 8)]
     (one, two) = ([score.value for score in judge.scores(images, tmp_path)] for judge in judges)
     assert one == pytest.approx(two, rel=1e-4) and len(one) == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,11 @@ from torch.testing import assert_close
 
 from comat.captioners.load import Mixture, Teacher, columns, load_captioner, load_teacher
 from comat.diffusion.load import load_backbone
+from comat.errors import UserError
 from comat.method.concept_activation import captioners_loss
 from comat.models.names import named_models, with_revisions
-from comat.params import SHOWS, Params
+from comat.models.record import write_lock
+from comat.params import SHOWS, Params, VqaScoreParams
 from comat.randomness import generator
 from comat.tokenizers import find_columns
 from comat.training.data import TrainingData
@@ -124,6 +128,7 @@ def test_every_captioner_is_recorded_with_a_revision_of_its_own(make_params, tin
         ({"captioner": "llava"}, "Input should be 'blip', 'git', 'vlm' or 'clip_similarity'"),
         ({"captioner_model": None}, "captioner_model is null: expected a hub id or folder"),
         ({"captioner": "vlm", "captioner_answer": "Yes"}, "expected {prompt} in one of them"),
+        ({"captioner": "vlm", "captioner_question": SHOWS}, "expected {prompt} in one of them"),  # it would be copied
     ],
 )
 def test_what_a_captioner_cannot_be(make_params, changes: dict, message: str) -> None:
@@ -134,6 +139,9 @@ def test_what_a_captioner_cannot_be(make_params, changes: dict, message: str) ->
 def test_a_list_names_its_models_itself(make_params, tiny: Path) -> None:
     with pytest.raises(ValueError, match="expected null, since captioner is a list"):
         make_params(captioner=listed(tiny, 1.0, 1.0, 1.0))
+    own = {"captioner": listed(tiny, 1.0, 1.0, 1.0), "captioner_model": None, "caption_prefix": "a photo of"}
+    with pytest.raises(ValueError, match="caption_prefix is 'a photo of': expected '', since captioner is a list"):
+        make_params(**own)
 
 
 def test_no_teacher_judges_unless_asked_for_by_name(make_params, tiny: Path) -> None:
@@ -145,6 +153,43 @@ def test_no_teacher_judges_unless_asked_for_by_name(make_params, tiny: Path) -> 
     asked = make_params(**own, evaluate={**values, "vqa_score": {**judge, "same_as_teacher": True}})
     assert asked.evaluate.vqa_score.same_as_teacher
     make_params(evaluate={**values, "vqa_score": judge})
+    for other in (f"{tiny}/llava/", f"{tiny}/./llava", os.path.relpath(tiny / "llava")):
+        with pytest.raises(ValueError, match=r"evaluate\.vqa_score\.vqa_model is .*, which is a captioner of training"):
+            make_params(**own, evaluate={**values, "vqa_score": {**judge, "vqa_model": other}})
+
+
+def test_a_judge_does_not_answer_by_the_prompt(tiny: Path) -> None:
+    with pytest.raises(ValueError, match=r"vqa_answer is .*: expected no"):
+        VqaScoreParams(vqa_model="m", vqa_revision=None, vqa_answer="{prompt}")
+
+
+def test_neither_guard_nor_geneval_is_the_reward(make_params, tiny: Path) -> None:
+    """The guard against what pleases the reward alone would be that reward."""
+    clip = {"clip_model": str(tiny / "clip"), "clip_revision": None}
+    own = {"captioner": "clip_similarity", "captioner_model": str(tiny / "clip")}
+    plain = make_params()
+    guard = plain.train.guard.model_dump() | clip | {"every": 1, "prompts": 2, "metric": "clip_score"}
+    guard |= {"feature_model": str(tiny / "dino"), "feature_revision": None}
+    with pytest.raises(ValueError, match=r"train\.guard\.clip_model is .*, which is a captioner of training too"):
+        make_params(**own, train=plain.train.model_dump() | {"guard": guard})
+    judge = clip | {"detector_model": "d", "detector_revision": None}
+    samples = plain.samples.model_dump()
+    samples["benchmarks"] |= {"geneval": "geneval.jsonl"}
+    with pytest.raises(ValueError, match=r"evaluate\.geneval\.clip_model is .*, which is a captioner of") as caught:
+        make_params(**own, samples=samples, evaluate=plain.evaluate.model_dump() | {"geneval": judge})
+    assert "same_as_teacher" not in str(caught.value)  # which it has not
+
+
+def test_a_copy_of_the_teacher_is_the_teacher(make_params, tiny: Path, tmp_path: Path) -> None:
+    """By the sha256 of its files, before anything is drawn."""
+    shutil.copytree(tiny / "clip", tmp_path / "other")
+    judge = {"clip_model": str(tmp_path / "other"), "clip_revision": None}
+    values = make_params().evaluate.model_dump()
+    own = {"captioner": "clip_similarity", "captioner_model": str(tiny / "clip")}
+    params = make_params(**own, evaluate={**values, "clip_score": judge})
+    with pytest.raises(UserError, match=r"evaluate\.clip_score\.clip_model is .*/other'?.*captioner of training too"):
+        write_lock(params, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["clip_score", "hps_v2", "pick_score"])

@@ -44,7 +44,7 @@ NO_DIFFUSION = ("corpora", "models", "prompts", "entities", "caption_entities")
 RERUN = {
     "benchmarks": [],
     "comat/__init__.py": EVERY,
-    "comat/captioners": ["train", "evaluate"],
+    "comat/captioners": ["models", "train", "evaluate"],
     "comat/cli.py": [],
     "comat/corpora": [
         "corpora",

@@ -80,6 +80,12 @@ def test_two_nouns_of_one_thing_share_no_instance(model: Path) -> None:
     assert found[0].nonzero().tolist() == [[0, 0]] and found[1].nonzero().tolist() == [[1, 1]]
 
 
+def test_a_noun_longer_than_its_text_encoder_reads_is_cut_off(model: Path) -> None:
+    segmenter = load(model)
+    long, cut = (segmenter.masks(images(1), [["ball " * count]])[0] for count in (100, 60))
+    assert torch.equal(long, cut)
+
+
 def test_nothing_found_is_an_empty_mask(model: Path) -> None:
     masks = load(model, threshold=1.0).masks(images(1), [["ball", "cube"]])
     assert tuple(masks[0].shape) == (2, 40, 24) and not masks[0].any()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from ruamel.yaml import YAML
+from torch import Tensor
 from typer.testing import CliRunner
 
 from comat.cli import app
@@ -213,6 +216,21 @@ def test_no_image_is_an_error(data: Path, monkeypatch) -> None:
     assert done.exit_code == 1
     assert "no image with a caption" in done.stderr
     assert not (data.parent / "out").exists()
+
+
+def test_what_is_not_a_number_names_captioner_image_and_caption(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def log_likelihood(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+            log_p = torch.full((len(prompts), 1), torch.nan)
+            return log_p, torch.ones_like(log_p, dtype=torch.bool)
+
+    monkeypatch.setattr("comat.evaluation.sensitivity.load_captioner", lambda *own: Broken())
+    monkeypatch.chdir(ROOT)
+    result = RUN.invoke(app, ["sensitivity", "--data", str(data), "--count", "2", "--out", str(data / "nan")])
+    assert result.exit_code == 1
+    said = " ".join(result.output.split())
+    assert "captioner blip: what it says of image" in said and "set precision to fp32" in said
+    assert not (data / "nan").exists()
 
 
 def test_several_captioners_are_compared(data: Path, tiny: Path, monkeypatch) -> None:

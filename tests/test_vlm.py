@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
-from transformers import AutoProcessor
+from transformers import AutoProcessor, Qwen3VLVisionModel
 
 from comat.captioners.load import load_captioner
 from comat.captioners.vlm import Vlm
@@ -116,7 +116,33 @@ def test_vqa_score_counts_the_answer_alone(vlms: Path, family: str) -> None:
 def test_an_image_token_in_a_prompt_calls_for_no_image(vlms: Path) -> None:
     vlm = load(vlms / "idefics3")
     log_p, counts = vlm.log_likelihood(images(1), ["a <image>ball"])
-    assert log_p.isfinite().all() and int(counts.sum()) == len("a  ball") + 1
+    assert log_p.isfinite().all() and int(counts.sum()) == len("a ball") + 1
+
+
+@pytest.mark.parametrize("family", tiny_vlms.FAMILIES)
+def test_a_saturated_pixel_keeps_its_gradient(vlms: Path, family: str) -> None:
+    """Decoders go beyond black and white; what is cut off there would not be learned."""
+    _, gradient = scored(load(vlms / family), 1.08 + 0.02 * images(1), PROMPTS[:1])
+    assert (gradient != 0).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("prompt", ["end", "i", ">", "im_end", "assistant", "Describe"])
+def test_an_answer_is_found_where_the_template_puts_it(vlms: Path, prompt: str) -> None:
+    """Not in the token that ends it, <|im_end|>, nor in the question."""
+    vlm = load(vlms / "qwen3_vl")
+    assert vlm.dialogue.answered(prompt).text.endswith(f"assistant\n{prompt}<|im_end|>")
+    assert vlm.pieces(prompt) == [*prompt, "<|im_end|>"]
+
+
+def test_a_teacher_passes_a_gradient_to_the_image(vlms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none comes back nothing would be learned; a judge needs none."""
+    own = one_captioner("vlm", vlms / "qwen3_vl")
+    load_captioner(own, CPU, torch.float32, teaches=True)
+    given = Qwen3VLVisionModel.forward
+    monkeypatch.setattr(Qwen3VLVisionModel, "forward", torch.no_grad()(given))
+    load_captioner(own, CPU, torch.float32)
+    with pytest.raises(UserError, match=r"captioner\.1\.captioner_model '.*': no gradient comes back to the image"):
+        load_captioner(own, CPU, torch.float32, key="captioner.1.captioner_model", teaches=True)
 
 
 def broken(vlms: Path, folder: Path, **files: object) -> Path:
@@ -144,6 +170,23 @@ def test_a_template_that_changes_the_answer_is_refused(vlms: Path, tmp_path: Pat
         load(folder)
 
 
+def test_a_template_that_leaves_out_the_question_is_refused(vlms: Path, tmp_path: Path) -> None:
+    """Or a score of "Yes" would not depend on the prompt."""
+    folder = broken(vlms, tmp_path / "m", chat_template="<image>Well: {{ messages[1]['content'][0]['text'] }}")
+    with pytest.raises(UserError, match="its chat template leaves out the question"):
+        load(folder, captioner_question=SHOWS, captioner_answer="Yes")
+
+
+def test_a_model_that_does_not_say_what_ends_an_answer_is_refused(vlms: Path, tmp_path: Path) -> None:
+    plain = "<image>{{ messages[0]['content'][1]['text'] }} {{ messages[1]['content'][0]['text'] }}"
+    folder = broken(vlms, tmp_path / "m", chat_template=plain)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"eos_token": None}))
+    with pytest.raises(UserError, match="says what ends an answer"):
+        load(folder)
+    load(folder, captioner_question=SHOWS, captioner_answer="Yes")
+
+
 def test_a_model_of_text_alone_or_of_images_alone_is_refused(tiny: Path) -> None:
     with pytest.raises(UserError, match="it has no chat template: expected a model tuned to answer"):
         load(tiny / "clip")
@@ -157,7 +200,7 @@ def test_a_captioner_without_a_dialogue_is_refused(tiny: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_an_image_processor_that_breaks_the_gradient_is_refused(tiny: Path, tmp_path: Path) -> None:
+def test_an_image_processor_of_another_kind_is_refused(tiny: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny / "llava", tmp_path / "llava")
     path = tmp_path / "llava/processor_config.json"
     values = json.loads(path.read_text())
@@ -178,3 +221,11 @@ def test_the_judge_is_the_probability_of_yes(vlms: Path, tmp_path: Path) -> None
     (expected,), _ = scored(vlm, seen / 255, ["a red ball"])
     assert 0 < score.value < 1 and score.value == pytest.approx(float(expected.sum().exp()), rel=1e-4)
     assert judge.evaluators == {"vqa": str(vlms / "qwen3_vl")}
+
+
+def test_a_judge_is_called_by_its_own_parameter(tiny: Path, tmp_path: Path) -> None:
+    judge = VqaScore(VqaScoreParams(vqa_model=str(tiny / "blip"), vqa_revision=None), 2, CPU, torch.float32)
+    write_png(tmp_path / "0.png", images(1)[0])
+    drawn = [Drawn("base", "p", "a red ball", "s", "c", 0, "0.png")]
+    with pytest.raises(UserError, match=r"evaluate\.vqa_score\.vqa_model '.*': it has no chat template"):
+        list(judge.scores(drawn, tmp_path))

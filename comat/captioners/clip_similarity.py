@@ -27,8 +27,8 @@ class ClipSimilarity:
 
     def log_likelihood(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Score (B, 3, H, W) images in [0, 1]: the logit of each prompt (B, 1), which counts (B, 1) bool."""
-        coded = self.tokenizer(list(prompts), padding=True, truncation=True, max_length=self.most, return_tensors="pt")
-        coded = coded.to(images.device)
+        cut = {"padding": True, "padding_side": "right", "truncation": True, "max_length": self.most}
+        coded = self.tokenizer(list(prompts), **cut, return_tensors="pt").to(images.device)
         seen = self.model.get_image_features(pixel_values=self.preprocess(images, self.model.dtype)).pooler_output
         read = self.model.get_text_features(coded.input_ids, coded.attention_mask).pooler_output
         cosine = torch.cosine_similarity(seen.float(), read.float(), dim=-1)

@@ -14,6 +14,8 @@ from comat.errors import UserError
 from comat.models.loading import loaded
 
 PROMPT = "{prompt}"
+HOLE = "\ue000"
+"""Stands where a template puts the answer: of the private use area, in no prompt and no template."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,16 @@ class Dialogue:
     prompt; after "Yes" it would say nothing, and VQAScore is the probability of the word alone.
     """
 
-    def __init__(self, model: str, revision: str | None, prefix: str, question: str, answer: str) -> None:
-        self.name, self.question = model, question
+    def __init__(
+        self,
+        model: str,
+        revision: str | None,
+        prefix: str,
+        question: str,
+        answer: str,
+        key: str = "captioner_model",
+    ) -> None:
+        self.name, self.question, self.said = model, question, f"{key} {model!r}"
         self.prefix, self.answer = f"{prefix} " if prefix else "", answer
         self.processor: ProcessorMixin = loaded(
             model, "processor", lambda: AutoProcessor.from_pretrained(model, revision=revision, trust_remote_code=False)
@@ -41,36 +51,54 @@ class Dialogue:
         self.tokenizer: Any = getattr(self.processor, "tokenizer", None)
         self._check_processor()
         self.specials = _special_tokens(self.tokenizer)
-        self.limits = _limits(self.processor.image_processor)
         self._check_dialogue()
 
     def answered(self, prompt: str) -> Answered:
         """The dialogue of a prompt, as the model's own template writes it, up to the end of the answer.
 
         Raises:
-            UserError: if the template does not give the answer as it is.
+            UserError: if the template does not give the answer as it is, or leaves the question out.
         """
-        for token in self.specials:  # "<image>" in a prompt would call for another image
-            prompt = prompt.replace(token, " ")
+        prompt = self._plain(prompt)
         answer = self.prefix + self.answer.replace(PROMPT, prompt)
-        asked = [{"type": "image"}, {"type": "text", "text": self.question.replace(PROMPT, prompt)}]
-        user = {"role": "user", "content": asked}
-        reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-        opening, whole = self._render([user]), self._render([user, reply])
-        if whole.count(answer) <= opening.count(answer):
-            raise UserError(
-                f"captioner_model {self.name!r}: its chat template does not give the answer as it is; "
-                "name another model"
-            )
-        at = whole.rindex(answer)
-        stop = at + len(answer)
-        end = self._end(whole[stop:]) if PROMPT in self.answer else ""
-        return Answered(whole[:stop] + end, at + len(self.prefix))
+        user, before, rest = self._around(prompt)
+        if self._render([user, _turn("assistant", answer)]) != before + answer + rest:
+            raise UserError(f"{self.said}: its chat template does not give the answer as it is; name another model")
+        end = self._end(rest) if PROMPT in self.answer else ""
+        return Answered(before + answer + end, len(before + self.prefix))
 
-    def _render(self, dialogue: list[dict]) -> str:
-        text = loaded(
-            self.name, "its chat template", lambda: self.processor.apply_chat_template(dialogue, tokenize=False)
-        )
+    def asked(self, prompt: str) -> str:
+        """The dialogue of a prompt up to where the model is to answer, as its template asks it to.
+
+        Raises:
+            UserError: as `answered`.
+        """
+        user, before, _ = self._around(self._plain(prompt))
+        opened = self._render([user], opened=True)
+        # A model that is to think first would be asked for that.
+        return opened if opened.rstrip() == before.rstrip() else before
+
+    def _plain(self, prompt: str) -> str:
+        """The prompt with single blanks and no special tokens: "<image>" would call for another image."""
+        for token in self.specials:
+            prompt = prompt.replace(token, " ")
+        return " ".join(prompt.split())
+
+    def _around(self, prompt: str) -> tuple[dict, str, str]:
+        """The turn that asks, and what the template writes before an answer and behind it."""
+        question = self.question.replace(PROMPT, prompt)
+        user = _turn("user", question, {"type": "image"})
+        before, found, rest = self._render([user, _turn("assistant", HOLE)]).partition(HOLE)
+        if not found:
+            raise UserError(f"{self.said}: its chat template does not give the answer as it is; name another model")
+        if question.strip() not in before:
+            raise UserError(f"{self.said}: its chat template leaves out the question; name another model")
+        return user, before, rest
+
+    def _render(self, dialogue: list[dict], opened: bool = False) -> str:
+        call: Any = self.processor.apply_chat_template
+        asked = {"tokenize": False, "add_generation_prompt": opened}
+        text = loaded(self.name, "its chat template", lambda: call(dialogue, **asked))
         assert isinstance(text, str)
         return text
 
@@ -78,7 +106,12 @@ class Dialogue:
         """What ends the answer: the special token that the template puts behind it, or the tokenizer's own."""
         blank = len(rest) - len(rest.lstrip())
         token = next((token for token in self.specials if rest[blank:].startswith(token)), None)
-        return rest[:blank] + token if token else self.tokenizer.eos_token or ""
+        if token is None and self.tokenizer.eos_token is None:
+            raise UserError(
+                f"{self.said}: neither its chat template nor its tokenizer (eos_token) says what ends an answer; "
+                "name another model"
+            )
+        return rest[:blank] + token if token else self.tokenizer.eos_token
 
     def _adds(self, text: str) -> bool:
         """Whether the tokenizer is to open the text: most templates do so themselves."""
@@ -97,7 +130,7 @@ class Dialogue:
             add_special_tokens=self._adds(texts[0]),
             return_tensors="pt",
         ).to(images.device)
-        return {**given, "pixel_values": _within(given["pixel_values"], self.limits)}
+        return dict(given)
 
     def pieces(self, prompt: str) -> list[str]:
         """The answer's tokens, in order, as text with the space before it; the last is the end, where it counts."""
@@ -125,8 +158,8 @@ class Dialogue:
             places = mask[row].nonzero()[-len(wanted) :, 0]
             if ids[row, places].tolist() != wanted:
                 raise UserError(
-                    f"captioner_model {self.name!r}: its processor writes the answer in other tokens than its "
-                    "tokenizer; name another model"
+                    f"{self.said}: its processor writes the answer in other tokens than its tokenizer; "
+                    "name another model"
                 )
             counts[row, places] = True
         return counts
@@ -135,35 +168,32 @@ class Dialogue:
         for part in ("tokenizer", "image_processor"):
             if getattr(self.processor, part, None) is None:
                 raise UserError(
-                    f"captioner_model {self.name!r}: its processor is a {type(self.processor).__name__} without "
+                    f"{self.said}: its processor is a {type(self.processor).__name__} without "
                     f"{part}: expected a model that reads images and text"
                 )
         if not self.tokenizer.is_fast:
             raise UserError(
-                f"captioner_model {self.name!r}: its tokenizer does not say which characters a token stands for; "
+                f"{self.said}: its tokenizer does not say which characters a token stands for; "
                 "save it as a fast one (tokenizer.json)"
             )
         if not (getattr(self.processor, "chat_template", None) or self.tokenizer.chat_template):
             raise UserError(
-                f"captioner_model {self.name!r}: it has no chat template: expected a model tuned to answer, with "
+                f"{self.said}: it has no chat template: expected a model tuned to answer, with "
                 "chat_template.jinja; or use captioner blip or git"
             )
 
-    @torch.enable_grad()  # a judge is loaded where none are wanted
     def _check_dialogue(self) -> None:
-        """See that text and image go through the processor, the image with its gradient.
+        """See that text and image go through the processor.
 
         Raises:
             UserError: if not.
         """
-        grey = torch.full((1, 3, 64, 64), 0.5, requires_grad=True)
-        text = self.answered("a thing").text
-        pixels = loaded(self.name, "an image by its processor", lambda: self.inputs(grey, [text])["pixel_values"])
-        if not pixels.requires_grad:
-            raise UserError(
-                f"captioner_model {self.name!r}: its {type(self.processor.image_processor).__name__} "
-                "passes no gradient to the image: expected one of transformers' torchvision backend"
-            )
+        text, grey = self.answered("a thing").text, torch.full((1, 3, 64, 64), 0.5)
+        loaded(self.name, "an image by its processor", lambda: self.inputs(grey, [text])["pixel_values"])
+
+
+def _turn(role: str, text: str, *before: dict[str, str]) -> dict:
+    return {"role": role, "content": [*before, {"type": "text", "text": text}]}
 
 
 def _special_tokens(tokenizer: Any) -> list[str]:
@@ -182,22 +212,3 @@ def _complete(processor: Any, model: str, revision: str | None) -> None:
     processor.patch_size = config.vision_config.patch_size
     processor.vision_feature_select_strategy = config.vision_feature_select_strategy
     processor.num_additional_image_tokens = int("clip_vision" in config.vision_config.model_type)
-
-
-def _limits(processor: Any) -> tuple[Tensor, Tensor]:
-    """(3,) black and white as the processor normalises them, by channel."""
-    mean, std = (torch.tensor(getattr(processor, name, None) or default) for name, default in _PLAIN.items())
-    if not getattr(processor, "do_normalize", True):
-        mean, std = torch.zeros(3), torch.ones(3)
-    return (0 - mean) / std, (1 - mean) / std
-
-
-_PLAIN = {"image_mean": [0.0, 0.0, 0.0], "image_std": [1.0, 1.0, 1.0]}
-
-
-def _within(pixels: Tensor, limits: tuple[Tensor, Tensor]) -> Tensor:
-    """Pixels between black and white: bicubic resizing goes beyond at edges, which on integers is cut off."""
-    low, high = (limit.to(pixels) for limit in limits)
-    if pixels.ndim >= 4 and pixels.shape[-3] == 3:
-        return pixels.clamp(low.view(3, 1, 1), high.view(3, 1, 1))
-    return pixels.clamp(low.min(), high.max())  # patches in rows, whose channels stand together

@@ -40,7 +40,10 @@ def load_teacher(own: CaptionerParams, device: torch.device, dtype: torch.dtype)
     Raises:
         UserError: as `load_captioner`.
     """
-    found = [load_captioner(one, device, dtype) for one in own.captioners]
+    found = [
+        load_captioner(one, device, dtype, key=key, teaches=True)
+        for key, one in zip(own.captioner_keys, own.captioners, strict=True)
+    ]
     if not isinstance(own.captioner, list):
         return found[0]
     weights = [one.weight for one in own.captioner]
@@ -55,30 +58,62 @@ def columns(own: CaptionerParams) -> list[str]:
     return [f"{k}_{kinds[: at + 1].count(k)}" if k in kinds[:at] else k for at, k in enumerate(kinds)]
 
 
-def load_captioner(own: OneCaptioner, device: torch.device, dtype: torch.dtype) -> Captioner:
-    """Load a captioner from a hub id or folder; frozen.
+def load_captioner(
+    own: OneCaptioner,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    key: str = "captioner_model",
+    teaches: bool = False,
+) -> Captioner:
+    """Load a captioner from a hub id or folder; frozen. `key` is the parameter that names it.
 
     Raises:
-        UserError: if it cannot be had, or makes nothing of a grey image: its files are not of one model then.
+        UserError: if it cannot be had, or makes nothing of a grey image: its files are not of one model then; of one
+            that is to teach also if no gradient comes back to the image.
     """
-    captioner = _build(own, device, dtype)
+    captioner, said = _build(own, device, dtype, key), f"{key} {own.captioner_model!r}"
 
     def tried() -> Captioner:
         # Not 0.5: what is zero after normalisation is padding to Idefics3 and SmolVLM, and not looked at.
-        grey = torch.full((1, 3, 64, 64), 0.4, device=device)
-        with torch.no_grad():
+        grey = torch.full((1, 3, 64, 64), 0.4, device=device, requires_grad=teaches)
+        with torch.set_grad_enabled(teaches):
             log_p, _ = captioner.log_likelihood(grey, ["a thing"])
         if log_p.isnan().any():
             raise UserError(
-                f"captioner_model {own.captioner_model!r}: what it says of a grey image is not a number; download it "
-                "again"
+                f"{said}: what it says of a grey image is not a number; download it again"
+                + (", or set precision to bf16 or fp32" if dtype == torch.float16 else "")
+            )
+        if teaches and not (log_p.requires_grad and _reaches(grey, log_p)):
+            raise UserError(
+                f"{said}: no gradient comes back to the image, by its processor or its image tower, so that nothing "
+                "would be learned of it; name another model"
             )
         return captioner
 
     return loaded(own.captioner_model, f"captioner {own.captioner} (tried on a grey image)", tried)
 
 
-def _build(own: OneCaptioner, device: torch.device, dtype: torch.dtype) -> Captioner:
+def check_dialogue(own: OneCaptioner, key: str) -> None:
+    """See, by its files without weights, that a vision-language model can be asked about an image.
+
+    Raises:
+        UserError: if not; `key` is the parameter that names it.
+    """
+    from comat.captioners.dialogue import Dialogue
+    from comat.captioners.vlm import vlm_class
+
+    source = (own.captioner_model, own.captioner_revision)
+    vlm_class(*source, key)
+    Dialogue(*source, own.caption_prefix, own.captioner_question, own.captioner_answer, key)
+
+
+def _reaches(image: torch.Tensor, log_p: torch.Tensor) -> bool:
+    (gradient,) = torch.autograd.grad(log_p.sum(), image, allow_unused=True)
+    return gradient is not None and bool(gradient.any())
+
+
+def _build(own: OneCaptioner, device: torch.device, dtype: torch.dtype, key: str) -> Captioner:
     source = (own.captioner_model, own.captioner_revision)
     if own.captioner == "blip":
         from comat.captioners.blip import Blip
@@ -94,4 +129,4 @@ def _build(own: OneCaptioner, device: torch.device, dtype: torch.dtype) -> Capti
         return ClipSimilarity(*source, device, dtype)
     from comat.captioners.vlm import Vlm
 
-    return Vlm(*source, own.caption_prefix, own.captioner_question, own.captioner_answer, device, dtype)
+    return Vlm(*source, own.caption_prefix, own.captioner_question, own.captioner_answer, device, dtype, key)

@@ -26,11 +26,10 @@ from comat.estimate.seeing import (
     side_of,
     size,
 )
-from comat.evaluation.geneval2 import ASK
 from comat.judges import detector, inception
 from comat.models.loading import loaded
 from comat.models.names import ModelName, judges
-from comat.params import FrechetParams, OneCaptioner, Params
+from comat.params import FrechetParams, Params
 
 IMAGES = "images"
 """That a benchmark judges. All other names say what its models do for that."""
@@ -85,7 +84,7 @@ Found = tuple[int, Mapping[str, Cost], tuple[str, ...]]
 def _vqa(p: Params, name: str, own: ModelName) -> Found:
     """BLIP, which looks at an image once and reads each question with it; of GenEval 2 a vision-language model."""
     if name == "geneval2":
-        return _dialogue(QUESTIONS, dialogued(_vlm(own, ASK, "Yes"), p.precision, p.resolution, learns=False))
+        return _dialogue(QUESTIONS, dialogued(p.dialogues[own.key], p.precision, p.resolution, learns=False))
     model = meta_model(BlipForQuestionAnswering, own.key, own.name, own.revision, "fp32")
     shown = blank_images(model, side_of(model))
     states = torch.empty_like(model.vision_model.embeddings.position_embedding)  # one for each patch, and a first
@@ -124,10 +123,7 @@ def _clip(p: Params, name: str, own: ModelName) -> Found:
 
 
 def _vqa_score(p: Params, name: str, own: ModelName) -> Found:
-    section = p.evaluate.vqa_score
-    assert section is not None  # it names the model
-    asked = _vlm(own, section.vqa_question, section.vqa_answer)
-    return _dialogue(READ, dialogued(asked, p.precision, p.resolution, learns=False))
+    return _dialogue(READ, dialogued(p.dialogues[own.key], p.precision, p.resolution, learns=False))
 
 
 def _dialogue(what: str, seen: Seen) -> Found:
@@ -155,13 +151,3 @@ MODELS: Mapping[str, Callable[[Params, str, ModelName], Found]] = {
     "feature": _feature,
     "inception": _inception,
 }
-
-
-def _vlm(own: ModelName, question: str, answer: str) -> OneCaptioner:
-    return OneCaptioner(
-        captioner="vlm",
-        captioner_model=own.name,
-        captioner_revision=own.revision,
-        captioner_question=question,
-        captioner_answer=answer,
-    )

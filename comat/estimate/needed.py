@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 from rich.filesize import decimal
 
+from comat.captioners.load import check_dialogue
 from comat.errors import UserError
 from comat.estimate.calls import measure
 from comat.estimate.card import Card, card_of
@@ -44,6 +45,12 @@ def configurations(params: Params) -> Iterator[Finding]:
             except (UserError, OSError) as error:
                 yield Finding(model.key, "problem", str(error))
                 return
+        for key, asked in own.dialogues.items():
+            if Path(asked.captioner_model).is_dir():
+                try:
+                    check_dialogue(asked, key)
+                except UserError as error:
+                    yield Finding(key, "problem", str(error))
         try:
             check_together(own, there)
         except UserError as error:

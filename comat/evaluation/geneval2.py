@@ -14,10 +14,10 @@ from comat.judges.benchmark import Answer, Drawn, Score, evaluator
 from comat.judges.first_word import FirstWord
 from comat.judges.later import Later
 from comat.judges.pixels import as_pixels
-from comat.params import VlmParams
+from comat.params import GenEval2Params
 from comat.samples.formats.geneval2 import Asked, read
 
-ASK = "{prompt} Answer in one word."
+KEY = "evaluate.geneval2.vqa_model"
 
 
 class GenEval2:
@@ -28,10 +28,12 @@ class GenEval2:
 
     name = "geneval2"
 
-    def __init__(self, path: Path, own: VlmParams, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, path: Path, own: GenEval2Params, batch_size: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
         self.asked, self.batch_size, self.device = read(path), batch_size, device
         id = evaluator(own.vqa_model, own.vqa_revision) + own.said
-        self.vqa = Later(id, lambda: FirstWord(own.vqa_model, own.vqa_revision, ASK, device, dtype))
+        self.vqa = Later(id, lambda: FirstWord(own.dialogue, device, dtype, KEY))
         self.evaluators = {"vqa": id}
 
     def covers(self, image: Drawn) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -197,7 +198,14 @@ def _rows(
                 log_p = next(scores)
                 row = {"captioner": own, "image": one.name, "caption": one.caption, "log_p": log_p}
                 for name, text in texts.items():
-                    yield {**row, "corruption": name, **_against(log_p, text, scores)}
+                    against = _against(log_p, text, scores)
+                    if not all(math.isfinite(value) for value in (log_p, against["log_p_corrupted"] or 0.0)):
+                        raise UserError(
+                            f"captioner {own}: what it says of image {one.name!r} with the caption {one.caption!r}, or "
+                            f"{text!r}, is not a number: expected log-likelihoods; set precision to fp32, or leave the "
+                            "image out"
+                        )
+                    yield {**row, "corruption": name, **against}
 
 
 def _against(log_p: float, text: str | None, scores: Iterator[float]) -> dict:

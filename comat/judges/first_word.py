@@ -8,18 +8,17 @@ import torch
 from torch import Tensor
 
 from comat.captioners.vlm import Vlm
+from comat.params import OneCaptioner
 
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 class FirstWord:
-    """`question` is how the model is asked; {prompt} stands for the question itself."""
+    """`own` is how the model is asked, {prompt} the question; `key` is the parameter that names the model."""
 
-    def __init__(
-        self, model: str, revision: str | None, question: str, device: torch.device, dtype: torch.dtype
-    ) -> None:
-        # What it would answer is not looked at: its dialogue is cut before it.
-        self.vlm = Vlm(model, revision, "", question, "Yes", device, dtype)
+    def __init__(self, own: OneCaptioner, device: torch.device, dtype: torch.dtype, key: str) -> None:
+        source = (own.captioner_model, own.captioner_revision)
+        self.vlm = Vlm(*source, "", own.captioner_question, own.captioner_answer, device, dtype, key)
 
     def probabilities(self, images: Tensor, questions: Sequence[str], words: Sequence[str]) -> Tensor:
         """(B,) how likely the answer to each question about its image begins with its word.
@@ -29,14 +28,10 @@ class FirstWord:
         Args:
             images: (B, 3, H, W) in [0, 1].
         """
-        dialogue, model = self.vlm.dialogue, self.vlm.model
-        answered = [dialogue.answered(question) for question in questions]
-        inputs = dialogue.inputs(images, [one.text[: one.start] for one in answered])
-        inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
+        dialogue = self.vlm.dialogue
+        inputs = dialogue.inputs(images, [dialogue.asked(question) for question in questions])
         last = inputs["attention_mask"].sum(1) - 1
-        kept = inputs["input_ids"].shape[1] - int(last.min())
-        keep = {"logits_to_keep": kept} if self.vlm.keeps else {}
-        logits = model(**inputs, use_cache=False, **keep).logits[:, -kept:]
+        logits = self.vlm.logits(inputs, inputs["input_ids"].shape[1] - int(last.min()))
         rows = torch.arange(len(last), device=last.device)
         likely = logits[rows, last - inputs["input_ids"].shape[1]].float().softmax(-1)
         return torch.stack([own[self._first(word)].sum() for own, word in zip(likely, words, strict=True)])

@@ -11,7 +11,7 @@ from comat.captioners.load import load_captioner
 from comat.judges.benchmark import Drawn, Score, evaluator
 from comat.judges.later import Later
 from comat.judges.pixels import batches_of
-from comat.params import OneCaptioner, VqaScoreParams
+from comat.params import VqaScoreParams
 
 
 class VqaScore:
@@ -20,15 +20,8 @@ class VqaScore:
     name = "vqa_score"
 
     def __init__(self, own: VqaScoreParams, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
-        asked = OneCaptioner(
-            captioner="vlm",
-            captioner_model=own.vqa_model,
-            captioner_revision=own.vqa_revision,
-            captioner_question=own.vqa_question,
-            captioner_answer=own.vqa_answer,
-        )
         id = evaluator(own.vqa_model, own.vqa_revision)
-        self.model = Later(id, lambda: load_captioner(asked, device, dtype))
+        self.model = Later(id, lambda: load_captioner(own.dialogue, device, dtype, key="evaluate.vqa_score.vqa_model"))
         self.batch_size, self.device = batch_size, device
         self.evaluators = {"vqa": id + own.said}
 

@@ -103,8 +103,7 @@ def named_models(params: Params) -> list[ModelName]:
 
 def captioners(params: CaptionerParams) -> Iterator[ModelName]:
     """The captioners' models, of one or of several."""
-    for place, own in enumerate(params.captioners):
-        key = f"captioner.{place}.captioner_model" if isinstance(params.captioner, list) else "captioner_model"
+    for key, own in zip(params.captioner_keys, params.captioners, strict=True):
         kinds = CAPTIONER_KINDS[own.captioner]
         yield ModelName(key, own.captioner_model, own.captioner_revision, kinds=kinds)
 

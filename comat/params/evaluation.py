@@ -6,8 +6,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from comat.params.models import OneCaptioner
 from comat.params.section import PROMPT, SHOWS, Count, Name, Section
 from comat.storage.yaml_files import shown
+
+ONE_WORD = f"{PROMPT} Answer in one word."
 
 
 class VqaParams(Section):
@@ -15,7 +18,7 @@ class VqaParams(Section):
     vqa_revision: Name | None
 
 
-class _Independent(Section):
+class Independent(Section):
     """A judge that may be a captioner of training as well."""
 
     same_as_teacher: bool = False  # true lets the captioner of training judge what it taught, and says so
@@ -26,8 +29,26 @@ class _Independent(Section):
         return ", a teacher of training" if self.same_as_teacher else ""
 
 
-class VlmParams(VqaParams, _Independent):
+class VlmParams(VqaParams, Independent):
     """A vision-language model that answers in words, as captioner vlm does."""
+
+    def asked(self, question: str, answer: str) -> OneCaptioner:
+        """The captioner that it is."""
+        return OneCaptioner(
+            captioner="vlm",
+            captioner_model=self.vqa_model,
+            captioner_revision=self.vqa_revision,
+            captioner_question=question,
+            captioner_answer=answer,
+        )
+
+
+class GenEval2Params(VlmParams):
+    """GenEval 2's questions, answered in one word."""
+
+    @property
+    def dialogue(self) -> OneCaptioner:
+        return self.asked(ONE_WORD, "Yes")  # what it answers is not given
 
 
 class VqaScoreParams(VlmParams):
@@ -36,10 +57,18 @@ class VqaScoreParams(VlmParams):
     vqa_question: str = SHOWS
     vqa_answer: Annotated[str, Field(min_length=1)] = "Yes"
 
+    @property
+    def dialogue(self) -> OneCaptioner:
+        return self.asked(self.vqa_question, self.vqa_answer)
+
     @model_validator(mode="after")
     def _asks(self) -> Self:
         if PROMPT not in self.vqa_question:
             raise ValueError(f"vqa_question is {shown(self.vqa_question)}: expected {PROMPT} in it")
+        if PROMPT in self.vqa_answer:
+            raise ValueError(
+                f"vqa_answer is {shown(self.vqa_answer)}: expected no {PROMPT} in it, which is the question's"
+            )
         return self
 
 
@@ -57,7 +86,7 @@ class GenEvalParams(Section):
     clip_revision: Name | None
 
 
-class ClipScoreParams(_Independent):
+class ClipScoreParams(Independent):
     """A CLIP that compares image and prompt; of hps_v2 and pick_score one that was tuned to votes of people."""
 
     clip_model: Name
@@ -85,7 +114,7 @@ class EvaluateParams(Section):
     dpg: VqaParams | None
     dsg: VqaParams | None = None
     geneval: GenEvalParams | None
-    geneval2: VlmParams | None = None
+    geneval2: GenEval2Params | None = None
     clip_score: ClipScoreParams | None
     hps_v2: ClipScoreParams | None = None
     pick_score: ClipScoreParams | None = None

@@ -79,10 +79,10 @@ class OneCaptioner(Section):
 
     @model_validator(mode="after")
     def _reads_the_prompt(self) -> Self:
-        if self.captioner == "vlm" and PROMPT not in self.captioner_question + self.captioner_answer:
+        if self.captioner == "vlm" and (PROMPT in self.captioner_question) == (PROMPT in self.captioner_answer):
             raise ValueError(
                 f"captioner_question is {shown(self.captioner_question)} and captioner_answer "
-                f"{shown(self.captioner_answer)}: expected {PROMPT} in one of them"
+                f"{shown(self.captioner_answer)}: expected {PROMPT} in one of them, the question or the answer"
             )
         return self
 
@@ -130,6 +130,13 @@ class CaptionerParams(Section):
                     f"captioner_model is {shown(self.captioner_model)}: expected null, since captioner is a list, "
                     "whose entries name their models"
                 )
+            for name in ("caption_prefix", "captioner_question", "captioner_answer"):
+                value, plain = getattr(self, name), OneCaptioner.model_fields[name].default
+                if value != plain:
+                    raise ValueError(
+                        f"{name} is {shown(value)}: expected {shown(plain)}, since captioner is a list, whose entries "
+                        f"have a {name} of their own"
+                    )
         elif self.captioner_model is None:
             raise ValueError("captioner_model is null: expected a hub id or folder")
         else:
@@ -144,6 +151,13 @@ class CaptionerParams(Section):
         assert self.captioner_model is not None
         own = {name: getattr(self, name) for name in OneCaptioner.model_fields}
         return [WeightedCaptioner.model_validate(own)]
+
+    @property
+    def captioner_keys(self) -> list[str]:
+        """The parameters that name their models, in the same order."""
+        if not isinstance(self.captioner, list):
+            return ["captioner_model"]
+        return [f"captioner.{place}.captioner_model" for place in range(len(self.captioner))]
 
 
 class SegmenterParams(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Self, get_args
@@ -10,7 +10,7 @@ from typing import Self, get_args
 from pydantic import BaseModel, ValidationError, model_validator
 
 from comat.errors import UserError, clean
-from comat.params.evaluation import EvaluateParams, _Independent
+from comat.params.evaluation import EvaluateParams, Independent
 from comat.params.images import (
     ImageLatentsParams,
     PromptEmbeddingsParams,
@@ -18,9 +18,10 @@ from comat.params.images import (
     WarmupImagesParams,
     WarmupParams,
 )
-from comat.params.models import CaptionerParams, DiscriminatorParams, DrawingParams, SegmenterParams
+from comat.params.models import CaptionerParams, DiscriminatorParams, DrawingParams, OneCaptioner, SegmenterParams
 from comat.params.prompts import CorporaParams, EntitiesParams, PromptsParams
 from comat.params.samples import SamplesParams
+from comat.params.section import Section
 from comat.params.training import OptimizationParams, StepParams, TrainParams
 from comat.storage.yaml_files import read_bounded, shown
 
@@ -62,19 +63,61 @@ class Params(OptimizationParams, StepParams, DiscriminatorParams, SegmenterParam
                 raise ValueError(f"samples.benchmarks.{file} is null, but evaluate.{name} needs it: give both or none")
         return self
 
+    @property
+    def teachers(self) -> dict[str, OneCaptioner]:
+        """The captioners of training by the parameters that name their models."""
+        return dict(zip(self.captioner_keys, self.captioners, strict=True))
+
+    @property
+    def dialogues(self) -> dict[str, OneCaptioner]:
+        """What is asked about images, captioners and judges, by the parameters that name their models."""
+        found = {key: own for key, own in self.teachers.items() if own.captioner == "vlm"}
+        asked = {"geneval2": self.evaluate.geneval2, "vqa_score": self.evaluate.vqa_score}
+        return found | {f"evaluate.{name}.vqa_model": own.dialogue for name, own in asked.items() if own}
+
+    @property
+    def independent(self) -> dict[str, str]:
+        """The models that judge, or stop training, and may not be what taught, by the parameters that name them."""
+        sections = {f"evaluate.{name}": section for name, section in self.evaluate}
+        if self.train.guard.every:
+            sections["train.guard"] = self.train.guard
+        return {
+            f"{name}.{key}": value
+            for name, section in sections.items()
+            if isinstance(section, Section) and not getattr(section, "same_as_teacher", False)
+            for key, value in section
+            if key.endswith("_model") and value
+        }
+
+    def no_teacher_judges(self, sums: Mapping[str, object]) -> None:
+        """See that nothing is judged by what taught it.
+
+        Args:
+            sums: what tells the models of parameters apart; equal values are one model.
+
+        Raises:
+            UserError: naming the judge.
+        """
+        teachers = {sums[key]: key for key in self.teachers if key in sums}
+        for key, model in self.independent.items():
+            if key in sums and sums[key] in teachers:
+                raise UserError(
+                    f"{key} is {shown(model)}, which is a captioner of training too ({teachers[sums[key]]}): expected "
+                    "another model, for nothing is judged by what taught it"
+                    + ("; or set same_as_teacher to true" if key.rpartition(".")[0] in self._may_be_teachers else "")
+                )
+
+    @property
+    def _may_be_teachers(self) -> set[str]:
+        return {f"evaluate.{name}" for name, section in self.evaluate if isinstance(section, Independent)}
+
     @model_validator(mode="after")
     def _no_teacher_judges(self) -> Self:
-        teachers = {one.captioner_model for one in self.captioners}
-        for name in EvaluateParams.model_fields:
-            judge = getattr(self.evaluate, name)
-            if not isinstance(judge, _Independent) or judge.same_as_teacher:
-                continue
-            key, model = next((key, value) for key, value in judge if key.endswith("_model"))
-            if model in teachers:
-                raise ValueError(
-                    f"evaluate.{name}.{key} is {shown(model)}, which is a captioner of training too: "
-                    "expected another model, for nothing is judged by what taught it; or set same_as_teacher to true"
-                )
+        named = {key: own.captioner_model for key, own in self.teachers.items()} | self.independent
+        try:
+            self.no_teacher_judges({key: _place(model) for key, model in named.items()})
+        except UserError as error:
+            raise ValueError(str(error)) from None
         return self
 
     @model_validator(mode="after")
@@ -96,6 +139,11 @@ class Params(OptimizationParams, StepParams, DiscriminatorParams, SegmenterParam
                 "which sets prompts apart that no step trains on"
             )
         return self
+
+
+def _place(model: str) -> str | Path:
+    """A hub id as it stands; of a folder where it is, however it is written."""
+    return Path(model).resolve() if Path(model).is_dir() else model
 
 
 def load(path: str | Path = "params.yaml") -> Params:

@@ -14,6 +14,8 @@ from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
 from comat.models.loading import load_model, loaded
 
+TOKENS = 32
+"""Of a noun, as the model's own processor has it."""
 CHUNK = 4  # images encoded at once
 
 
@@ -78,7 +80,9 @@ class Sam3:
     def _read(self, noun: str) -> tuple[Tensor, Tensor]:
         """(L, D) what the text encoder makes of a noun, and (L,) which of it is no padding; each is read once."""
         if noun not in self._texts:
-            text = self.processor(text=[noun], truncation=True, return_tensors="pt").to(self.model.device)
+            # Its processor fills up to as many, but cuts nothing off.
+            cut = {"padding": "max_length", "truncation": True, "max_length": TOKENS}
+            text = self.processor.tokenizer([noun], **cut, return_tensors="pt").to(self.model.device)
             read = self.model.get_text_features(text.input_ids, text.attention_mask).pooler_output
             self._texts[noun] = read[0], text.attention_mask[0]
         return self._texts[noun]
