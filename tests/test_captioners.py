@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.testing import assert_close
 from transformers import BlipImageProcessorPil, CLIPImageProcessorPil
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from comat.captioners.load import load_captioner
 from comat.captioners.scoring import Texts, token_log_likelihood
@@ -190,3 +192,51 @@ def test_a_blip_that_names_no_first_token_is_refused(tiny: Path, tmp_path: Path)
     (tmp_path / "blip/config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"expected the id of the token that opens a caption, but its text_config\.bos"):
         load_captioner(one_captioner("blip", tmp_path / "blip"), torch.device("cpu"), torch.float32)
+
+
+class Kept:
+    """Counts what autograd keeps for the backward pass."""
+
+    numbers = 0
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        self.numbers += tensor.numel()
+        return tensor
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "clip_similarity"])
+def test_a_checkpointed_captioner_says_the_same_and_keeps_less(tiny: Path, kind: str) -> None:
+    """The gradient of the image is the same; of two layers in each tower, what they keep inside is not kept."""
+    folder = tiny / ("clip" if kind == "clip_similarity" else kind)
+    own, seen = one_captioner(kind, folder), images(2)
+    found = []
+    for checkpointed in (False, True):
+        captioner = load_captioner(own, torch.device("cpu"), torch.float32, teaches=True, checkpointed=checkpointed)
+        assert not any(isinstance(part, nn.Dropout) and part.training for part in captioner.model.modules())
+        image, kept = seen.clone().requires_grad_(), []
+        with saved_tensors_hooks(
+            lambda tensor, kept=kept: kept.append(tensor.numel()) or tensor, lambda tensor: tensor
+        ):
+            log_p, _ = captioner.log_likelihood(image, PROMPTS)
+        (gradient,) = torch.autograd.grad(log_p.sum(), image)
+        found.append((log_p.detach(), gradient, kept.numbers))
+    (plain, own_gradient, most), (again, gradient, least) = found
+    assert torch.equal(plain, again)
+    assert_close(gradient, own_gradient, rtol=1e-6, atol=0)
+    assert least < 0.75 * most
+
+
+def test_a_captioner_whose_layers_drop_out_where_they_are_checkpointed_is_refused(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As some layers of transformers do by their own flag, not by a module."""
+    given = CLIPEncoderLayer.forward
+
+    def drops(self, hidden_states: Tensor, *args: object, **more: object) -> Tensor:
+        return given(self, nn.functional.dropout(hidden_states, 0.5, self.training), *args, **more)
+
+    monkeypatch.setattr(CLIPEncoderLayer, "forward", drops)
+    own = one_captioner("clip_similarity", tiny / "clip")
+    load_captioner(own, torch.device("cpu"), torch.float32, teaches=True)
+    with pytest.raises(UserError, match=r"set train\.gradient_checkpointing to decoder"):
+        load_captioner(own, torch.device("cpu"), torch.float32, teaches=True, checkpointed=True)

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from comat.captioners import Captioner
+from comat.captioners.checkpointing import checkpoint_layers
 from comat.errors import UserError
 from comat.models.loading import loaded
 from comat.params import CaptionerParams, OneCaptioner
+
+if TYPE_CHECKING:
+    from comat.captioners.blip import Blip
+    from comat.captioners.clip_similarity import ClipSimilarity
+    from comat.captioners.git import Git
+    from comat.captioners.vlm import Vlm
 
 
 @dataclass(frozen=True)
@@ -34,14 +42,18 @@ def teachers_of(captioner: Captioner | Mixture) -> Sequence[Teacher]:
     return captioner.teachers if isinstance(captioner, Mixture) else (Teacher("", captioner),)
 
 
-def load_teacher(own: CaptionerParams, device: torch.device, dtype: torch.dtype) -> Captioner | Mixture:
+def load_teacher(
+    own: CaptionerParams, device: torch.device, dtype: torch.dtype, *, checkpointed: bool = False
+) -> Captioner | Mixture:
     """The captioner of the parameters, or a mixture where they list several.
+
+    `checkpointed` ones do not keep the activations of their layers, but run these again in the backward pass.
 
     Raises:
         UserError: as `load_captioner`.
     """
     found = [
-        load_captioner(one, device, dtype, key=key, teaches=True)
+        load_captioner(one, device, dtype, key=key, teaches=True, checkpointed=checkpointed)
         for key, one in zip(own.captioner_keys, own.captioners, strict=True)
     ]
     if not isinstance(own.captioner, list):
@@ -65,12 +77,14 @@ def load_captioner(
     *,
     key: str = "captioner_model",
     teaches: bool = False,
+    checkpointed: bool = False,
 ) -> Captioner:
     """Load a captioner from a hub id or folder; frozen. `key` is the parameter that names it.
 
     Raises:
         UserError: if it cannot be had, or makes nothing of a grey image: its files are not of one model then; of one
-            that is to teach also if no gradient comes back to the image.
+            that is to teach also if no gradient comes back to the image, and of one that is checkpointed if its layers
+            say something else so.
     """
     captioner, said = _build(own, device, dtype, key), f"{key} {own.captioner_model!r}"
 
@@ -79,6 +93,15 @@ def load_captioner(
         grey = torch.full((1, 3, 64, 64), 0.4, device=device, requires_grad=teaches)
         with torch.set_grad_enabled(teaches):
             log_p, _ = captioner.log_likelihood(grey, ["a thing"])
+            if checkpointed:
+                checkpoint_layers(captioner.model)
+                again, _ = captioner.log_likelihood(grey, ["a thing"])
+                if not torch.equal(again, log_p):
+                    raise UserError(
+                        f"{said}: its layers say something else where they are checkpointed; set "
+                        "train.gradient_checkpointing to decoder"
+                    )
+                log_p = again
         if log_p.isnan().any():
             raise UserError(
                 f"{said}: what it says of a grey image is not a number; download it again"
@@ -113,7 +136,7 @@ def _reaches(image: torch.Tensor, log_p: torch.Tensor) -> bool:
     return gradient is not None and bool(gradient.any())
 
 
-def _build(own: OneCaptioner, device: torch.device, dtype: torch.dtype, key: str) -> Captioner:
+def _build(own: OneCaptioner, device: torch.device, dtype: torch.dtype, key: str) -> Blip | Git | ClipSimilarity | Vlm:
     source = (own.captioner_model, own.captioner_revision)
     if own.captioner == "blip":
         from comat.captioners.blip import Blip

@@ -15,6 +15,7 @@ from comat.errors import UserError
 from comat.estimate.cost import Cost
 from comat.estimate.meta import emptied, meta_features, meta_model
 from comat.estimate.seeing import (
+    JUDGED,
     TOKENS,
     Seen,
     blank_ids,
@@ -84,7 +85,7 @@ Found = tuple[int, Mapping[str, Cost], tuple[str, ...]]
 def _vqa(p: Params, name: str, own: ModelName) -> Found:
     """BLIP, which looks at an image once and reads each question with it; of GenEval 2 a vision-language model."""
     if name == "geneval2":
-        return _dialogue(QUESTIONS, dialogued(p.dialogues[own.key], p.precision, p.resolution, learns=False))
+        return _dialogue(QUESTIONS, dialogued(p.dialogues[own.key], p.precision, p.resolution, JUDGED))
     model = meta_model(BlipForQuestionAnswering, own.key, own.name, own.revision, "fp32")
     shown = blank_images(model, side_of(model))
     states = torch.empty_like(model.vision_model.embeddings.position_embedding)  # one for each patch, and a first
@@ -123,7 +124,7 @@ def _clip(p: Params, name: str, own: ModelName) -> Found:
 
 
 def _vqa_score(p: Params, name: str, own: ModelName) -> Found:
-    return _dialogue(READ, dialogued(p.dialogues[own.key], p.precision, p.resolution, learns=False))
+    return _dialogue(READ, dialogued(p.dialogues[own.key], p.precision, p.resolution, JUDGED))
 
 
 def _dialogue(what: str, seen: Seen) -> Found:

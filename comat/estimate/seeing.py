@@ -24,9 +24,10 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
+from comat.captioners.checkpointing import checkpoint_layers
 from comat.captioners.dialogue import Dialogue
 from comat.captioners.vlm import vlm_class
-from comat.estimate.cost import NOTHING, Cost, cost
+from comat.estimate.cost import NOTHING, Cost, checkpoint_as_on_device, cost
 from comat.estimate.meta import emptied, meta_features, meta_model
 from comat.models.loading import loaded
 from comat.params import GroundedSamFiles, GroundedSamParams, GuardParams, OneCaptioner, Params
@@ -57,36 +58,48 @@ class Seen:
         return Seen(self.cost + other.cost, self.weights + other.weights, self.uncounted + other.uncounted)
 
 
+@dataclass(frozen=True)
+class Backward:
+    """Whether gradients go into the pixels, and layers run again for them."""
+
+    learns: bool
+    checkpointed: bool = False
+
+
+JUDGED = Backward(learns=False)
+
+
 def captioned(p: Params, learns: bool = True) -> Seen:
     """One image and its prompt through the captioners; with gradients into the pixels where something learns of it."""
     seen = Seen()
+    how = Backward(learns, learns and p.train.gradient_checkpointing == "all")
     for own in p.captioners:
         if own.captioner == "vlm":
-            seen += dialogued(own, p.precision, p.resolution, learns)
+            seen += dialogued(own, p.precision, p.resolution, how)
         elif own.captioner == "clip_similarity":
             source = ("captioner_model", own.captioner_model, own.captioner_revision, p.precision)
-            seen += _similar(meta_model(CLIPModel, *source), learns)
+            seen += _similar(meta_model(CLIPModel, *source), how)
         else:
-            seen += _captioner(own, p.precision, learns)
+            seen += _captioner(own, p.precision, how)
     return seen
 
 
-def _captioner(own: OneCaptioner, precision: str, learns: bool) -> Seen:
+def _captioner(own: OneCaptioner, precision: str, how: Backward) -> Seen:
     """BLIP or GIT."""
     kind = CAPTIONERS[own.captioner]
     model = meta_model(kind, "captioner_model", own.captioner_model, own.captioner_revision, precision)
     pixels, ids = blank_images(model, side_of(model)).requires_grad_(), blank_ids(1, TOKENS)
-    call = _into(pixels, model, lambda: model(pixel_values=pixels, input_ids=ids).logits, learns)
+    call = _into(pixels, model, lambda: model(pixel_values=pixels, input_ids=ids).logits, how)
     return Seen(call, size(model))
 
 
-def _similar(model: CLIPModel, learns: bool) -> Seen:
+def _similar(model: CLIPModel, how: Backward) -> Seen:
     pixels, text = blank_images(model, side_of(model)).requires_grad_(), blank_ids(1, TOKENS)
-    looked = _into(pixels, model, lambda: model.get_image_features(pixel_values=pixels).pooler_output, learns)
+    looked = _into(pixels, model, lambda: model.get_image_features(pixel_values=pixels).pooler_output, how)
     return Seen(looked + cost(lambda: model.get_text_features(input_ids=text).pooler_output), size(model))
 
 
-def dialogued(own: OneCaptioner, precision: str, resolution: int, learns: bool) -> Seen:
+def dialogued(own: OneCaptioner, precision: str, resolution: int, how: Backward) -> Seen:
     """One image of the run's size, as its own processor cuts it, and a dialogue about a typical prompt.
 
     Where a model looks at values, which the meta device has none of, its weights are counted alone.
@@ -101,15 +114,17 @@ def dialogued(own: OneCaptioner, precision: str, resolution: int, learns: bool) 
     pixels = inputs.pop("pixel_values").to(model.dtype).requires_grad_()
     scored = {"use_cache": False, "logits_to_keep": TOKENS + 1}
     try:
-        call = _into(pixels, model, lambda: model(pixel_values=pixels, **inputs, **scored).logits, learns)
+        call = _into(pixels, model, lambda: model(pixel_values=pixels, **inputs, **scored).logits, how)
     except RuntimeError:
         return Seen(weights=size(model), uncounted=(f"what {own.captioner_model} computes",))
     return Seen(call, size(model))
 
 
-def _into(pixels: Tensor, model: nn.Module, call: Callable[[], Tensor], learns: bool) -> Cost:
+def _into(pixels: Tensor, model: nn.Module, call: Callable[[], Tensor], how: Backward) -> Cost:
     """The cost of a call, with gradients into the pixels where something learns of it."""
-    return cost(call, modules=[model], inputs=[pixels]) if learns else cost(call)
+    if how.checkpointed:
+        checkpoint_layers(model, checkpoint_as_on_device)
+    return cost(call, modules=[model], inputs=[pixels]) if how.learns else cost(call)
 
 
 def segmented(p: Params) -> Seen:

@@ -75,7 +75,8 @@ class Trainer:
         self.segmenter: Segmenter | None = None
         self.columns = curve_columns(params, params)
         if params.concept_activation:
-            captioner = load_teacher(params, device, dtype)
+            whole = params.train.gradient_checkpointing == "all"
+            captioner = load_teacher(params, device, dtype, checkpointed=whole)
         if params.attribute_concentration:
             self.segmenter = load_segmenter(params, device, dtype)
         self.step = Step(params, params.train, backbone, captioner, self.segmenter, self.discriminator)
