@@ -95,6 +95,15 @@ def test_every_captioner_is_counted(make_params, tiny: Path, kind: str) -> None:
     assert seen.cost.flops > held and seen.cost.kept > 0 and seen.uncounted == ()
 
 
+def test_a_checkpointed_captioner_keeps_less_and_computes_more(tiny: Path, make_params) -> None:
+    """Its layers run again; a judge, which has no backward pass, costs what it did."""
+    train = make_params().train.model_dump()
+    plain, again = (make_params(train={**train, "gradient_checkpointing": how}) for how in ("none", "all"))
+    assert captioned(again).cost.kept < 0.75 * captioned(plain).cost.kept
+    assert captioned(again).cost.flops > captioned(plain).cost.flops
+    assert captioned(again, learns=False).cost == captioned(plain, learns=False).cost
+
+
 @pytest.mark.parametrize("kind", ["grounded_sam", "grounded_sam_hf"])
 def test_grounded_sam_is_counted_in_both_forms(make_params, grounded: Path, kind: str) -> None:
     """As many bytes as the real models hold; of the original detector, counted as transformers' one, nearly as many."""

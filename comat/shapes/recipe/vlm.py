@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from comat.params import DESCRIBE, SHOWS
 from comat.shapes.recipe.captioner import DIRECTION_WEIGHT, PATCH, SIDE, WIDTH, object_places, place
 from comat.shapes.recipe.data import Example, clean_examples, images, unit
 from comat.shapes.recipe.fit import fit
@@ -28,8 +29,6 @@ from comat.shapes.recipe.tokenizers import words
 from comat.shapes.world.captions import describe
 from comat.shapes.world.scenes import COLOURS, MAX_OBJECTS, NOUNS, Group, Spec
 
-DESCRIBE = "Describe the image in one sentence."
-SHOWS = 'Does this figure show "{prompt}"?'
 TEMPLATE = (
     "{% for m in messages %}{{ m['role'].upper() + ': ' }}"
     "{% for c in m['content'] %}{{ '<image> ' if c['type'] == 'image' else c['text'] + ' ' }}{% endfor %}{% endfor %}"
