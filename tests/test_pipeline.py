@@ -137,6 +137,7 @@ MODULES |= {
     "flow_base": "recipe.flow",
     "flow_release": "recipe.release",
     "captioner_release": "recipe.release",
+    "vlm_begun": "recipe.vlm",
 }
 MODULES |= {"captioner_medium": "recipe.captioner", "captioner_weak": "recipe.captioner"}
 """Stages of the world that are not made by the module of their name."""

@@ -29,6 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vlm, "clean_examples", lambda count, seed, weights: clean_examples(96, seed, weights))
         model = vlm.train(2, own, root / "work", "fp32")
+        vlm.go_on(model, 2, own, root / "on", "fp32")
     save(model, root / "vlm", tokenizer=vlm.processor(own))
     return root / "vlm"
 
@@ -58,9 +59,10 @@ def test_it_is_taught_what_it_is_asked(trained: Path, question: str, answer: str
 
 def test_every_word_of_the_world_and_of_the_questions_is_known() -> None:
     own = vlm.tokenizer()
-    texts = vlm.dialogues(clean_examples(300, seed=0), random.Random(0))
+    examples = clean_examples(300, seed=0)
+    texts = vlm.dialogues(examples, random.Random(0)) + vlm.asked_of(examples, random.Random(0))
     assert own.unk_token_id not in {token for text in texts for token in own(text).input_ids}
-    assert sum("ASSISTANT: Yes<" in text for text in texts) == sum("ASSISTANT: No<" in text for text in texts) == 100
+    assert sum("ASSISTANT: Yes<" in text for text in texts) == sum("ASSISTANT: No<" in text for text in texts) == 400
 
 
 def test_a_wrong_caption_says_what_is_not_there() -> None:

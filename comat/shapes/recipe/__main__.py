@@ -79,6 +79,17 @@ def run_vlm(section: dict, models: Path, work: Path) -> None:
 
     tokenizer = vlm.tokenizer()
     model = vlm.train(section["steps"], tokenizer, work, section["precision"])
+    save(model, models / "vlm_begun", tokenizer=vlm.processor(tokenizer))
+
+
+def run_vlm_on(section: dict, models: Path, work: Path) -> None:
+    from transformers import LlavaForConditionalGeneration
+
+    from comat.shapes.recipe import vlm
+
+    tokenizer = vlm.tokenizer()
+    model = LlavaForConditionalGeneration.from_pretrained(models / "vlm_begun", dtype=torch.float32)
+    vlm.go_on(model, section["steps"], tokenizer, work, section["precision"])
     save(model, models / "vlm", tokenizer=vlm.processor(tokenizer))
 
 
@@ -123,7 +134,8 @@ RUN: dict[str, Callable[[dict, Path, Path], None]] = {
     "segmenter": run_segmenter,
     "features": run_features,
     "dino": run_dino,
-    "vlm": run_vlm,
+    "vlm_begun": run_vlm,
+    "vlm": run_vlm_on,
     "painter": partial(run_pipeline, recipe="base", train="train_painter", name="painter"),
     "refined": partial(run_pipeline, recipe="base", train="refine_painter", name="refined"),
     "base": partial(run_pipeline, recipe="base", train="train_base", name="base"),

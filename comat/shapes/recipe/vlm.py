@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -162,40 +163,84 @@ def features(model: LlavaForConditionalGeneration, pixels: Tensor) -> tuple[Tens
     return seen, model.model.multi_modal_projector(seen)
 
 
-def train(steps: int, own: PreTrainedTokenizerFast, work: Path, precision: str) -> LlavaForConditionalGeneration:
-    """Maximum likelihood of true answers, on slightly noisy renders; where its object is, is asked of every patch."""
-    torch.manual_seed(0)
-    model = build(own)
-    where = torch.nn.Linear(WIDTH, 4)
-    examples = clean_examples(24_000, seed=8, weights=(1, 2, 4, 2, 2))
-    pixels, places = images(examples, SIDE), object_places(examples, SIDE // PATCH)
-    texts = dialogues(examples, random.Random("dialogues"))
-    ids = own(texts, padding=True, padding_side="right", return_tensors="pt").input_ids
-    answer, pad = own.get_vocab()["ASSISTANT"], own.pad_token_id
-    heavy = torch.tensor(own.convert_tokens_to_ids(["left", "right", "above", "below"]))
-    weights = 1.0 + (DIRECTION_WEIGHT - 1) * torch.isin(ids, heavy)
+def asked_of(examples: list[Example], rng: random.Random) -> list[str]:
+    """Of every example in turn three dialogues: the caption, Yes to the caption, and No to one that is wrong."""
+    found = []
+    for example in examples:
+        pair = ((example.caption, "Yes"), (describe(wrong(example.spec, rng)), "No"))
+        found += [dialogue(DESCRIBE, example.caption)]
+        found += [dialogue(SHOWS.format(prompt=said), answer) for said, answer in pair]
+    return found
 
-    def loss(generator: torch.Generator) -> Tensor:
-        rows, device = torch.randint(len(ids), (64,), generator=generator), model.device
-        x = unit(pixels[rows])
-        x = x + 0.15 * torch.rand(64, 1, 1, 1, generator=generator) * torch.randn(x.shape, generator=generator)
-        seen, told = features(model, x.to(device))
-        nll = answer_nll(model, told, ids[rows].to(device), answer, pad)
+
+class Lesson:
+    """Images, and dialogues about them, of which the answers are to be likely.
+
+    Where its object is, is asked of every patch.
+    """
+
+    def __init__(self, model: LlavaForConditionalGeneration, own: PreTrainedTokenizerFast) -> None:
+        self.model, self.own, self.where = model, own, torch.nn.Linear(WIDTH, 4)
+        self.heavy = torch.tensor(own.convert_tokens_to_ids(["left", "right", "above", "below"]))
+
+    def __call__(self, pixels: Tensor, places: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
+        """The loss of uint8 images (B, 3, H, W), their `object_places`, and dialogues (n B, L), n of each in turn."""
+        device, count = self.model.device, len(pixels)
+        x = unit(pixels)
+        x = x + 0.15 * torch.rand(count, 1, 1, 1, generator=generator) * torch.randn(x.shape, generator=generator)
+        seen, told = features(self.model, x.to(device))
+        told = told.repeat_interleave(len(ids) // count, 0)
+        answer = self.own.get_vocab()["ASSISTANT"]
+        nll = answer_nll(self.model, told, ids.to(device), answer, self.own.pad_token_id)
         # An answer of one word weighs as much as a whole caption.
-        weight = weights[rows][:, 1:].to(device)
+        weight = (1.0 + (DIRECTION_WEIGHT - 1) * torch.isin(ids, self.heavy))[:, 1:].to(device)
         said = ((nll * weight).sum(1) / ((nll != 0) * weight).sum(1).clamp(min=1)).mean()
-        at = places[rows].to(device)
+        at = places.to(device)
         covered = at.isfinite()
-        missed = (where(seen) - at.nan_to_num()).square()
+        missed = (self.where(seen) - at.nan_to_num()).square()
         return said + (missed * covered).sum() / covered.sum()
 
-    fit(
-        "vlm",
-        torch.nn.ModuleList([model, where]),
-        loss,
-        steps=steps,
-        learning_rate=1e-3,
-        work=work,
-        precision=precision,
-    )
+    def encode(self, texts: list[str]) -> Tensor:
+        return self.own(texts, padding=True, padding_side="right", return_tensors="pt").input_ids
+
+    def fit(
+        self, loss: Callable[[torch.Generator], Tensor], rate: float, steps: int, work: Path, precision: str
+    ) -> None:
+        trained = torch.nn.ModuleList([self.model, self.where])
+        fit("vlm", trained, loss, steps=steps, learning_rate=rate, work=work, precision=precision)
+
+
+def train(steps: int, own: PreTrainedTokenizerFast, work: Path, precision: str) -> LlavaForConditionalGeneration:
+    """Maximum likelihood of true answers, one dialogue about each image, on slightly noisy renders."""
+    torch.manual_seed(0)
+    model = build(own)
+    lesson = Lesson(model, own)
+    examples = clean_examples(24_000, seed=8, weights=(1, 2, 4, 2, 2))
+    pixels, places = images(examples, SIDE), object_places(examples, SIDE // PATCH)
+    ids = lesson.encode(dialogues(examples, random.Random("dialogues")))
+
+    def loss(generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(ids), (64,), generator=generator)
+        return lesson(pixels[rows], places[rows], ids[rows], generator)
+
+    lesson.fit(loss, 1e-3, steps, work, precision)
+    return model
+
+
+def go_on(
+    model: LlavaForConditionalGeneration, steps: int, own: PreTrainedTokenizerFast, work: Path, precision: str
+) -> LlavaForConditionalGeneration:
+    """The same on other scenes, three dialogues about each: the scene alone tells the true caption from the wrong."""
+    torch.manual_seed(1)
+    lesson = Lesson(model, own)
+    examples = clean_examples(24_000, seed=9, weights=(1, 2, 4, 2, 2))
+    pixels, places = images(examples, SIDE), object_places(examples, SIDE // PATCH)
+
+    def loss(generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(examples), (24,), generator=generator)
+        rng = random.Random(int(torch.randint(2**31, (1,), generator=generator)))
+        ids = lesson.encode(asked_of([examples[row] for row in rows.tolist()], rng))
+        return lesson(pixels[rows], places[rows], ids, generator)
+
+    lesson.fit(loss, 7e-4, steps, work, precision)
     return model
