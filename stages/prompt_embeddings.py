@@ -69,7 +69,8 @@ def list_texts(params: Params, prompts: Path, image_latents: Path) -> list[str]:
     rows += benchmark_prompts(params.samples.benchmarks, params.seed)
     pictures = TensorStore(image_latents)
     captions = [pictures.caption(id) for id in pictures.ids] if params.image_batch else []
-    return list(dict.fromkeys(["", *(row["text"] for row in rows), *captions]))
+    watched = params.train.preview.prompts if params.train.preview.every else []
+    return list(dict.fromkeys(["", *(row["text"] for row in rows), *captions, *watched]))
 
 
 if __name__ == "__main__":

@@ -94,6 +94,7 @@ def stored_and_not(tmp_path_factory: pytest.TempPathFactory, tiny: Path, make_pa
         values = small(make_params(**same, train_steps=2).model_dump(), tiny)
         values["warmup"] |= {"steps": 0}
         values["prompt_embeddings"] |= {"store": store, "shard_size": 4}
+        values["train"]["preview"] |= {"prompts": ["two green stars", "a ball that is in no list"]}
         YAML().dump(values, root / "params.yaml")
         for stage in STAGES[:-1]:
             run(stage, root)
@@ -110,7 +111,9 @@ def test_every_stage_leaves_the_same_bytes_with_and_without(stored_and_not: dict
     assert {pictures.caption(id) for id in pictures.ids} <= set(captions)
     for out in ("reference_latents", "base_samples", "train/lora", "train/discriminator", "samples"):
         assert files(without / "data" / out) == files(stored / "data" / out), out
-    assert (without / "data/train/curves.csv").read_bytes() == (stored / "data/train/curves.csv").read_bytes()
+    for file in ("curves.csv", "preview.html"):  # of which a prompt is of no list
+        assert (without / "data/train" / file).read_bytes() == (stored / "data/train" / file).read_bytes(), file
+    assert "a ball that is in no list" in captions
 
 
 def test_two_processes_store_the_same_bytes(stored_and_not: dict[bool, Path], tmp_path: Path) -> None:

@@ -8,14 +8,18 @@ import io
 import json
 import re
 import shutil
+from contextlib import nullcontext
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from accelerate.tracking import GeneralTracker
 from PIL import Image
+from torch import Tensor
 
+from comat.diffusion.finite import NotFinite
 from comat.diffusion.load import load_backbone
 from comat.diffusion.lora import load_lora, merged
 from comat.diffusion.sampling import sample_latents
@@ -26,7 +30,7 @@ from comat.storage.tables import read_safetensors
 from comat.tokenizers import load_tokenizers
 from comat.training.curves import postfix
 from comat.training.loggers import NOBODY, Loggers
-from comat.training.preview import check_prompts
+from comat.training.preview import Preview, check_prompts
 from comat.training.trainer import Trainer
 from tests.test_guard import data_of, guarded
 from tests.test_stages import TRAINED, params_of
@@ -271,3 +275,23 @@ def test_the_bar_says_loss_likelihood_and_gradient(make_params) -> None:
     assert postfix(row, make_params(), False) == {"loss": "1.25", "gradient": "0.5"}
     reward = make_params(captioner="clip_similarity")
     assert postfix(row, reward, True) == {"loss": "1.25", "score": "-0.75", "gradient": "0.5"}
+
+
+def test_a_look_is_black_only_where_nothing_finite_is_drawn(
+    make_params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any other error ends training: a page of black pictures would say that the model draws them."""
+    raised: list[UserError] = [NotFinite("the denoiser: no finite numbers"), UserError("no embeddings of the prompt")]
+
+    def draws(*args: object) -> Tensor:
+        raise raised[0]
+
+    monkeypatch.setattr("comat.training.preview.sample_latents", draws)
+    monkeypatch.setattr("comat.training.preview.merged", lambda denoiser: nullcontext())
+    section, params = PreviewParams(every=1, prompts=["a ball"]), make_params()
+    preview = Preview(section, params, 1, SimpleNamespace(denoiser=None), tmp_path)
+    (black,) = preview.look(0)
+    assert not black.any()
+    raised.pop(0)
+    with pytest.raises(UserError, match="no embeddings of the prompt"):
+        preview.look(1)

@@ -8,6 +8,10 @@ from torch import Tensor
 from comat.errors import UserError
 
 
+class NotFinite(UserError):
+    """A model has computed what is no number."""
+
+
 def finite(values: Tensor, part: str, dtype: torch.dtype) -> Tensor:
     """`values` (B, ...) themselves.
 
@@ -16,13 +20,13 @@ def finite(values: Tensor, part: str, dtype: torch.dtype) -> Tensor:
         dtype: in which the part computed them.
 
     Raises:
-        UserError: if one of them is not finite.
+        NotFinite: if one of them is not finite.
     """
     good = torch.isfinite(values).flatten(1).all(1)
     if good.all():
         return values
     name = str(dtype).removeprefix("torch.")
-    raise UserError(
+    raise NotFinite(
         f"{part}: {int((~good).sum())} of {len(good)} results are no finite numbers in {name}; "
         + (
             "it overflows in this precision: set precision to bf16 or fp32, or vae to an autoencoder made for fp16"

@@ -13,6 +13,7 @@ from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
 from comat.diffusion.backbones import Backbone
+from comat.diffusion.finite import NotFinite
 from comat.diffusion.lora import merged
 from comat.diffusion.sampling import decoded, sample_latents
 from comat.errors import UserError
@@ -82,7 +83,7 @@ class Preview:
                 with merged(self.backbone.denoiser):
                     z = sample_latents(self.backbone, self.sampling, part, keys, "preview", px)
                 found += decoded(self.backbone, z)
-            except UserError:
+            except NotFinite:
                 found += torch.zeros(len(part), 3, px, px)
         return found
 
