@@ -50,7 +50,7 @@ def tokenizer_of(captioner):
     return captioner.dialogue.tokenizer if isinstance(captioner, Vlm) else captioner.tokenizer
 
 
-def own_loss(captioner, kind: str, image: Tensor, prompt: str) -> float:
+def own_loss(captioner, kind: str, image: Tensor, prompt: str) -> Tensor:
     """The loss that transformers computes on labels where only the prompt and its end are not -100."""
     tokenizer, model = tokenizer_of(captioner), captioner.model
     if kind == "llava":
@@ -69,7 +69,7 @@ def own_loss(captioner, kind: str, image: Tensor, prompt: str) -> float:
         model.text_decoder.label_smoothing = 0.0
         ids[:, 0] = model.config.text_config.bos_token_id
     out = model(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels, labels=labels)
-    return float(out.loss)
+    return out.loss
 
 
 def test_log_likelihood_by_hand() -> None:
@@ -89,12 +89,15 @@ def test_log_likelihood_by_hand() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_mean_is_the_loss_of_the_model(tiny: Path, kind: str) -> None:
-    captioner, seen = load(tiny, kind), images(2)
+    """And its gradient in the pixels that loss's, where they are beyond black and white as well."""
+    captioner, seen = load(tiny, kind), (1.4 * images(2) - 0.2).requires_grad_()
     scores, counts = captioner.log_likelihood(seen, PROMPTS)
     mean = -scores.sum(1) / counts.sum(1)
-    with torch.no_grad():
-        expected = [own_loss(captioner, kind, seen[i : i + 1], PROMPTS[i]) for i in range(2)]
-    assert_close(mean, torch.tensor(expected), rtol=1e-4, atol=1e-5)
+    expected = torch.stack([own_loss(captioner, kind, seen[i : i + 1], PROMPTS[i]) for i in range(2)])
+    assert_close(mean, expected, rtol=1e-4, atol=1e-5)
+    (found,), (wanted,) = (torch.autograd.grad(loss.sum(), seen) for loss in (mean, expected))
+    assert_close(found, wanted, rtol=1e-3, atol=1e-6)
+    assert (wanted != 0).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
