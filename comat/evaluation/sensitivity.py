@@ -70,7 +70,7 @@ def measure_sensitivity(
 ) -> dict:
     """Measure the captioner of the parameters; write `rows.parquet` and `sensitivity.json`, and return the latter.
 
-    Of several captioners each by itself, and for every corruption which is the most sensitive.
+    Of several captioners each by itself, and for every corruption which tells it best.
 
     Raises:
         UserError: if a model cannot be had, or there is no image.
@@ -107,7 +107,10 @@ def _of(rows: Sequence[Mapping], captioner: str) -> list[Mapping]:
 
 
 def best(rows: Sequence[Mapping], names: Sequence[str], resamples: int, seed: int) -> dict[str, dict]:
-    """For each corruption and all together, which captioner is the most sensitive, and by how much, over each other.
+    """For each corruption and all together, which captioner finds the true caption likelier most often.
+
+    By that share, not by Eq. 7, whose scale is each captioner's own: it divides by how sure one is. With how much more
+    often than each other.
 
     The differences are of the same images and captions, with their 95% intervals, null below ten images; `sure` where
     each is above zero.
@@ -137,9 +140,9 @@ def _above_zero(low: float | None) -> bool:
 
 
 def _scores(rows: Sequence[Mapping], corruption: str) -> dict[tuple[str, str], float]:
-    """The sensitivity by image and corruption, of captions that can be corrupted so."""
+    """Whether the true caption wins, 1 or 0, by image and corruption, of captions that can be corrupted so."""
     return {
-        (row["image"], row["corruption"]): row["sensitivity"]
+        (row["image"], row["corruption"]): float(row["log_p"] > row["log_p_corrupted"])
         for row in rows
         if row["corrupted"] is not None and corruption in (row["corruption"], ALL)
     }
@@ -163,7 +166,7 @@ def _summary(rows: Sequence[Mapping], resamples: int, seed: int) -> dict:
     mean, low, high = enough_interval(
         [row["sensitivity"] for row in scored], [row["image"] for row in scored], resamples, seed
     )
-    wins = sum(row["log_p"] > row["log_p_corrupted"] for row in scored) / len(scored)
+    wins = sum(_scores(rows, ALL).values()) / len(scored)
     return {"mean": mean, "low": low, "high": high, "true_wins": wins, **counts}
 
 

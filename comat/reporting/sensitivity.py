@@ -33,14 +33,14 @@ def _captioner(result: Mapping, images: int) -> Iterator[str]:
 
 
 def _best(found: Mapping[str, Mapping]) -> Iterator[str]:
-    """Who tells most of each corruption, and by how much more than each other, on the same captions."""
-    head = f"{'corruption':<12}{'most sensitive':<18}more than"
+    """Who tells each corruption best, and how much more often than each other, on the same captions."""
+    head = f"{'corruption':<12}{'best':<18}true wins more often than"
     yield from (head, "-" * 60)
     for name, row in found.items():
-        gains = [f"{other} {gain['mean']:+.4f} {_interval(gain, '+')}" for other, gain in row["over"].items()]
+        gains = [f"{other} {gain['mean']:+.1%} {_interval(gain, '+', '.1%')}" for other, gain in row["over"].items()]
         unsure = "" if row["sure"] else "; not sure"
         yield f"{name:<12}{row['captioner']:<18}{', '.join(gains)}{unsure}"
 
 
-def _interval(row: Mapping, sign: str) -> str:
-    return "none" if row["low"] is None else f"[{row['low']:{sign}.4f}, {row['high']:{sign}.4f}]"
+def _interval(row: Mapping, sign: str, digits: str = ".4f") -> str:
+    return "none" if row["low"] is None else f"[{row['low']:{sign}{digits}}, {row['high']:{sign}{digits}}]"
