@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DDPMScheduler, DiffusionPipeline
 from peft import PeftModel
 
 from comat.diffusion.attention import recorded_maps
@@ -125,13 +125,15 @@ def test_maps_are_the_softmax_over_what_a_pixel_attends_to(families: Path, name:
         backbone.guided(z, torch.tensor(500.0), prompts, GUIDED.get(name, (4.0,))[-1])
     maps = recording.collect(backbone.layout(z.shape[-2:]), len(z))
     assert list(maps) == layers and set(backbone.map_layers()) < set(layers)
-    joint = not name.startswith(("pixart", "sana"))
-    side = z.shape[-1] // backbone.patch
+    unet = name in ("sd15", "sd2", "sdxl")
+    joint = not unet and not name.startswith(("pixart", "sana"))
     columns = prompts.tokens.shape[1]
     if name == "z_image":  # which reads no further than the longest prompt, filled up to 32
         columns = 32 * math.ceil(int(prompts.mask.sum(1).max()) / 32)
     for values in maps.values():
-        assert values.shape == (2, 2, side, side, columns)
+        # A UNet's layers have sizes and heads of their own.
+        heads, side = (values.shape[1:3]) if unet else (2, z.shape[-1] // backbone.patch)
+        assert values.shape == (2, heads, side, side, columns) and z.shape[-1] % side == 0
         total = values.sum(-1)
         assert (total.max() < 1) if joint else torch.allclose(total, torch.ones(()))
     if prompts.mask is not None:  # padding is not read
@@ -161,6 +163,7 @@ def test_a_timestep_means_the_same_corruption_on_both(families: Path) -> None:
     flow.scheduler_config["shift"] = 1.0
     sampler = flow.sampler("model", 1000, (8, 8))
     clean, drawn = torch.ones(1, 16, 4, 4), torch.zeros(1, 16, 4, 4)
+    ddpm = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")  # Stable Diffusion's
     for tau in (1, 200, 600, 999):
         start = sampler.start(tau)
         signal = float(sampler.noisy(clean, drawn, [start]).mean())
@@ -168,6 +171,8 @@ def test_a_timestep_means_the_same_corruption_on_both(families: Path) -> None:
         level = float(flow_level(torch.tensor(tau)))
         assert signal + spoilt == pytest.approx(1)
         assert spoilt == pytest.approx(level, abs=2e-3)
+        theirs = [float(ddpm.add_noise(x, e, torch.tensor([tau])).mean()) for x, e in ((clean, drawn), (drawn, clean))]
+        assert spoilt / (signal + spoilt) == pytest.approx(theirs[1] / sum(theirs), abs=2e-3)
     assert diffusion.sampler("ddpm", 1000, (8, 8)).start(600) == 399  # timesteps 999, 998, ...
 
 

@@ -102,6 +102,7 @@ FAMILIES = [("sd3", "fp32")] + [
         ("pixart_sigma", "bf16"),
         ("flux_dev", "bf16"),
         ("flux_schnell", "fp32"),
+        ("sd2", "fp32"),
         ("sana", "bf16"),
         ("qwen_image", "bf16"),
         ("z_image", "fp32"),
