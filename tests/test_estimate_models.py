@@ -157,16 +157,16 @@ def test_a_model_of_another_class_is_named(make_params, tiny: Path, changes: dic
         measure(make_params(lambda_adv=0.5, **own))
 
 
-def test_published_models_need_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("preset", ["sd15", "sdxl", "sdxl-24gb", "sd35-medium", "pixart-sigma", "flux-dev"])
+def test_published_models_need_no_network(preset: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Every preset's models that train are described; those that only judge are not measured."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    for preset in ("sd15", "sdxl", "sdxl-24gb"):
-        params = load(ROOT / f"presets/{preset}.yaml")
-        with described(params) as (own, stated):
-            assert params.base_model in stated and set(stated) <= set(PUBLISHED)
-            names = [own.base_model, own.captioner_model, own.segmenter_model, own.discriminator_model]
-            assert all(Path(name).is_dir() for name in names)
+    params = load(ROOT / f"presets/{preset}.yaml")
+    with described(params) as (own, stated):
+        assert params.base_model in stated and set(stated) <= set(PUBLISHED)
+        names = [own.base_model, own.captioner_model, own.segmenter_model, own.discriminator_model]
+        assert all(Path(name).is_dir() for name in names)
 
 
 def test_a_published_captioner_is_described_at_its_size(tmp_path: Path, make_params) -> None:

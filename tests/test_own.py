@@ -23,7 +23,7 @@ from comat.params import PromptsParams, load
 from comat.shapes.recipe.tokenizers import clip_tokenizer
 from comat.storage.prompt_language import language
 from comat.storage.tables import PROMPTS, read_table
-from tests.conftest import ROOT, run
+from tests.conftest import ROOT, STAGES, run
 
 SIZES, COLOURS, OTHERS = ("big", "small"), ("red", "blue", "green"), ("pink", "yellow", "black", "white", "orange")
 WORLD = [f"a {size} {own} ball and a {other} cube" for size in SIZES for own in COLOURS for other in OTHERS]
@@ -115,6 +115,28 @@ def test_own_images_and_prompts_are_taken_in(folder: Path) -> None:
         "init", "--prompts", "data/own/prompts/natural.csv", "--images", "data/own/images/photos", "--hold-out", "0.2"
     )
     assert (folder / "params.yaml").read_text() == before and "→" not in again
+
+
+@pytest.mark.slow
+def test_init_leads_to_a_report(folder: Path) -> None:
+    """The embedded base, 20 prompts of which 4 are held out, two captioned images: every stage, in miniature."""
+    (folder.parent / "photos/b.txt").write_text("a kettle on a stool")
+    call("init", "--prompts", "../natural.csv", "--images", "../photos", "--hold-out", "0.2")
+    values = YAML(typ="rt").load(Path("params.yaml").read_text())
+    values |= {"resolution": 32, "sampling_steps": 2, "grad_steps": 1, "attribute_steps": 1, "lora_rank": 2}
+    values |= {"train_steps": 1, "global_batch": 2, "image_batch": 1}
+    values["warmup_images"] |= {"count": 2}
+    values["warmup"] |= {"steps": 1, "batch_size": 2}
+    values["reference_latents"] |= {"count": 4}
+    values["train"]["preview"] |= {"every": 0}
+    values["samples"] |= {"seeds": 1, "attention_prompts": 1}
+    YAML(typ="rt").dump(values, Path("params.yaml"))
+    for stage in STAGES:
+        run(stage, folder)
+    evaluated = folder / "data/evaluate"
+    report = (evaluated / "report.html").read_text(encoding="utf-8")
+    assert "<strong>4</strong> pairs of images" in report and "16 prompts to train on, 4 held out" in report
+    assert json.loads((evaluated / "metrics.json").read_text()).keys() == {"captioner"}
 
 
 def test_prompts_of_the_world_keep_its_judges(folder: Path) -> None:

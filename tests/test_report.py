@@ -87,6 +87,26 @@ def test_the_report_shows_what_the_results_say(evaluated: Path) -> None:
     assert torch.__version__ in text and "t2i" in text
 
 
+@pytest.mark.parametrize(
+    ("languages", "said"),
+    [
+        ({"English": 6}, []),
+        ({"English": 3, "German": 2, "Cyrillic script": 1}, ["English 3, German 2, Cyrillic script 1"]),
+    ],
+)
+def test_languages_are_said_where_a_prompt_is_not_english(
+    evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, languages: dict[str, int], said: list[str]
+) -> None:
+    data = evaluated.parent
+    monkeypatch.chdir(data.parent)
+    report = json.loads((data / "prompts/report.json").read_text()) | {"languages": languages}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    out = shutil.copytree(evaluated, tmp_path / "out")
+    inputs = Inputs(tmp_path, data / "train/curves.csv", data / "base_samples", data / "samples")
+    write_report(load("params.yaml").model_dump(), "cpu", read_shown(out / "scores.parquet", 20), inputs, out)
+    assert re.findall(r"Languages, guessed: (.*?)\.", (out / "report.html").read_text(encoding="utf-8")) == said
+
+
 CATEGORIES = ["arts & crafts", 'say "cube"', "</style><b>", "größer", "Größer", "a\\22 b"]
 
 

@@ -84,6 +84,7 @@ class PromptsReport(TypedDict):
     total: _Total
     sources: dict[str, _Source]
     evaluation: dict[str, _Compared]
+    languages: dict[str, int]
 
 
 def read_prompts_report(folder: Path) -> PromptsReport:
