@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.testing import assert_close
+from transformers import LlavaForConditionalGeneration
 
 from comat.captioners.load import load_captioner
 from comat.params import DESCRIBE, SHOWS
@@ -49,9 +50,7 @@ def test_it_is_taught_what_it_is_asked(trained: Path, question: str, answer: str
     assert (ids[:, vlm.IMAGE_AT] == captioner.model.config.image_token_index).all()
     with torch.no_grad():
         _, told = vlm.features(captioner.model, 2 * seen - 1)
-        own = captioner.dialogue.tokenizer
-        answers = own.convert_tokens_to_ids("ASSISTANT")
-        nll = vlm.answer_nll(captioner.model, told, ids, answers, own.pad_token_id)
+        nll = vlm.answer_nll(captioner.model, told, ids, captioner.dialogue.tokenizer)
     for row in range(3):
         kept = nll[row][nll[row] != 0][: int(counts[row].sum())]
         assert_close(-kept, log_p[row][counts[row]], rtol=1e-3, atol=1e-3)
@@ -60,9 +59,10 @@ def test_it_is_taught_what_it_is_asked(trained: Path, question: str, answer: str
 def test_every_word_of_the_world_and_of_the_questions_is_known() -> None:
     own = vlm.tokenizer()
     examples = clean_examples(300, seed=0)
-    texts = vlm.dialogues(examples, random.Random(0)) + vlm.asked_of(examples, random.Random(0))
+    rng, texts = random.Random(1), vlm.dialogues(examples, random.Random(0))
+    assert sum("ASSISTANT: Yes<" in text for text in texts) == sum("ASSISTANT: No<" in text for text in texts) == 100
+    texts += [text for example in examples for text in vlm.asked_of(example, rng)]
     assert own.unk_token_id not in {token for text in texts for token in own(text).input_ids}
-    assert sum("ASSISTANT: Yes<" in text for text in texts) == sum("ASSISTANT: No<" in text for text in texts) == 400
 
 
 def test_a_wrong_caption_says_what_is_not_there() -> None:
@@ -82,3 +82,38 @@ def test_two_things_exchange_their_colours_by_hand() -> None:
     spec = Spec((Group("ball", "red"), Group("cube", "blue")))
     said = {describe(vlm.wrong(spec, random.Random(seed))) for seed in range(60)}
     assert "a blue ball and a red cube" in said and "two red balls and a blue cube" in said
+
+
+def test_dialogues_in_a_row_are_read_as_if_each_stood_alone(trained: Path) -> None:
+    """Behind one image: the same log-likelihoods, and none of a question."""
+    own = vlm.tokenizer()
+    model = LlavaForConditionalGeneration.from_pretrained(trained, dtype=torch.float32)
+    lesson = vlm.Lesson(model, own)
+    texts = [vlm.asked_of(example, random.Random(n)) for n, example in enumerate(clean_examples(2, seed=3))]
+    ids, turns = lesson.encode_together(texts)
+    with torch.no_grad():
+        _, told = vlm.features(model, torch.rand(2, 3, 64, 64))
+        together = vlm.answer_nll(model, told, ids, own, turns)
+        for row in range(2):
+            alone = vlm.answer_nll(
+                model, told[row : row + 1].expand(len(texts[row]), -1, -1), lesson.encode(texts[row]), own
+            )
+            for number, one in enumerate(alone, 1):
+                found = together[row][turns[row, 1:] == number]
+                assert_close(found[found != 0], one[one != 0], rtol=1e-4, atol=1e-5)
+            assert (
+                int((together[row] != 0).sum())
+                == int((alone != 0).sum())
+                == len(own(texts[row][0]).input_ids) - 12 + 16
+            )
+
+
+def test_what_is_asked_of_a_scene_is_so_or_not() -> None:
+    """A thing that is not there shares its noun or its colour with one that is, and no thing of the scene is it."""
+    rng = random.Random(0)
+    for example in clean_examples(300, seed=4, weights=(1, 2, 4, 2, 2)):
+        true, false = vlm.told_of(example, rng)
+        assert true != false
+        things = {describe(Spec((Group(g.noun, g.colour),))) for g in example.spec.groups}
+        assert true == example.caption or true in things
+        assert false not in {example.caption, *things} or true == example.caption

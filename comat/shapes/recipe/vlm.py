@@ -35,6 +35,7 @@ TEMPLATE = (
     "{% for c in m['content'] %}{{ '<image> ' if c['type'] == 'image' else c['text'] + ' ' }}{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
+QUESTIONS = 8
 IMAGE_AT = 2
 """Where the image's token stands in a dialogue: behind USER and its colon."""
 MOST = 128
@@ -140,21 +141,46 @@ def dialogues(examples: list[Example], rng: random.Random) -> list[str]:
     return found
 
 
-def answer_nll(model: LlavaForConditionalGeneration, seen: Tensor, ids: Tensor, answer: int, pad: int) -> Tensor:
-    """(B, L-1) negative log-likelihood of the tokens of dialogues behind ASSISTANT and its colon; elsewhere zero.
+def answer_nll(
+    model: LlavaForConditionalGeneration,
+    seen: Tensor,
+    ids: Tensor,
+    own: PreTrainedTokenizerFast,
+    turns: Tensor | None = None,
+) -> Tensor:
+    """(B, L-1) negative log-likelihood of the answers in dialogues, from ASSISTANT and its colon to the end; else zero.
 
     Args:
         seen: (B, patches, D) image features, which take the place of the one token that stands for the image.
-        ids: (B, L) dialogues; `answer` is the id of ASSISTANT.
+        ids: (B, L) dialogues.
+        turns: (B, L), of dialogues in a row behind one image: which one a token is of, 0 of what opens them all. Each
+            is read as if it stood alone there. By default there is one.
     """
     words = model.model.language_model.get_input_embeddings()(ids)
     joined = torch.cat([words[:, :IMAGE_AT], seen, words[:, IMAGE_AT + 1 :]], 1)
-    every = torch.ones(joined.shape[:2], dtype=torch.long, device=ids.device)  # padding follows what is scored
-    states = model.model.language_model(inputs_embeds=joined, attention_mask=every, use_cache=False).last_hidden_state
+    where: dict[str, Tensor] = {}
+    if turns is None:  # padding follows what is scored
+        where["attention_mask"] = torch.ones(joined.shape[:2], dtype=torch.long, device=ids.device)
+    else:
+        where = _apart(torch.cat([turns[:, :IMAGE_AT], turns.new_zeros(seen.shape[:2]), turns[:, IMAGE_AT + 1 :]], 1))
+    states = model.model.language_model(inputs_embeds=joined, use_cache=False, **where).last_hidden_state
     logits = model.lm_head(torch.cat([states[:, :IMAGE_AT], states[:, IMAGE_AT + seen.shape[1] - 1 :]], 1))
-    behind = (ids == answer).cumsum(1).bool().cumsum(1) > 2
-    targets = ids[:, 1:].masked_fill(~behind[:, 1:] | (ids[:, 1:] == pad), -100)
+    opened = (ids == own.get_vocab()["ASSISTANT"]).cumsum(1).roll(2, 1)
+    ended = (ids == own.eos_token_id).cumsum(1).roll(1, 1)
+    opened[:, :2] = ended[:, :1] = 0
+    targets = ids[:, 1:].masked_fill((opened == ended)[:, 1:] | (ids[:, 1:] == own.pad_token_id), -100)
     return F.cross_entropy(logits[:, :-1].float().transpose(1, 2), targets, ignore_index=-100, reduction="none")
+
+
+def _apart(turns: Tensor) -> dict[str, Tensor]:
+    """Mask and positions by which turns (B, L) in a row read what opens them all (0) and themselves alone."""
+    length, same = turns.shape[1], turns[:, :, None] == turns[:, None, :]
+    before = torch.ones(length, length, dtype=torch.bool, device=turns.device).tril()
+    reads = before & (same | (turns == 0)[:, None, :])
+    mask = torch.zeros(reads.shape, device=turns.device).masked_fill(~reads, torch.finfo(torch.float32).min)
+    shared = (turns == 0).sum(1, keepdim=True)
+    positions = torch.where(turns == 0, before.sum(1) - 1, shared + (same & before).sum(2) - 1)
+    return {"attention_mask": mask[:, None], "position_ids": positions}
 
 
 def features(model: LlavaForConditionalGeneration, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,13 +208,16 @@ def told_of(example: Example, rng: random.Random) -> tuple[str, str]:
     raise AssertionError("some colour is not in the scene")
 
 
-def asked_of(examples: list[Example], rng: random.Random) -> list[str]:
-    """Of every example in turn three dialogues: the caption, and Yes and No to what `told_of` says of it."""
-    found = []
-    for example in examples:
+def asked_of(example: Example, rng: random.Random) -> list[str]:
+    """The caption of a scene, and `QUESTIONS` about what is so and what is not.
+
+    A question has one bit for an answer, where a caption has a word for every token: so it takes many of them.
+    """
+    found = [dialogue(DESCRIBE, example.caption)]
+    for _ in range(QUESTIONS):
         true, false = told_of(example, rng)
-        found.append(dialogue(DESCRIBE, example.caption))
-        found += [dialogue(SHOWS.format(prompt=said), answer) for said, answer in ((true, "Yes"), (false, "No"))]
+        said, answer = rng.choice([(true, "Yes"), (false, "No")])
+        found.append(dialogue(SHOWS.format(prompt=said), answer))
     return found
 
 
@@ -202,18 +231,22 @@ class Lesson:
         self.model, self.own, self.where = model, own, torch.nn.Linear(WIDTH, 4)
         self.heavy = torch.tensor(own.convert_tokens_to_ids(["left", "right", "above", "below"]))
 
-    def __call__(self, pixels: Tensor, places: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
-        """The loss of uint8 images (B, 3, H, W), their `object_places`, and dialogues (n B, L), n of each in turn."""
-        device, count = self.model.device, len(pixels)
+    def __call__(
+        self, pixels: Tensor, places: Tensor, ids: Tensor, generator: torch.Generator, turns: Tensor | None = None
+    ) -> Tensor:
+        """The loss of uint8 images (B, 3, H, W), their `object_places`, and dialogues (B, L), of `turns` (B, L)."""
+        device = self.model.device
         x = unit(pixels)
-        x = x + 0.15 * torch.rand(count, 1, 1, 1, generator=generator) * torch.randn(x.shape, generator=generator)
+        x = x + 0.15 * torch.rand(len(x), 1, 1, 1, generator=generator) * torch.randn(x.shape, generator=generator)
         seen, told = features(self.model, x.to(device))
-        told = told.repeat_interleave(len(ids) // count, 0)
-        answer = self.own.get_vocab()["ASSISTANT"]
-        nll = answer_nll(self.model, told, ids.to(device), answer, self.own.pad_token_id)
-        # An answer of one word weighs as much as a whole caption.
-        weight = (1.0 + (DIRECTION_WEIGHT - 1) * torch.isin(ids, self.heavy))[:, 1:].to(device)
-        said = ((nll * weight).sum(1) / ((nll != 0) * weight).sum(1).clamp(min=1)).mean()
+        turns = turns if turns is None else turns.to(device)
+        nll = answer_nll(self.model, told, ids.to(device), self.own, turns)
+        weight = (1.0 + (DIRECTION_WEIGHT - 1) * torch.isin(ids, self.heavy))[:, 1:].to(device) * (nll != 0)
+        if turns is None:  # an answer of one word weighs as much as a whole caption
+            said = ((nll * weight).sum(1) / weight.sum(1).clamp(min=1)).mean()
+        else:  # all questions of an image weigh as much as its caption
+            parts = [weight * (turns[:, 1:] == 1), weight * (turns[:, 1:] > 1)]
+            said = torch.stack([(nll * part).sum() / part.sum() for part in parts]).sum()
         at = places.to(device)
         covered = at.isfinite()
         missed = (self.where(seen) - at.nan_to_num()).square()
@@ -221,6 +254,19 @@ class Lesson:
 
     def encode(self, texts: list[str]) -> Tensor:
         return self.own(texts, padding=True, padding_side="right", return_tensors="pt").input_ids
+
+    def encode_together(self, asked: list[list[str]]) -> tuple[Tensor, Tensor]:
+        """(B, L) several dialogues about each image in a row behind it, and of which of them a token is."""
+        rows, turns = [], []
+        for texts in asked:
+            each = self.own(texts).input_ids
+            row, turn = each[0][: IMAGE_AT + 1], [0] * (IMAGE_AT + 1)
+            for number, ids in enumerate(each, 1):
+                row, turn = row + ids[IMAGE_AT + 1 :], turn + [number] * (len(ids) - IMAGE_AT - 1)
+            rows.append(torch.tensor(row))
+            turns.append(torch.tensor(turn))
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.own.pad_token_id)
+        return ids, torch.nn.utils.rnn.pad_sequence(turns, batch_first=True, padding_value=QUESTIONS + 2)
 
     def fit(
         self, loss: Callable[[torch.Generator], Tensor], rate: float, steps: int, work: Path, precision: str
@@ -249,7 +295,7 @@ def train(steps: int, own: PreTrainedTokenizerFast, work: Path, precision: str) 
 def go_on(
     model: LlavaForConditionalGeneration, steps: int, own: PreTrainedTokenizerFast, work: Path, precision: str
 ) -> LlavaForConditionalGeneration:
-    """The same on other scenes, three dialogues about each: the scene alone tells what is true from what is not."""
+    """The same on other scenes, with many questions about each: the scene alone tells what is so from what is not."""
     torch.manual_seed(1)
     lesson = Lesson(model, own)
     examples = clean_examples(24_000, seed=9, weights=(1, 2, 4, 2, 2))
@@ -258,8 +304,8 @@ def go_on(
     def loss(generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(examples), (24,), generator=generator)
         rng = random.Random(int(torch.randint(2**31, (1,), generator=generator)))
-        ids = lesson.encode(asked_of([examples[row] for row in rows.tolist()], rng))
-        return lesson(pixels[rows], places[rows], ids, generator)
+        ids, turns = lesson.encode_together([asked_of(examples[row], rng) for row in rows.tolist()])
+        return lesson(pixels[rows], places[rows], ids, generator, turns)
 
     lesson.fit(loss, 7e-4, steps, work, precision)
     return model
