@@ -25,13 +25,14 @@ FLOW_PROMISES: Mapping[str, tuple[float, float]] = {
 Ten points less in dominant colours than of the first world's base: this one counts worse (`data/shapes/README.md`).
 """
 CAPTIONER_PROMISES: Mapping[str, tuple[float, float]] = {
-    f"{name}.{corruption}": (0.9, 1)
-    for name in ("git", "vlm", "vqa")
-    for corruption in ("attribute", "relation", "quantity")
+    f"{name}.{corruption}": (low, 1)
+    for name in ("git", "vlm")
+    for corruption, low in (("attribute", 0.9), ("relation", 0.75), ("quantity", 0.9))
 }
 """The same of `captioner_measurements.json`, by `comat/shapes/recipe/captioner_measure.py`.
 
-Five points less than of the captioner of the default run: these are for comparing kinds, and are trained for less.
+Less than of the captioner of the default run: these are for comparing kinds, and are trained for less. Asked whether a
+whole caption is so, the vlm is near chance, and nothing is promised of that.
 """
 
 
