@@ -30,9 +30,9 @@ NO_MIXED = {"image_batch": "0"}
 DEFAULT = {"train_steps": "70", "samples.seeds": "2"}
 # Experiments run in copies of the project, which lack what git ignores: hence the absolute path.
 TRAINED = Path("data/shapes/trained").resolve()
-MODELS = Path("data/shapes/models")
+KEPT_MODELS = Path("data/shapes/models")
 DINO = {"discriminator": "dino", "discriminator_model": str(TRAINED / "dino")}
-VLM = DEFAULT | {"captioner": "vlm", "captioner_model": str(MODELS / "vlm")}
+VLM = DEFAULT | {"captioner": "vlm", "captioner_model": str(KEPT_MODELS / "vlm")}
 # TokenCompose trains by 1e-3 and 5e-5 on SD1.4: 10 layers and 4 sizes of maps; here they are 5 and 2.
 TOKENCOMPOSE = {
     "concept_activation": "false",
@@ -63,7 +63,7 @@ TABLES: dict[str, dict[str, dict[str, str]]] = {
     # Table 5: captioners of other kinds, everything else as in the default run.
     "kinds": {
         "default": DEFAULT,
-        "git": DEFAULT | {"captioner": "git", "captioner_model": str(MODELS / "git")},
+        "git": DEFAULT | {"captioner": "git", "captioner_model": str(KEPT_MODELS / "git")},
         "vlm": VLM,
         "vqa": VLM | {"captioner_question": f"'{SHOWS}'", "captioner_answer": "'Yes'"},
     },
