@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,12 @@ from torch.testing import assert_close
 from transformers import BlipImageProcessorPil, CLIPImageProcessorPil
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
-from comat.captioners.load import load_captioner
+from comat.captioners.load import load_captioner, load_teacher
 from comat.captioners.scoring import Texts, token_log_likelihood
 from comat.captioners.vlm import Vlm
 from comat.errors import UserError
 from comat.models.preprocess import Preprocess
+from comat.params import Params
 from comat.randomness import generator
 from tests.tiny_models import one_captioner
 
@@ -227,6 +229,13 @@ def test_a_checkpointed_captioner_says_the_same_and_keeps_less(tiny: Path, kind:
     assert torch.equal(plain, again)
     assert_close(gradient, own_gradient, rtol=1e-6, atol=0)
     assert least < 0.75 * most
+
+
+def test_a_teacher_is_tried_with_gradients_where_none_are_wanted(make_params: Callable[..., Params]) -> None:
+    """As `evaluate` loads it, which judges without any (`evaluate.captioner: true`, what `comat init` sets)."""
+    with torch.no_grad():
+        load_teacher(make_params(), torch.device("cpu"), torch.float32)
+        assert not torch.is_grad_enabled()
 
 
 def test_a_captioner_whose_layers_drop_out_where_they_are_checkpointed_is_refused(

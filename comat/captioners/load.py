@@ -131,6 +131,7 @@ def check_dialogue(own: OneCaptioner, key: str) -> None:
     Dialogue(*source, own.caption_prefix, own.captioner_question, own.captioner_answer, key)
 
 
+@torch.enable_grad()  # `evaluate` loads it where no gradients are wanted
 def _reaches(image: torch.Tensor, log_p: torch.Tensor) -> bool:
     (gradient,) = torch.autograd.grad(log_p.sum(), image, allow_unused=True)
     return gradient is not None and bool(gradient.any())
