@@ -218,10 +218,8 @@ def test_a_checkpointed_captioner_says_the_same_and_keeps_less(tiny: Path, kind:
     for checkpointed in (False, True):
         captioner = load_captioner(own, torch.device("cpu"), torch.float32, teaches=True, checkpointed=checkpointed)
         assert not any(isinstance(part, nn.Dropout) and part.training for part in captioner.model.modules())
-        image, kept = seen.clone().requires_grad_(), []
-        with saved_tensors_hooks(
-            lambda tensor, kept=kept: kept.append(tensor.numel()) or tensor, lambda tensor: tensor
-        ):
+        image, kept = seen.clone().requires_grad_(), Kept()
+        with saved_tensors_hooks(kept.keep, lambda tensor: tensor):
             log_p, _ = captioner.log_likelihood(image, PROMPTS)
         (gradient,) = torch.autograd.grad(log_p.sum(), image)
         found.append((log_p.detach(), gradient, kept.numbers))
