@@ -18,7 +18,7 @@ from torch.testing import assert_close
 from transformers import BlipImageProcessorPil, CLIPImageProcessorPil
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
-from comat.captioners.load import load_captioner, load_teacher
+from comat.captioners.load import _reaches, load_captioner, load_teacher
 from comat.captioners.scoring import Texts, token_log_likelihood
 from comat.captioners.vlm import Vlm
 from comat.errors import UserError
@@ -46,6 +46,21 @@ def test_clip_reads_a_shorter_prompt_of_a_batch_as_alone(tiny: Path) -> None:
     together, _ = clip.log_likelihood(seen, PROMPTS)
     alone = [clip.log_likelihood(seen[row : row + 1], PROMPTS[row : row + 1])[0] for row in range(2)]
     assert_close(together, torch.cat(alone), rtol=0, atol=1e-5)
+
+
+def test_a_gradient_that_fp16_holds_where_training_scales_it_reaches_the_image() -> None:
+    """2^-28 is zero in fp16, whose least number is 2^-24; times 1,024 it is 2^-18, and with 2^-12 more zero again."""
+    image = torch.ones(1, requires_grad=True)
+    assert _reaches(image, image.half() * 2**-14 * 2**-14)
+    assert not _reaches(image, image.half() * 2**-14 * 2**-14 * 2**-12)
+
+
+def test_a_teacher_too_faint_for_fp16_is_told_so(tiny: Path) -> None:
+    """The small BLIP's gradient is some 1e-12 of a pixel; in float32 it teaches."""
+    own = one_captioner("blip", tiny / "blip")
+    load_captioner(own, torch.device("cpu"), torch.float32, teaches=True)
+    with pytest.raises(UserError, match=r"no gradient comes back .* or set precision to bf16 or fp32"):
+        load_captioner(own, torch.device("cpu"), torch.float16, teaches=True)
 
 
 def tokenizer_of(captioner):

@@ -119,6 +119,7 @@ def test_all_stages_run_on_each_family(tmp_path: Path, tiny: Path, family: str, 
     values |= {"segmenter": "clipseg", "segmenter_model": str(tiny / "clipseg"), "grounded_sam": None}
     values |= {"base_model": str(model), "discriminator_model": str(model), "scheduler": "model"}
     values |= {"guidance_scale": 1.0 if family == "flux_schnell" else 4.0}
+    values |= captioners("llava", tiny) if precision == "fp16" else {}  # in which the small BLIP's gradient is zero
     values["train"] |= {"gradient_checkpointing": "all"}
     YAML().dump(values, tmp_path / "params.yaml")
     for stage in STAGES:

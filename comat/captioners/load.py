@@ -111,6 +111,7 @@ def load_captioner(
             raise UserError(
                 f"{said}: no gradient comes back to the image, by its processor or its image tower, so that nothing "
                 "would be learned of it; name another model"
+                + (", or set precision to bf16 or fp32" if dtype == torch.float16 else "")
             )
         return captioner
 
@@ -133,7 +134,8 @@ def check_dialogue(own: OneCaptioner, key: str) -> None:
 
 @torch.enable_grad()  # `evaluate` loads it where no gradients are wanted
 def _reaches(image: torch.Tensor, log_p: torch.Tensor) -> bool:
-    (gradient,) = torch.autograd.grad(log_p.sum(), image, allow_unused=True)
+    # Scaled, as training scales its loss at first (`comat.training.trainer`): of a small number fp16 makes zero.
+    (gradient,) = torch.autograd.grad(1024 * log_p.float().sum(), image, allow_unused=True)
     return gradient is not None and bool(gradient.any())
 
 
