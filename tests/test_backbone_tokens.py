@@ -27,7 +27,7 @@ WORDS = st.lists(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 @given(before=WORDS, entity=st.sampled_from(["Blue cube", "wooden table", "quokka", "pink ring"]), after=WORDS)
-@pytest.mark.parametrize("name", ["sd3", "pixart_sigma", "flux_dev", "sana", "qwen_image", "z_image"])
+@pytest.mark.parametrize("name", ["sd2", "sdxl", "sd3", "pixart_sigma", "flux_dev", "sana", "qwen_image", "z_image"])
 def test_columns_hold_the_words_of_an_entity(families: Path, name: str, before, entity, after) -> None:
     """What the columns of an entity decode to is the entity, whatever the tokenizer and where its tokens stand."""
     backbone = loaded(families / name)

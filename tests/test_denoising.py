@@ -72,7 +72,7 @@ def test_of_one_image_it_is_the_flow_s(make_params, tmp_path: Path) -> None:
     assert values["denoising"] == pytest.approx(float((said.detach() - (eps - x)).square().mean()), rel=1e-4)
 
 
-@pytest.mark.parametrize("family", ["sd3", "pixart_sigma", "flux_dev", "sana", "qwen_image", "z_image"])
+@pytest.mark.parametrize("family", ["sd2", "sd3", "pixart_sigma", "flux_dev", "sana", "qwen_image", "z_image"])
 def test_every_family_is_grounded(make_params, tmp_path: Path, family: str) -> None:
     """The gradient is that of the plain expression, image after image."""
     model = str(getattr(tiny_families, f"save_{family}")(tmp_path / family))

@@ -97,12 +97,15 @@ LATER = {"sd35-medium": "sd3", "pixart-sigma": "pixart_sigma", "flux-dev": "flux
 FAMILIES = [("sd3", "fp32")] + [
     pytest.param(name, precision, marks=pytest.mark.slow)
     for name, precision in (
+        ("sd15", "bf16"),
+        ("sd2", "fp32"),
+        ("sdxl", "fp16"),
+        ("playground_v2", "fp32"),
         ("sd3_without_t5", "fp16"),
         ("pixart_alpha", "fp32"),
         ("pixart_sigma", "bf16"),
         ("flux_dev", "bf16"),
         ("flux_schnell", "fp32"),
-        ("sd2", "fp32"),
         ("sana", "bf16"),
         ("qwen_image", "bf16"),
         ("z_image", "fp32"),

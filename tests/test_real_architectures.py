@@ -1,4 +1,4 @@
-"""SD1.5, SDXL and the captioners as they are, on the meta device: sizes, map layers and resolutions, LoRA names."""
+"""SD1.5, SD2.1, SDXL and the captioners as they are, on the meta device: sizes, maps and resolutions, LoRA names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from comat.estimate.architectures import build_backbone, build_captioner, build_
 from comat.randomness import generator
 from comat.shapes.recipe.tokenizers import clip_tokenizer
 
-PIPELINES = {"sd15": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
+PIPELINES = {"sd15": StableDiffusionPipeline, "sd2": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
 
 
 def backbone(name: str) -> Backbone:
@@ -26,7 +26,11 @@ def backbone(name: str) -> Backbone:
 
 @pytest.mark.parametrize(
     ("name", "unet", "vae", "text"),
-    [("sd15", 859_520_964, 83_653_863, [123_060_480]), ("sdxl", 2_567_463_684, 83_653_863, [123_060_480, 694_659_840])],
+    [
+        ("sd15", 859_520_964, 83_653_863, [123_060_480]),
+        ("sd2", 865_910_724, 83_653_863, [340_387_840]),
+        ("sdxl", 2_567_463_684, 83_653_863, [123_060_480, 694_659_840]),
+    ],
 )
 def test_sizes(name: str, unet: int, vae: int, text: list[int]) -> None:
     model = backbone(name)
@@ -44,14 +48,17 @@ def test_sizes_of_the_captioners(name: str, millions: float) -> None:
     assert count_parameters(meta(build_captioner, name)) / 1e6 == pytest.approx(millions, rel=0.003)
 
 
-@pytest.mark.parametrize(("name", "size"), [("sd15", 25_509_888), ("sdxl", 185_794_560)])
+@pytest.mark.parametrize(("name", "size"), [("sd15", 25_509_888), ("sd2", 26_558_464), ("sdxl", 185_794_560)])
 def test_lora_of_rank_128(name: str, size: int) -> None:
+    """Of SD2: 128 (14 c + 2 * 1024) a block of width c, five of 320, five of 640 and six of 1280."""
     weights = add_lora(backbone(name), 128, generator(0, "lora"))
     assert sum(weight.numel() for weight in weights) == size
     assert {weight.dtype for weight in weights} == {torch.float32}
 
 
-@pytest.mark.parametrize(("name", "counts"), [("sd15", [1, 0, 3, 3, 3]), ("sdxl", [10, 30, 6, 0])])
+@pytest.mark.parametrize(
+    ("name", "counts"), [("sd15", [1, 0, 3, 3, 3]), ("sd2", [1, 0, 3, 3, 3]), ("sdxl", [10, 30, 6, 0])]
+)
 def test_maps_are_of_the_middle_and_the_decoder(name: str, counts: list[int]) -> None:
     """By block: middle, then the decoder's from its coarsest; in this order."""
     layers = backbone(name).map_layers()
@@ -64,8 +71,9 @@ def test_maps_are_of_the_middle_and_the_decoder(name: str, counts: list[int]) ->
 @pytest.mark.parametrize(
     ("name", "sides"),
     [
-        # heads: 8 in each layer; one head for every 64 channels of 1280 and 640
+        # heads: 8 in each layer of sd15; one for every 64 channels of 1280, 640 and 320 in the others
         ("sd15", {("mid_block", 8, 8): 1, ("up_blocks", 16, 8): 3, ("up_blocks", 32, 8): 3, ("up_blocks", 64, 8): 3}),
+        ("sd2", {("mid_block", 8, 20): 1, ("up_blocks", 16, 20): 3, ("up_blocks", 32, 10): 3, ("up_blocks", 64, 5): 3}),
         ("sdxl", {("mid_block", 16, 20): 10, ("up_blocks", 16, 20): 30, ("up_blocks", 32, 10): 6}),
     ],
 )

@@ -1,4 +1,4 @@
-"""Small random transformers in hub layout, with a handful of channels and tokenizers of a few pieces."""
+"""Small random base models in hub layout, with a handful of channels and tokenizers of a few pieces."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from diffusers import (
     AutoencoderKLQwenImage,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
@@ -25,7 +26,6 @@ from diffusers import (
     SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
-    StableDiffusionPipeline,
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
@@ -50,14 +50,14 @@ from comat.diffusion.backbones import load_base
 from comat.diffusion.backbones.base import Backbone
 from comat.diffusion.backbones.qwen_image import ASKED
 from comat.shapes.recipe.tokenizers import clip_tokenizer
-from tests import tiny_models
-from tests.tiny_models import _text
+from tests.tiny_models import NOISE, _text, save_sd15, save_sdxl
 
 TEXTS = ("a red ball and a blue cube", "two green stars", "a wooden table, three cats on it", "The dog's pink ring")
+UNETS = ("sd15", "sd2", "sdxl", "playground_v2")
 NAMES = (
+    *UNETS,
     *("sd3", "sd3_without_t5", "pixart_alpha", "pixart_sigma", "flux_dev", "flux_schnell"),
     *("sana", "sana_euler", "qwen_image", "z_image"),
-    *("sd15", "sd2", "sdxl"),
 )
 TURNS = ("<|im_start|>", "<|im_end|>")
 CHAT = (
@@ -109,34 +109,28 @@ def _vae(channels: int, **scaling: float) -> AutoencoderKL:
     )
 
 
-save_sd15, save_sdxl = tiny_models.save_sd15, tiny_models.save_sdxl
-
-
 def save_sd2(folder: Path) -> Path:
-    """Stable Diffusion 2 as its zero-SNR forms are: predicts v from pure noise on, by DDIM from the last timestep."""
-    torch.manual_seed(0)
-    StableDiffusionPipeline(
-        vae=tiny_models._vae(),
-        text_encoder=_text(CLIPTextModel, 8),
-        tokenizer=clip_tokenizer(),
-        unet=tiny_models._unet(xl=False),
-        scheduler=DDIMScheduler(
-            **tiny_models.NOISE,
-            prediction_type="v_prediction",
-            rescale_betas_zero_snr=True,
-            timestep_spacing="trailing",
-            clip_sample=False,
-            set_alpha_to_one=False,
-        ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
-    return folder
+    """Stable Diffusion 2's kind: heads by width, "!" for padding; velocity, and a schedule that ends without signal."""
+    tokenizer = clip_tokenizer()
+    tokenizer.pad_token = "!"
+    noise = {**NOISE, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "steps_offset": 1}
+    return save_sd15(
+        folder,
+        DDIMScheduler(**noise, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=False),
+        tokenizer,
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        upcast_attention=True,
+    )
 
 
-def save_sd3(folder: Path, t5: bool = True, plain: bool = False, **schedule: object) -> Path:
-    """SD3.5's kind: dual attention in the first block, norms of queries and keys; `plain` is SD3's, without."""
+def save_playground_v2(folder: Path) -> Path:
+    """An SDXL whose sampler draws noise at each step, as the scheduler of Playground v2 does."""
+    return save_sdxl(folder, EulerAncestralDiscreteScheduler(**NOISE, timestep_spacing="leading", steps_offset=1))
+
+
+def save_sd3(folder: Path, t5: bool = True, later: bool = True, **schedule: object) -> Path:
+    """SD3.5's kind: dual attention in the first block, norms of queries and keys; or SD3's, without either."""
     torch.manual_seed(0)
     tokenizer = clip_tokenizer()
     transformer = SD3Transformer2DModel(
@@ -151,8 +145,8 @@ def save_sd3(folder: Path, t5: bool = True, plain: bool = False, **schedule: obj
         pooled_projection_dim=16,
         out_channels=16,
         pos_embed_max_size=16,
-        dual_attention_layers=() if plain else (0,),
-        qk_norm=None if plain else "rms_norm",
+        dual_attention_layers=(0,) if later else (),
+        qk_norm="rms_norm" if later else None,
     )
     StableDiffusion3Pipeline(
         transformer=transformer,
@@ -169,7 +163,7 @@ def save_sd3(folder: Path, t5: bool = True, plain: bool = False, **schedule: obj
 
 
 def save_sd3_without_t5(folder: Path) -> Path:
-    return save_sd3(folder, t5=False, plain=True, use_dynamic_shifting=True)
+    return save_sd3(folder, t5=False, later=False, use_dynamic_shifting=True)
 
 
 def _pixart(folder: Path, kind: type, conditions: bool) -> Path:

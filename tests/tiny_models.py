@@ -69,28 +69,28 @@ def _text(kind: type, hidden: int):
     )
 
 
-def _unet(xl: bool) -> UNet2DConditionModel:
-    extra = {}
+def _unet(xl: bool, **changes: object) -> UNet2DConditionModel:
+    extra: dict = {}
     if xl:
         extra = {
             "addition_embed_type": "text_time",
             "addition_time_embed_dim": 4,
             "projection_class_embeddings_input_dim": 8 + 6 * 4,
         }
-    return UNet2DConditionModel(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        layers_per_block=1,
-        block_out_channels=(8, 16),
-        down_block_types=("CrossAttnDownBlock2D",) * 2,
-        up_block_types=("CrossAttnUpBlock2D",) * 2,
-        cross_attention_dim=16 if xl else 8,
-        attention_head_dim=2,
-        norm_num_groups=4,
-        use_linear_projection=xl,
-        **extra,
-    )
+    sizes = {
+        "sample_size": 8,
+        "in_channels": 4,
+        "out_channels": 4,
+        "layers_per_block": 1,
+        "block_out_channels": (8, 16),
+        "down_block_types": ("CrossAttnDownBlock2D",) * 2,
+        "up_block_types": ("CrossAttnUpBlock2D",) * 2,
+        "cross_attention_dim": 16 if xl else 8,
+        "attention_head_dim": 2,
+        "norm_num_groups": 4,
+        "use_linear_projection": xl,
+    }
+    return UNet2DConditionModel(**sizes | extra | changes)
 
 
 def _vae(levels: int = 2) -> AutoencoderKL:
@@ -107,8 +107,8 @@ def _vae(levels: int = 2) -> AutoencoderKL:
     )
 
 
-def save_sdxl(folder: Path) -> Path:
-    """An SDXL pipeline: 16 px images, 8x8 latents."""
+def save_sdxl(folder: Path, scheduler: object = None) -> Path:
+    """An SDXL pipeline: 16 px images, 8x8 latents; by the scheduler of the published model."""
     torch.manual_seed(0)
     tokenizer = clip_tokenizer()
     StableDiffusionXLPipeline(
@@ -118,21 +118,21 @@ def save_sdxl(folder: Path) -> Path:
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
         unet=_unet(xl=True),
-        scheduler=EulerDiscreteScheduler(**NOISE, timestep_spacing="leading", steps_offset=1),
+        scheduler=scheduler or EulerDiscreteScheduler(**NOISE, timestep_spacing="leading", steps_offset=1),
         add_watermarker=False,
     ).save_pretrained(folder)
     return folder
 
 
-def save_sd15(folder: Path) -> Path:
-    """An SD1.5 pipeline of the same sizes."""
+def save_sd15(folder: Path, scheduler: object = None, tokenizer: object = None, **unet: object) -> Path:
+    """An SD1.5 pipeline of the same sizes, or with another UNet, tokenizer or scheduler one of its kin."""
     torch.manual_seed(0)
     StableDiffusionPipeline(
         vae=_vae(),
         text_encoder=_text(CLIPTextModel, 8),
-        tokenizer=clip_tokenizer(),
-        unet=_unet(xl=False),
-        scheduler=EulerDiscreteScheduler(**NOISE, timestep_spacing="leading", steps_offset=1),
+        tokenizer=tokenizer or clip_tokenizer(),
+        unet=_unet(xl=False, **unet),
+        scheduler=scheduler or EulerDiscreteScheduler(**NOISE, timestep_spacing="leading", steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -47,6 +47,19 @@ UNETS: dict[str, dict] = {
         "cross_attention_dim": 768,
         "attention_head_dim": 8,
     },
+    "sd2": {  # stabilityai/stable-diffusion-2-1, unet/config.json
+        "sample_size": 96,
+        "in_channels": 4,
+        "out_channels": 4,
+        "down_block_types": (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
+        "block_out_channels": (320, 640, 1280, 1280),
+        "layers_per_block": 2,
+        "cross_attention_dim": 1024,
+        "attention_head_dim": (5, 10, 20, 20),
+        "use_linear_projection": True,
+        "upcast_attention": True,
+    },
     "sdxl": {  # stabilityai/stable-diffusion-xl-base-1.0, unet/config.json
         "sample_size": 128,
         "in_channels": 4,
@@ -64,20 +77,29 @@ UNETS: dict[str, dict] = {
         "projection_class_embeddings_input_dim": 2816,
     },
 }
-VAE = {  # both models' vae/config.json but for the scale of its latents
+VAE = {  # each model's vae/config.json but for the scale of its latents
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "block_out_channels": (128, 256, 512, 512),
     "layers_per_block": 2,
     "latent_channels": 4,
 }
-VAES = {"sd15": {**VAE, "scaling_factor": 0.18215}, "sdxl": {**VAE, "scaling_factor": 0.13025}}
-CLIP_L = {  # openai/clip-vit-large-patch14: text_encoder of both
+SCALES = {"sd15": 0.18215, "sd2": 0.18215, "sdxl": 0.13025}
+VAES = {name: {**VAE, "scaling_factor": scale} for name, scale in SCALES.items()}
+CLIP_L = {  # openai/clip-vit-large-patch14: text_encoder of sd15 and sdxl
     "hidden_size": 768,
     "intermediate_size": 3072,
     "num_hidden_layers": 12,
     "num_attention_heads": 12,
     "projection_dim": 768,
+}
+CLIP_H = {  # laion/CLIP-ViT-H-14 without its last layer: text_encoder of sd2
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 23,
+    "num_attention_heads": 16,
+    "projection_dim": 512,
+    "hidden_act": "gelu",
 }
 CLIP_G = {  # laion/CLIP-ViT-bigG-14: text_encoder_2 of SDXL
     "hidden_size": 1280,
@@ -88,7 +110,7 @@ CLIP_G = {  # laion/CLIP-ViT-bigG-14: text_encoder_2 of SDXL
     "hidden_act": "gelu",
 }
 VIT_L = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
-NOISE = {  # scheduler/scheduler_config.json of both
+NOISE = {  # scheduler/scheduler_config.json of each; sd2 predicts velocity
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
@@ -98,7 +120,7 @@ NOISE = {  # scheduler/scheduler_config.json of both
 
 
 def build_unet(name: str) -> UNet2DConditionModel:
-    """The UNet of "sd15" or "sdxl" on the default device, untrained."""
+    """The UNet of "sd15", "sd2" or "sdxl" on the default device, untrained."""
     return UNet2DConditionModel(**UNETS[name])
 
 
@@ -107,7 +129,7 @@ def build_vae(name: str) -> AutoencoderKL:
 
 
 def build_text_encoders(name: str) -> list[PreTrainedModel]:
-    encoders: list[PreTrainedModel] = [CLIPTextModel(CLIPTextConfig.from_dict(CLIP_L))]
+    encoders: list[PreTrainedModel] = [CLIPTextModel(CLIPTextConfig.from_dict(CLIP_H if name == "sd2" else CLIP_L))]
     if name == "sdxl":
         encoders.append(CLIPTextModelWithProjection(CLIPTextConfig.from_dict(CLIP_G)))
     return encoders
@@ -136,7 +158,8 @@ def build_backbone(name: str, tokenizer: PreTrainedTokenizerBase) -> Backbone:
     """The whole model. Only the text of prompts depends on `tokenizer`, not a shape but for its length (77)."""
     encoders = build_text_encoders(name)
     tokenizers = [tokenizer] * len(encoders)
-    parts = build_unet(name), build_vae(name), encoders, tokenizers, dict(NOISE)
+    schedule = {**NOISE, "prediction_type": "v_prediction" if name == "sd2" else "epsilon"}
+    parts = build_unet(name), build_vae(name), encoders, tokenizers, schedule
     return put_together(*parts, force_zeros_for_empty_prompt=name == "sdxl")
 
 
