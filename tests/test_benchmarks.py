@@ -11,12 +11,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 import benchmarks.methods
+from benchmarks import colour_words
 from benchmarks.miniature import ALWAYS, COLUMNS, ROWS, keep_runs, read, tables
+from comat.diffusion.backbones import load_base
 from comat.params import Params, load
+from comat.shapes.world.captions import describe, parse_prompt
+from comat.shapes.world.oracle import Detection
+from comat.shapes.world.scenes import Group
 from tests.conftest import ROOT
 
 
@@ -117,3 +123,30 @@ def test_killed_stages_end_with_the_same_bytes() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(re.findall(r"killed in \w+", done.stdout)) >= 2  # a moment may lie after the last stage
     assert re.search(r"\d+ files compared: 0 differ", done.stdout)
+
+
+def test_of_which_words_the_embeddings_are_the_other_prompt_s(tiny: Path) -> None:
+    """SDXL's own are "a red ball and a blue cube" behind a start: colours at 2 and 6, nouns at 3 and 7."""
+    backbone = load_base(str(tiny / "sdxl"))
+    spec, other = parse_prompt("a red ball and a blue cube"), parse_prompt("a green ball and a pink cube")
+    own, theirs = (backbone.encode_prompts([describe(one)]) for one in (spec, other))
+    for way, columns in {"none": [], "colours": [2, 6], "nouns": [3, 7], "colours and nouns": [2, 3, 6, 7]}.items():
+        found = colour_words.mixed(backbone, spec, other, colour_words.WAYS[way])
+        expected = own.tokens.clone()
+        expected[:, columns] = theirs.tokens[:, columns]
+        assert torch.equal(found.tokens, expected) and torch.equal(found.pooled, own.pooled)
+    rest = colour_words.mixed(backbone, spec, other, colour_words.WAYS["all but these"])
+    assert torch.equal(rest.tokens[:, [2, 3, 6, 7]], own.tokens[:, [2, 3, 6, 7]])
+    assert torch.equal(rest.pooled, theirs.pooled) and not torch.equal(rest.tokens, own.tokens)
+    every = colour_words.mixed(backbone, spec, other, colour_words.WAYS["all"])
+    assert torch.equal(every.tokens, theirs.tokens)
+
+
+@pytest.mark.parametrize(
+    ("colour", "said"),
+    [("red", "its own"), ("green", "the other prompt's"), ("black", "another"), (None, "no such object")],
+)
+def test_whose_colour_an_object_has(colour: str | None, said: str) -> None:
+    found = [Detection("ball", colour, 0.5, 0.5, 0.1, 0.9)] if colour else []
+    found.append(Detection("cube", "red", 0.2, 0.2, 0.1, 0.9))
+    assert colour_words.colour_of(found, Group("ball", "red"), Group("ball", "green")) == said
