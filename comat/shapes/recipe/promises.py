@@ -26,13 +26,13 @@ Ten points less in dominant colours than of the first world's base: this one cou
 """
 CAPTIONER_PROMISES: Mapping[str, tuple[float, float]] = {
     f"{name}.{corruption}": (low, 1)
-    for name in ("git", "vlm")
-    for corruption, low in (("attribute", 0.9), ("relation", 0.75), ("quantity", 0.9))
+    for name, relation in (("git", 0.75), ("vlm", 0.75), ("vqa", 0.7))
+    for corruption, low in (("attribute", 0.9), ("relation", relation), ("quantity", 0.9))
 }
-"""The same of `captioner_measurements.json`, by `comat/shapes/recipe/captioner_measure.py`.
+"""The same of `captioner_measurements.json`, by `comat/shapes/recipe/captioner_measure.py`; vqa is the vlm when asked
+whether a caption is so.
 
-Less than of the captioner of the default run: these are for comparing kinds, and are trained for less. Asked whether a
-whole caption is so, the vlm is near chance, and nothing is promised of that.
+Less than of the captioner of the default run: these are for comparing kinds, and are trained for less.
 """
 
 

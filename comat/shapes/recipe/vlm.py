@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from comat.shapes.recipe.captioner import DIRECTION_WEIGHT, PATCH, SIDE, WIDTH, 
 from comat.shapes.recipe.data import Example, clean_examples, images, unit
 from comat.shapes.recipe.fit import fit
 from comat.shapes.recipe.tokenizers import words
-from comat.shapes.world.captions import describe
+from comat.shapes.world.captions import describe, plural
 from comat.shapes.world.scenes import COLOURS, MAX_OBJECTS, NOUNS, Group, Spec
 
 TEMPLATE = (
@@ -141,14 +141,8 @@ def dialogues(examples: list[Example], rng: random.Random) -> list[str]:
     return found
 
 
-def answer_nll(
-    model: LlavaForConditionalGeneration,
-    seen: Tensor,
-    ids: Tensor,
-    own: PreTrainedTokenizerFast,
-    turns: Tensor | None = None,
-) -> Tensor:
-    """(B, L-1) negative log-likelihood of the answers in dialogues, from ASSISTANT and its colon to the end; else zero.
+def read(model: LlavaForConditionalGeneration, seen: Tensor, ids: Tensor, turns: Tensor | None = None) -> Tensor:
+    """(B, L, D) the language model's last states of the tokens of dialogues.
 
     Args:
         seen: (B, patches, D) image features, which take the place of the one token that stands for the image.
@@ -164,7 +158,17 @@ def answer_nll(
     else:
         where = _apart(torch.cat([turns[:, :IMAGE_AT], turns.new_zeros(seen.shape[:2]), turns[:, IMAGE_AT + 1 :]], 1))
     states = model.model.language_model(inputs_embeds=joined, use_cache=False, **where).last_hidden_state
-    logits = model.lm_head(torch.cat([states[:, :IMAGE_AT], states[:, IMAGE_AT + seen.shape[1] - 1 :]], 1))
+    return torch.cat([states[:, :IMAGE_AT], states[:, IMAGE_AT + seen.shape[1] - 1 :]], 1)
+
+
+def answer_nll(
+    model: LlavaForConditionalGeneration, states: Tensor, ids: Tensor, own: PreTrainedTokenizerFast
+) -> Tensor:
+    """(B, L-1) negative log-likelihood of the answers in dialogues, from ASSISTANT and its colon to the end; else zero.
+
+    `states` (B, L, D) are what `read` makes of the dialogues `ids` (B, L).
+    """
+    logits = model.lm_head(states)
     opened = (ids == own.get_vocab()["ASSISTANT"]).cumsum(1).roll(2, 1)
     ended = (ids == own.eos_token_id).cumsum(1).roll(1, 1)
     opened[:, :2] = ended[:, :1] = 0
@@ -189,64 +193,93 @@ def features(model: LlavaForConditionalGeneration, pixels: Tensor) -> tuple[Tens
     return seen, model.model.multi_modal_projector(seen)
 
 
-def told_of(example: Example, rng: random.Random) -> tuple[str, str]:
+@dataclass(frozen=True)
+class Asked:
+    """A dialogue about a scene; `so` says of each noun in its question whether all is so as it is said up to there."""
+
+    text: str
+    so: tuple[bool, ...] = ()
+
+
+def told_of(example: Example, rng: random.Random) -> tuple[Spec, Spec]:
     """What a scene shows and what it does not: in half of the cases the whole caption, in the others one thing of it.
 
     Whether a thing is there is learned much sooner than whether all is as a caption says, and helps with that.
     """
     if rng.random() < 0.5:
-        return example.caption, describe(wrong(example.spec, rng))
+        return example.spec, wrong(example.spec, rng)
     groups = example.spec.groups
-    own = replace(rng.choice(groups), count=1, size=None)
+    own = rng.choice(groups)
     there = {(group.noun, group.colour) for group in groups}
     # A colour or a noun of another thing of the scene, if there is one: it is the pair that is not there.
     near = [replace(own, colour=group.colour) for group in groups] + [replace(own, noun=group.noun) for group in groups]
     far = [replace(own, colour=colour) for colour in COLOURS] + [replace(own, noun=noun) for noun in NOUNS]
     for others in (near, far):
         if absent := [group for group in others if (group.noun, group.colour) not in there]:
-            return describe(Spec((own,))), describe(Spec((rng.choice(absent),)))
+            return Spec((own,)), Spec((rng.choice(absent),))
     raise AssertionError("some colour is not in the scene")
 
 
-def asked_of(example: Example, rng: random.Random) -> list[str]:
+def so_far(said: Spec, shown: Spec) -> tuple[bool, ...]:
+    """Of each noun of `said`: whether what is said up to there is so where `shown` is shown."""
+    found, ordered = [group in shown.groups for group in said.groups], said.groups == shown.groups
+    return tuple(all(found[: at + 1]) and (not said.relation or at == 0 or ordered) for at in range(len(found)))
+
+
+def asked_of(example: Example, rng: random.Random) -> list[Asked]:
     """The caption of a scene, and `QUESTIONS` about what is so and what is not.
 
     A question has one bit for an answer, where a caption has a word for every token: so it takes many of them.
     """
-    found = [dialogue(DESCRIBE, example.caption)]
+    found = [Asked(dialogue(DESCRIBE, example.caption))]
     for _ in range(QUESTIONS):
-        true, false = told_of(example, rng)
-        said, answer = rng.choice([(true, "Yes"), (false, "No")])
-        found.append(dialogue(SHOWS.format(prompt=said), answer))
+        said, answer = rng.choice(list(zip(told_of(example, rng), ("Yes", "No"), strict=True)))
+        text = dialogue(SHOWS.format(prompt=describe(said)), answer)
+        found.append(Asked(text, so_far(said, example.spec)))
     return found
 
 
 class Lesson:
     """Images, and dialogues about them, of which the answers are to be likely.
 
-    Where its object is, is asked of every patch.
+    Where its object is, is asked of every patch; whether all is so up to there, of every noun in a question.
     """
 
     def __init__(self, model: LlavaForConditionalGeneration, own: PreTrainedTokenizerFast) -> None:
-        self.model, self.own, self.where = model, own, torch.nn.Linear(WIDTH, 4)
+        self.model, self.own = model, own
+        self.where, self.so = torch.nn.Linear(WIDTH, 4), torch.nn.Linear(WIDTH, 1)
         self.heavy = torch.tensor(own.convert_tokens_to_ids(["left", "right", "above", "below"]))
+        self.nouns = torch.tensor(own.convert_tokens_to_ids([*NOUNS, *map(plural, NOUNS)]))
 
     def __call__(
-        self, pixels: Tensor, places: Tensor, ids: Tensor, generator: torch.Generator, turns: Tensor | None = None
+        self,
+        pixels: Tensor,
+        places: Tensor,
+        ids: Tensor,
+        generator: torch.Generator,
+        turns: Tensor | None = None,
+        so: Tensor | None = None,
     ) -> Tensor:
-        """The loss of uint8 images (B, 3, H, W), their `object_places`, and dialogues (B, L), of `turns` (B, L)."""
+        """The loss of uint8 images (B, 3, H, W), their `object_places`, and dialogues (B, L), of `turns` (B, L).
+
+        `so` (B, L) is 1 where all is so up to a noun of a question, 0 where it is not, nan elsewhere.
+        """
         device = self.model.device
         x = unit(pixels)
         x = x + 0.15 * torch.rand(len(x), 1, 1, 1, generator=generator) * torch.randn(x.shape, generator=generator)
         seen, told = features(self.model, x.to(device))
         turns = turns if turns is None else turns.to(device)
-        nll = answer_nll(self.model, told, ids.to(device), self.own, turns)
+        states = read(self.model, told, ids.to(device), turns)
+        nll = answer_nll(self.model, states, ids.to(device), self.own)
         weight = (1.0 + (DIRECTION_WEIGHT - 1) * torch.isin(ids, self.heavy))[:, 1:].to(device) * (nll != 0)
         if turns is None:  # an answer of one word weighs as much as a whole caption
             said = ((nll * weight).sum(1) / weight.sum(1).clamp(min=1)).mean()
         else:  # all questions of an image weigh as much as its caption
             parts = [weight * (turns[:, 1:] == 1), weight * (turns[:, 1:] > 1)]
             said = torch.stack([(nll * part).sum() / part.sum() for part in parts]).sum()
+        if so is not None:
+            known = so.to(device).isfinite()
+            said = said + F.binary_cross_entropy_with_logits(self.so(states[known])[:, 0], so.to(device)[known])
         at = places.to(device)
         covered = at.isfinite()
         missed = (self.where(seen) - at.nan_to_num()).square()
@@ -255,23 +288,30 @@ class Lesson:
     def encode(self, texts: list[str]) -> Tensor:
         return self.own(texts, padding=True, padding_side="right", return_tensors="pt").input_ids
 
-    def encode_together(self, asked: list[list[str]]) -> tuple[Tensor, Tensor]:
-        """(B, L) several dialogues about each image in a row behind it, and of which of them a token is."""
-        rows, turns = [], []
-        for texts in asked:
-            each = self.own(texts).input_ids
-            row, turn = each[0][: IMAGE_AT + 1], [0] * (IMAGE_AT + 1)
-            for number, ids in enumerate(each, 1):
-                row, turn = row + ids[IMAGE_AT + 1 :], turn + [number] * (len(ids) - IMAGE_AT - 1)
-            rows.append(torch.tensor(row))
-            turns.append(torch.tensor(turn))
-        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.own.pad_token_id)
-        return ids, torch.nn.utils.rnn.pad_sequence(turns, batch_first=True, padding_value=QUESTIONS + 2)
+    def encode_together(self, asked: list[list[Asked]]) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, L) several dialogues about each image in a row behind it, which of them a token is of, and what is so."""
+        rows, turns, so = [], [], []
+        for dialogues in asked:
+            each = [torch.tensor(ids) for ids in self.own([one.text for one in dialogues]).input_ids]
+            row, turn = [each[0][: IMAGE_AT + 1]], [torch.zeros(IMAGE_AT + 1, dtype=torch.long)]
+            known = [torch.full((IMAGE_AT + 1,), torch.nan)]
+            for number, (ids, one) in enumerate(zip((ids[IMAGE_AT + 1 :] for ids in each), dialogues, strict=True), 1):
+                row.append(ids)
+                turn.append(torch.full_like(ids, number))
+                known.append(torch.full(ids.shape, torch.nan))
+                if one.so:
+                    known[-1][torch.isin(ids, self.nouns)] = torch.tensor(one.so, dtype=torch.float)
+            rows.append(torch.cat(row))
+            turns.append(torch.cat(turn))
+            so.append(torch.cat(known))
+        pad = torch.nn.utils.rnn.pad_sequence
+        ids = pad(rows, batch_first=True, padding_value=self.own.pad_token_id)
+        return ids, pad(turns, batch_first=True, padding_value=QUESTIONS + 2), pad(so, True, torch.nan)
 
     def fit(
         self, loss: Callable[[torch.Generator], Tensor], rate: float, steps: int, work: Path, precision: str
     ) -> None:
-        trained = torch.nn.ModuleList([self.model, self.where])
+        trained = torch.nn.ModuleList([self.model, self.where, self.so])
         fit("vlm", trained, loss, steps=steps, learning_rate=rate, work=work, precision=precision)
 
 
@@ -304,8 +344,8 @@ def go_on(
     def loss(generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(examples), (24,), generator=generator)
         rng = random.Random(int(torch.randint(2**31, (1,), generator=generator)))
-        ids, turns = lesson.encode_together([asked_of(examples[row], rng) for row in rows.tolist()])
-        return lesson(pixels[rows], places[rows], ids, generator, turns)
+        ids, turns, so = lesson.encode_together([asked_of(examples[row], rng) for row in rows.tolist()])
+        return lesson(pixels[rows], places[rows], ids, generator, turns, so)
 
     lesson.fit(loss, 7e-4, steps, work, precision)
     return model
