@@ -84,12 +84,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--base", type=Path, default=Path("data/warmup"), help="the folder of the warm-up")
-    parser.add_argument("--lora", type=Path, action="append", help="several are compared; data/train/lora by default")
+    parser.add_argument(
+        "--lora", type=Path, action="append", help="several are compared; data/train/lora if it is there"
+    )
     parser.add_argument("--scenes", type=int, default=100)
     parser.add_argument("--timesteps", type=int, nargs="+", default=[200, 400, 600, 800])
     options = parser.parse_args()
     params, examples = load(options.params), scenes(options.scenes)
-    loras: list[Path | None] = [None, *(options.lora or [Path("data/train/lora")])]
+    own = Path("data/train/lora")
+    loras: list[Path | None] = [None, *(options.lora or ([own] if own.is_dir() else []))]
     print(f"{'':<28}{'tau':>6}" + "".join(f"{name:>15}" for name in COLUMNS))
     for lora in loras:
         backbone = load_backbone(params, options.base)
