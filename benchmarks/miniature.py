@@ -33,6 +33,7 @@ TRAINED = Path("data/shapes/trained").resolve()
 KEPT_MODELS = Path("data/shapes/models")
 DINO = {"discriminator": "dino", "discriminator_model": str(TRAINED / "dino")}
 VLM = DEFAULT | {"captioner": "vlm", "captioner_model": str(KEPT_MODELS / "vlm")}
+APART = {"base_model": str(TRAINED / "apart"), "discriminator_model": str(TRAINED / "apart")}
 # TokenCompose trains by 1e-3 and 5e-5 on SD1.4: 10 layers and 4 sizes of maps; here they are 5 and 2.
 TOKENCOMPOSE = {
     "concept_activation": "false",
@@ -51,6 +52,12 @@ TABLES: dict[str, dict[str, dict[str, str]]] = {
         "ca-ac-fp": NO_MIXED,
         "all": {},
         "ac": {"concept_activation": "false"} | NO_FIDELITY | NO_MIXED,
+    },
+    # A base whose text encoders say each word by itself: what the parts do where a colour is read at its own word.
+    "apart": {
+        "apart-ca": APART | NO_CONCENTRATION | NO_FIDELITY | NO_MIXED,
+        "apart-ca-ac": APART | NO_FIDELITY | NO_MIXED,
+        "apart-all": APART,
     },
     "fidelity": {
         "real-world": {"discriminator_input": "real_world"} | NO_MIXED,

@@ -13,7 +13,7 @@ from comat.randomness import generator
 from comat.shapes.recipe import flow
 from comat.shapes.recipe.__main__ import save
 from comat.shapes.recipe.data import clean_examples
-from comat.shapes.recipe.text import targets
+from comat.shapes.recipe.text import noun_tokens, noun_words, targets
 from comat.shapes.recipe.tokenizers import clip_tokenizer, t5_tokenizer, words
 from comat.shapes.world.captions import parse_prompt
 from comat.tokenizers import words_of
@@ -41,7 +41,7 @@ def test_nouns_stand_where_each_tokenizer_has_them() -> None:
     prompt = ["two red balls, a cube and a star"]
     for tokenizer, expected in ((clip_tokenizer(), [3, 6, 9]), (t5_tokenizer(), [2, 5, 8])):
         ids = tokenizer(prompt, padding="max_length", return_tensors="pt").input_ids
-        found = flow.noun_words(ids, tokenizer)
+        found = noun_words(ids, tokenizer)
         assert [group.nonzero().flatten().tolist() for group in found[0]] == [[place] for place in expected]
         assert [words_of(tokenizer, prompt[0])[place] for place in expected] == ["balls", "cube", "star"]
 
@@ -52,7 +52,7 @@ def test_both_tokenizers_are_taught_the_same_classes() -> None:
     rows = []
     for tokenizer in (clip_tokenizer(), t5_tokenizer()):
         ids = tokenizer("a red ball and two stars").input_ids
-        rows.append(targets(spec, ids, flow.noun_tokens(tokenizer))[0])
+        rows.append(targets(spec, ids, noun_tokens(tokenizer))[0])
     of_clip, of_t5 = rows
     assert [row[1:] for row in of_clip] == [row[1:] for row in of_t5]
     assert [a[0] - b[0] for a, b in zip(of_clip, of_t5, strict=True)] == [1, 1]

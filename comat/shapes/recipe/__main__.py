@@ -139,6 +139,7 @@ RUN: dict[str, Callable[[dict, Path, Path], None]] = {
     "painter": partial(run_pipeline, recipe="base", train="train_painter", name="painter"),
     "refined": partial(run_pipeline, recipe="base", train="refine_painter", name="refined"),
     "base": partial(run_pipeline, recipe="base", train="train_base", name="base"),
+    "apart": partial(run_pipeline, recipe="apart", train="train_apart", name="apart"),
     "flow_painter": partial(run_pipeline, recipe="flow", train="train_painter", name="flow_painter"),
     "flow_refined": partial(run_pipeline, recipe="flow", train="refine_painter", name="flow_refined"),
     "flow_base": partial(run_pipeline, recipe="flow", train="train_base", name="flow_base"),

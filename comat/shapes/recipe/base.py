@@ -29,7 +29,7 @@ from comat.diffusion.attention import AttentionMaps, cross_layout, recorded_maps
 from comat.shapes.recipe import text
 from comat.shapes.recipe.data import CATEGORIES, Example, clean_examples, images, unit
 from comat.shapes.recipe.fit import fit
-from comat.shapes.recipe.text import POOLED_WIDTH, TOKEN_WIDTH, TextEncoders, noun_tokens
+from comat.shapes.recipe.text import POOLED_WIDTH, TOKEN_WIDTH, TextEncoders, noun_tokens, noun_words
 from comat.shapes.recipe.tokenizers import clip_tokenizer
 from comat.shapes.world.captions import NUMBERS, describe
 from comat.shapes.world.scenes import MAX_OBJECTS, NOUNS, Group, Spec, sample_spec, scene_for
@@ -151,9 +151,18 @@ def binding_loss(maps: AttentionMaps, areas: Tensor, words: Tensor) -> Tensor:
 
 @torch.no_grad()
 def captioned(
-    examples: list[Example], vae: AutoencoderKL, text: TextEncoders, tokenizer: CLIPTokenizer, side: int, batch: int
+    examples: list[Example],
+    vae: AutoencoderKL,
+    text: TextEncoders,
+    tokenizer: CLIPTokenizer,
+    side: int,
+    batch: int,
+    nouns: bool = False,
 ) -> Captioned:
-    """Render, encode and embed; `batch` examples of this set make one step."""
+    """Render, encode and embed; `batch` examples of this set make one step.
+
+    All words of a group are to attend to its objects, or its `nouns` alone.
+    """
     ids = tokenizer([e.caption for e in examples], padding="max_length", return_tensors="pt").input_ids
     parts = [text(rows) for rows in ids.split(500)]
     tokens, pooled = (torch.cat([part[i] for part in parts]) for i in (0, 1))
@@ -164,7 +173,7 @@ def captioned(
         side,
         batch,
         object_areas(examples, side // 8),
-        group_words(examples, ids, tokenizer),
+        noun_words(ids, tokenizer) if nouns else group_words(examples, ids, tokenizer),
     )
 
 
@@ -258,14 +267,27 @@ def train_base(section: dict, models: Path, work: Path) -> StableDiffusionXLPipe
 def _go_on(
     name: str, folder: Path, examples: list[Example], section: dict, work: Path
 ) -> tuple[StableDiffusionXLPipeline, dict[str, Tensor]]:
-    """Train the pipeline in `folder` further, a share `native` of the steps at 128 px on half of the examples; returns
-    it and the weights it started from."""
+    """As `go_on`; returns the pipeline and the weights it started from."""
     source = StableDiffusionXLPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     encoders = TextEncoders(source.tokenizer)
     encoders.first, encoders.second = source.text_encoder, source.text_encoder_2
+    return go_on(name, source, encoders, examples, section, work)
+
+
+def go_on(
+    name: str,
+    source: StableDiffusionXLPipeline,
+    encoders: TextEncoders,
+    examples: list[Example],
+    section: dict,
+    work: Path,
+    nouns: bool = False,
+) -> tuple[StableDiffusionXLPipeline, dict[str, Tensor]]:
+    """Train a pipeline further on what `encoders` say, a share `native` of the steps at 128 px on half of the examples;
+    returns it and the weights it started from. `nouns`: as `captioned`."""
     batch, vae, tokenizer = section["batch"], source.vae, source.tokenizer
-    small = captioned(examples, vae, encoders, tokenizer, TRAINING_PX, batch)
-    large = captioned(examples[: len(examples) // 2], vae, encoders, tokenizer, NATIVE_PX, batch // 4)
+    small = captioned(examples, vae, encoders, tokenizer, TRAINING_PX, batch, nouns)
+    large = captioned(examples[: len(examples) // 2], vae, encoders, tokenizer, NATIVE_PX, batch // 4, nouns)
     start = {key: weight.clone() for key, weight in source.unet.state_dict().items()}
     _train(name, source.unet, [small, large], [1 - section["native"], section["native"]], section, work)
     return pipeline(source.unet, encoders, vae, tokenizer), start

@@ -32,13 +32,12 @@ from comat.shapes.recipe.text import (
     TOKEN_WIDTH,
     clip_config,
     lesson,
-    noun_tokens,
+    noun_words,
     random_specs,
     reading_heads,
     reading_loss,
 )
 from comat.shapes.recipe.tokenizers import MAX_TOKENS, clip_tokenizer, t5_tokenizer
-from comat.shapes.world.scenes import MAX_OBJECTS
 
 SHIFT = 1.5
 """Of the noise levels, towards the noisy ones; Stable Diffusion 3 takes 3 at 256 times as many pixels."""
@@ -148,16 +147,6 @@ def captioned(
     nouns = torch.cat([noun_words(ids[1:], clip), noun_words(pieces[1:], t5)], 2)
     latents = encode(examples, vae, TRAINING_PX)
     return Captions(latents, tokens[1:], pooled[1:], areas, nouns, tokens[:1], pooled[:1])
-
-
-def noun_words(ids: Tensor, tokenizer: CLIPTokenizer | T5Tokenizer) -> Tensor:
-    """For each caption, ids (N, L), and group of it the position of its noun: (N, 3, L) bool."""
-    known = torch.tensor(list(noun_tokens(tokenizer)))
-    found = torch.zeros(len(ids), MAX_OBJECTS, ids.shape[1], dtype=torch.bool)
-    for row, own in enumerate(torch.isin(ids, known)):
-        for group, position in enumerate(own.nonzero().flatten().tolist()):
-            found[row, group, position] = True
-    return found
 
 
 def noun_loss(maps: AttentionMaps, areas: Tensor, nouns: Tensor) -> Tensor:

@@ -34,13 +34,13 @@ HEADS |= {"part": 1 + 2 * len(RELATIONS)}
 TOKEN_WIDTH, POOLED_WIDTH = 128, 48
 
 
-def clip_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
-    """Of one of two CLIP encoders whose embeddings stand side by side."""
+def clip_config(tokenizer: CLIPTokenizer, layers: int = 3) -> CLIPTextConfig:
+    """Of one of two CLIP encoders whose embeddings stand side by side; all but the last layer's are read (SDXL)."""
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=TOKEN_WIDTH // 2,
         intermediate_size=TOKEN_WIDTH,
-        num_hidden_layers=3,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         max_position_embeddings=MAX_TOKENS,
         projection_dim=POOLED_WIDTH,
@@ -53,9 +53,9 @@ def clip_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
 class TextEncoders(nn.Module):
     """SDXL's two text encoders in miniature (0.3 M parameters)."""
 
-    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+    def __init__(self, tokenizer: CLIPTokenizer, layers: int = 3) -> None:
         super().__init__()
-        config = clip_config(tokenizer)
+        config = clip_config(tokenizer, layers)
         self.first, self.second = CLIPTextModel(config), CLIPTextModelWithProjection(config)
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,6 +116,16 @@ def noun_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, int]:
         for index, noun in enumerate(NOUNS)
         for form in (noun, plural(noun))
     }
+
+
+def noun_words(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """For each caption, ids (N, L), and group of it the position of its noun: (N, 3, L) bool."""
+    known = torch.tensor(list(noun_tokens(tokenizer)))
+    found = torch.zeros(len(ids), MAX_OBJECTS, ids.shape[1], dtype=torch.bool)
+    for row, own in enumerate(torch.isin(ids, known)):
+        for group, position in enumerate(own.nonzero().flatten().tolist()):
+            found[row, group, position] = True
+    return found
 
 
 def reading_heads() -> nn.ModuleDict:
