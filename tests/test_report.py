@@ -23,7 +23,7 @@ from comat.reporting.html import difference, figure, score
 from comat.reporting.pairs import read_shown
 from comat.reporting.plots_page import plots_page
 from comat.reporting.readings import reading
-from comat.reporting.report import Inputs, flat, write_report
+from comat.reporting.report import Inputs, flat, write_likelihood, write_report
 from comat.shapes.world.captions import parse_prompt
 from comat.shapes.world.oracle import Detection
 from comat.storage.tables import read_table, write_table
@@ -105,6 +105,31 @@ def test_languages_are_said_where_a_prompt_is_not_english(
     inputs = Inputs(tmp_path, data / "train/curves.csv", data / "base_samples", data / "samples")
     write_report(load("params.yaml").model_dump(), "cpu", read_shown(out / "scores.parquet", 20), inputs, out)
     assert re.findall(r"Languages, guessed: (.*?)\.", (out / "report.html").read_text(encoding="utf-8")) == said
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_where_no_captioner_reads_words_the_report_shows_none(
+    evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    """A captioner that is asked whether an image shows its prompt: there are pairs that changed, and no words."""
+    data, out = evaluated.parent, shutil.copytree(evaluated, tmp_path / "out")
+    monkeypatch.chdir(data.parent)
+    rows = read_table(out / "scores.parquet", SCORES)
+    better = [{**row, "value": float(row["model"] == "tuned")} for row in rows if row["benchmark"] == "oracle"]
+    write_table(out / "scores.parquet", better, SCORES)
+    shown, params = read_shown(out / "scores.parquet", 20), load("params.yaml")
+    assert shown.gains
+    write_likelihood(params, params, 4, shown, out)
+    if asked:
+        changed = {"captioner": "vlm", "captioner_question": 'Is "{prompt}" so?', "captioner_answer": "Yes"}
+        write_likelihood(params.model_copy(update=changed), params, 4, shown, out)
+        assert json.loads((out / "likelihood.json").read_text()) == {"captioner": None, "images": []}
+    inputs = Inputs(data / "prompts", data / "train/curves.csv", data / "base_samples", data / "samples")
+    write_report(load("params.yaml").model_dump(), "cpu", shown, inputs, out)
+    text = (out / "report.html").read_text(encoding="utf-8")
+    parts = [text.count(part) > 0 for part in ('href="#words"', 'id="words"', "word by word", 'class="words"')]
+    assert parts == [not asked] * 4 and not Page(text).open
+    assert 'class="shot"' in text
 
 
 CATEGORIES = ["arts & crafts", 'say "cube"', "</style><b>", "größer", "Größer", "a\\22 b"]
