@@ -118,8 +118,8 @@ def test_a_part_that_is_switched_off_costs_nothing(make_params) -> None:
 
 def test_disk_is_what_the_stages_leave(project: Path) -> None:
     p = load(project / "params.yaml")
-    counts = Counts(train=4, test=2, images=5)
-    left = disk(p, measure(p), counts)
+    calls, counts = measure(p), Counts(train=4, test=2, images=5)
+    left = disk(p, calls, counts)
     folder = project / "data"
     written = {
         "train": ["train/lora/pytorch_lora_weights", "train/discriminator/discriminator"],
@@ -131,7 +131,7 @@ def test_disk_is_what_the_stages_leave(project: Path) -> None:
     for stage, files in written.items():
         tensors = [w for file in files for w in load_file(folder / f"{file}.safetensors").values()]
         assert left[stage] == sum(w.nbytes for w in tensors), stage
-    unknown = work(p, measure(p), Counts(None, None, None))
+    unknown = work(p, calls, Counts(None, None, None))
     assert unknown["samples"] is None and unknown["train"] > 0
 
 
@@ -214,10 +214,11 @@ def test_a_working_folder_holds_the_outputs_and_two_states(make_params) -> None:
 
 def test_every_stage_has_its_need(make_params) -> None:
     p = make_params()
-    found = {need.stage: need for need in needs(p, measure(p))}
+    calls = measure(p)
+    found = {need.stage: need for need in needs(p, calls)}
     assert list(found) == [
         *("warmup_images", "warmup", "reference_latents", "image_latents", "base_samples", "train", "samples"),
         "evaluate",
     ]
-    assert found["train"].total == sum(memory(p, measure(p)).values())
+    assert found["train"].total == sum(memory(p, calls).values())
     assert all(need.total > 0 and need.remedy(int(need.total)).startswith("lower ") for need in found.values())

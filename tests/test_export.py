@@ -72,9 +72,10 @@ def test_every_layer_of_the_real_models_has_a_name_that_leads_back(name: str, mo
     """Attention alone, as CoMat trains it: diffusers' reader of kohya's files finds each layer again, at scale 1."""
     model = backbone(name)
     add_lora(model, 4, generator(0, "lora"))
+    pairs = lora_state(model.denoiser)
     lora = {
-        key.removesuffix(".lora_A.weight"): Lora(value, lora_state(model.denoiser)[key.replace("lora_A", "lora_B")])
-        for key, value in lora_state(model.denoiser).items()
+        key.removesuffix(".lora_A.weight"): Lora(value, pairs[key.replace("lora_A", "lora_B")])
+        for key, value in pairs.items()
         if "lora_A" in key
     }
     state, metadata = kohya_state(lora, model.denoiser.config, model.family)
