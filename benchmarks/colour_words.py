@@ -80,11 +80,11 @@ def main() -> None:
     options = parser.parse_args()
     params, asked = load(options.params), pairs(options.scenes)
     backbone = load_backbone(params, options.base)
+    empty = backbone.encode_prompts([""])
     print(f"{'taken from the other prompt':<30}" + "".join(f"{name:>20}" for name in SAID))
     for way, taken in WAYS.items():
         stored = {describe(spec): mixed(backbone, spec, other, taken) for spec, other in asked}
-        empty = backbone.encode_prompts([""])
-        backbone.stored = lambda prompt, stored=stored, empty=empty: stored[prompt] if prompt else empty
+        backbone.stored = lambda prompt, stored=stored: stored[prompt] if prompt else empty
         images = drawn(params, backbone, [describe(spec) for spec, _ in asked], [0])
         backbone.stored = None
         counts: Counter[str] = Counter()

@@ -57,7 +57,7 @@ def test_a_gradient_that_fp16_holds_where_training_scales_it_reaches_the_image()
 
 def test_a_teacher_too_faint_for_fp16_is_told_so(tmp_path: Path) -> None:
     """Its gradient is some 1e-12 of a pixel; in float32 it teaches."""
-    own = one_captioner("blip", save_blip(tmp_path / "blip", spread=1e-10))
+    own = one_captioner("blip", save_blip(tmp_path / "blip", initializer_range=1e-10))
     load_captioner(own, torch.device("cpu"), torch.float32, teaches=True)
     with pytest.raises(UserError, match=r"no gradient comes back .* or set precision to bf16 or fp32"):
         load_captioner(own, torch.device("cpu"), torch.float16, teaches=True)

@@ -173,7 +173,9 @@ VISION = {
     "num_attention_heads": 2,
     "image_size": 16,
     "patch_size": 4,
+    "initializer_range": 0.02,
 }
+"""BLIP's own initializer_range is 1e-10: no image would change what is said of it."""
 
 
 def blip_text(tokenizer: BertTokenizerFast, words: int, start: int) -> dict[str, int]:
@@ -193,13 +195,12 @@ def blip_text(tokenizer: BertTokenizerFast, words: int, start: int) -> dict[str,
     }
 
 
-def save_blip(folder: Path, spread: float = 0.02) -> Path:
-    """`spread` of the image tower's weights: by the class's own, 1e-10, no image changes what is said of it."""
+def save_blip(folder: Path, **vision: object) -> Path:
     torch.manual_seed(1)
     tokenizer = bert_tokenizer()
     text = blip_text(tokenizer, len(tokenizer), tokenizer.cls_token_id)
-    vision = VISION | {"num_hidden_layers": 1, "initializer_range": spread}
-    BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
+    tower = VISION | {"num_hidden_layers": 1} | vision
+    BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=tower)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PIXELS))
     return folder

@@ -35,26 +35,20 @@ from comat.models.families import BY_PIPELINE
 P = ParamSpec("P")
 N = TypeVar("N")
 
+SD = {  # what the unet/config.json of Stable Diffusion 1.5 and 2.1 share
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+}
 UNETS: dict[str, dict] = {
-    "sd15": {  # stable-diffusion-v1-5/stable-diffusion-v1-5, unet/config.json
-        "sample_size": 64,
-        "in_channels": 4,
-        "out_channels": 4,
-        "down_block_types": (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
-        "block_out_channels": (320, 640, 1280, 1280),
-        "layers_per_block": 2,
-        "cross_attention_dim": 768,
-        "attention_head_dim": 8,
-    },
-    "sd2": {  # stabilityai/stable-diffusion-2-1, unet/config.json
+    # stable-diffusion-v1-5/stable-diffusion-v1-5
+    "sd15": {**SD, "sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
+    "sd2": {  # stabilityai/stable-diffusion-2-1
+        **SD,
         "sample_size": 96,
-        "in_channels": 4,
-        "out_channels": 4,
-        "down_block_types": (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
-        "block_out_channels": (320, 640, 1280, 1280),
-        "layers_per_block": 2,
         "cross_attention_dim": 1024,
         "attention_head_dim": (5, 10, 20, 20),
         "use_linear_projection": True,
