@@ -160,7 +160,7 @@ def captioners(kind: str, tiny: Path) -> dict:
         return {"captioner": kind, "captioner_model": str(tiny / kind), "captioner_revision": None}
     own = [one_captioner("blip", tiny / "blip").model_dump(), {**captioners("vqa", tiny), "weight": 0.5}]
     own.append(one_captioner("clip_similarity", tiny / "clip").model_dump())
-    return {"captioner": own, "captioner_model": None, "captioner_revision": None}
+    return {"captioner": own, "captioner_model": None, "captioner_revision": None, "caption_prefix": ""}
 
 
 def twin(preset: str, tiny: Path) -> dict:
