@@ -16,10 +16,10 @@ def main() -> None:
 
     write_lock(params, args.out)
     if params.dialogues:
-        from comat.captioners.load import check_dialogue
+        from comat.judges.first_word import check_asked
 
         for key, own in params.dialogues.items():
-            check_dialogue(own, key)
+            check_asked(own, key)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from comat.estimate.architectures import meta as meta_architecture
 from comat.estimate.calls import measure
 from comat.estimate.published import PUBLISHED, described
 from comat.estimate.seeing import captioned, segmented
-from comat.params import Params, load
+from comat.params import SHOWS, Params, load
 from comat.segmenters.grounding_dino import build
 from tests import tiny_segmenters, tiny_vlms
 from tests.conftest import ROOT
@@ -75,6 +75,16 @@ def test_captioners_of_a_mixture_add_up(make_params, tiny: Path) -> None:
     clip = sum(w.nbytes for w in load_file(tiny / "clip/model.safetensors").values())
     assert seen.weights - alone.weights == pytest.approx(clip, rel=0.05)
     assert seen.cost.flops > alone.cost.flops and seen.cost.kept > alone.cost.kept
+
+
+def test_a_model_that_is_asked_in_two_ways_is_held_once(make_params, tmp_path: Path) -> None:
+    tiny_vlms.save_internvl(tmp_path)
+    both = [
+        one_captioner("vlm", tmp_path, **asked).model_dump()
+        for asked in ({}, {"captioner_question": SHOWS, "captioner_answer": "Yes"})
+    ]
+    alone, seen = (captioned(make_params(captioner=own, captioner_model=None)) for own in (both[:1], both))
+    assert seen.weights == alone.weights > 0 and seen.cost.flops > 1.5 * alone.cost.flops
 
 
 def test_sam3_is_counted_but_for_its_nouns(make_params, tmp_path: Path) -> None:

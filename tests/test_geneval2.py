@@ -11,11 +11,12 @@ from PIL import Image
 from torch.testing import assert_close
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from comat.captioners.load import check_dialogue
 from comat.errors import UserError
-from comat.evaluation.geneval2 import KEY, GenEval2, geneval2_score
+from comat.evaluation.geneval2 import GenEval2, geneval2_score
 from comat.evaluation.summary import means
 from comat.judges.benchmark import Drawn
-from comat.judges.first_word import FirstWord, spellings
+from comat.judges.first_word import KEY, FirstWord, check_asked, spellings
 from comat.params import GenEval2Params
 from comat.randomness import generator
 from comat.samples.formats.geneval2 import Asked, prompts, read
@@ -120,12 +121,22 @@ def test_the_first_word_is_the_model_s_own_next_token(tmp_path: Path, family: st
 
 def test_a_model_is_asked_as_its_template_asks_it(tiny: Path) -> None:
     """LLaVA's opens an answer by "ASSISTANT:"; the blank that it writes before a given answer would be a token more."""
-    own = GenEval2Params(vqa_model=str(tiny / "llava"), vqa_revision=None).dialogue
-    dialogue = FirstWord(own, CPU, torch.float32, KEY).vlm.dialogue
+    dialogue = check_dialogue(GenEval2Params(vqa_model=str(tiny / "llava"), vqa_revision=None).dialogue, "vqa_model")
     asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Is it? Answer in one word."}]}]
     opened = dialogue.processor.apply_chat_template(asked, add_generation_prompt=True)
     assert dialogue.asked("Is it?") == opened
     assert opened.endswith("ASSISTANT:") and dialogue.answered("Is it?").text == f"{opened} Yes"
+
+
+@pytest.mark.parametrize("see", [check_asked, lambda own, key: FirstWord(own, CPU, torch.float32, key)])
+def test_a_model_whose_numerals_begin_alike_is_refused(tiny: Path, see) -> None:
+    """Llama's tokenizer, as LLaVA 1.5 has it, writes "2" and "3" with a blank's token first: any number was right."""
+    own = GenEval2Params(vqa_model=str(tiny / "llava"), vqa_revision=None).dialogue
+    with pytest.raises(
+        UserError, match=r"evaluate\.geneval2\.vqa_model '.*llava': its tokenizer begins several numerals"
+    ):
+        see(own, KEY)
+    check_asked(own, "evaluate.vqa_score.vqa_model")  # which reads no numerals
 
 
 def test_images_are_judged_whatever_the_batch(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from comat.training.trainer import Trainer
 from tests.test_replay import build, has_the_full_gradient
 from tests.tiny_models import one_captioner
 
+ASKS = {"captioner_question": SHOWS, "captioner_answer": "Yes"}
 PROMPTS = ["a red ball", "two green stars"]
 ALONE = {"alpha": 0.0, "beta": 0.0, "lambda_adv": 0.0, "image_batch": 0}
 
@@ -43,8 +44,7 @@ class Brightness:
 
 def listed(tiny: Path, *weights: float) -> list[dict]:
     """BLIP, LLaVA asked about the prompt, and CLIP."""
-    asks = {"captioner_question": SHOWS, "captioner_answer": "Yes"}
-    own = [one_captioner("blip", tiny / "blip"), one_captioner("llava", tiny / "llava", **asks)]
+    own = [one_captioner("blip", tiny / "blip"), one_captioner("llava", tiny / "llava", **ASKS)]
     own.append(one_captioner("clip_similarity", tiny / "clip"))
     return [{**one.model_dump(), "weight": weight} for one, weight in zip(own, weights, strict=True)]
 
@@ -78,6 +78,22 @@ def test_the_gradient_of_a_mixture_is_the_sum(make_params, tiny: Path) -> None:
         expected, values[name] = expected + weight * part, loss.detach()
     assert_close(found, expected)
     assert_close(own, values)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_a_model_that_is_asked_in_two_ways_is_loaded_once(make_params, tiny: Path, checkpointed: bool) -> None:
+    """As captioner and about the prompt: what both say is what each says by itself."""
+    both = [one_captioner("llava", tiny / "llava", **asked).model_dump() for asked in ({}, ASKS)]
+    params = make_params(captioner=both, captioner_model=None)
+    mixture = load_teacher(params, torch.device("cpu"), torch.float32, checkpointed=checkpointed)
+    first, second = (teacher.captioner for teacher in mixture.teachers)
+    assert first.model is second.model
+    seen = torch.rand(2, 3, 24, 24, generator=generator(0, "images"))
+    _, own = captioners_loss(mixture, seen, PROMPTS, "mean")
+    alone = [load_captioner(one, torch.device("cpu"), torch.float32) for one in params.captioners]
+    assert alone[0].model is not alone[1].model
+    for (name, value), captioner in zip(own.items(), alone, strict=True):
+        assert_close(value, captioners_loss(captioner, seen, PROMPTS, "mean")[0], msg=name)
 
 
 def test_a_mixture_is_replayed_like_one(make_params, tiny: Path) -> None:
@@ -129,9 +145,31 @@ def test_every_captioner_is_recorded_with_a_revision_of_its_own(make_params, tin
         ({"captioner_model": None}, "captioner_model is null: expected a hub id or folder"),
         ({"captioner": "vlm", "captioner_answer": "Yes"}, "expected {prompt} in one of them"),
         ({"captioner": "vlm", "captioner_question": SHOWS}, "expected {prompt} in one of them"),  # it would be copied
+        (
+            {"captioner_answer": "Yes"},
+            "captioner_answer is 'Yes': expected '{prompt}', since captioner blip is asked noth",
+        ),
+        (
+            {"captioner": "git", "captioner_question": SHOWS},
+            "captioner_question is .*since captioner git is asked nothing",
+        ),
+        (
+            {
+                "captioner": "vlm",
+                "captioner_question": SHOWS,
+                "captioner_answer": "Yes",
+                "caption_prefix": "a photo of",
+            },
+            "caption_prefix is 'a photo of': expected '', since nothing stands before the answer",
+        ),
+        (
+            {"captioner": "clip_similarity", "caption_prefix": "a photo of"},
+            "caption_prefix is 'a photo of': expected '', since CLIP's similarity is of the prompt alone",
+        ),
     ],
 )
 def test_what_a_captioner_cannot_be(make_params, changes: dict, message: str) -> None:
+    """Neither what is no captioner, nor what would be set and not read."""
     with pytest.raises(ValueError, match=message):
         make_params(**changes)
 

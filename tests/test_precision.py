@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,20 @@ def test_a_gradient_that_overflows_halves_the_scale_and_changes_nothing_else(pro
     assert row["skipped"] == 1
     assert ours.scaler.get_scale() == 2.0**39
     assert all(torch.equal(a, b) for a, b in zip(before, ours.lora, strict=True))
+
+
+def test_a_batch_that_teaches_nothing_is_no_end_of_fp16(project: Path, tmp_path: Path) -> None:
+    """Attribute concentration alone, of prompts without entities: torch's scaler refused what has no gradient."""
+    alone = {"concept_activation": False, "lambda_adv": 0.0, "image_batch": 0, "alpha": 1.0, "beta": 0.5}
+    ours = trainer(project, tmp_path, precision="fp16", **alone)
+    batch = ours.data.batch(0)
+    ours.data.batch = lambda iteration: dataclasses.replace(batch, entities=[[] for _ in batch.entities])
+    before = [w.clone() for w in ours.lora]
+    row = ours.iterate(0)
+    assert row["skipped"] == row["grad_norm"] == row["attribute"] == 0
+    assert all(torch.equal(a, b) for a, b in zip(before, ours.lora, strict=True))
+    ours.data.batch = lambda iteration: batch
+    assert ours.iterate(1)["grad_norm"] > 0
 
 
 def test_the_scale_is_part_of_the_saved_state(project: Path, tmp_path: Path) -> None:

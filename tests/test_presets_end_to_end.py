@@ -153,7 +153,7 @@ def test_dvc_repro_runs_the_pipeline_in_a_clone(
 
 def captioners(kind: str, tiny: Path) -> dict:
     """Parameters of a captioner; llava is a vlm, vqa one that is asked about the prompt, a mixture three together."""
-    asked = {"captioner_question": SHOWS, "captioner_answer": "Yes"} if kind == "vqa" else {}
+    asked = {"captioner_question": SHOWS, "captioner_answer": "Yes", "caption_prefix": ""} if kind == "vqa" else {}
     if kind in ("llava", "vqa"):
         return {"captioner": "vlm", "captioner_model": str(tiny / "llava"), "captioner_revision": None, **asked}
     if kind != "mixture":

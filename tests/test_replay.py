@@ -185,7 +185,8 @@ def test_merging_restores_the_weights_exactly(make_params) -> None:
     step, _, _ = build(make_params())
     before = {name: value.clone() for name, value in step.backbone.denoiser.state_dict().items()}
     with merged(step.backbone.denoiser):
-        pass
+        inside = step.backbone.denoiser.state_dict()
+        assert any(not torch.equal(before[name], inside[name]) for name in before)
     after = step.backbone.denoiser.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 

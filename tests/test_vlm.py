@@ -177,6 +177,15 @@ def test_a_template_that_leaves_out_the_question_is_refused(vlms: Path, tmp_path
         load(folder, captioner_question=SHOWS, captioner_answer="Yes")
 
 
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day(vlms: Path, tmp_path: Path) -> None:
+    """By hand: 26 July 2024 was a Friday. Or a run that goes on after midnight would be another."""
+    template = (vlms / "idefics3/chat_template.jinja").read_text()
+    dated = "\n{{ strftime_now('%Y-%m-%d') }} {{ strftime_now('%A, %d %B %y') }};" + template
+    plain = load(vlms / "idefics3").dialogue.answered("a red ball").text
+    folder = broken(vlms, tmp_path / "m", chat_template=dated)
+    assert load(folder).dialogue.answered("a red ball").text == f"\n2024-07-26 Friday, 26 July 24;{plain}"
+
+
 def test_a_model_that_does_not_say_what_ends_an_answer_is_refused(vlms: Path, tmp_path: Path) -> None:
     plain = "<image>{{ messages[0]['content'][1]['text'] }} {{ messages[1]['content'][0]['text'] }}"
     folder = broken(vlms, tmp_path / "m", chat_template=plain)

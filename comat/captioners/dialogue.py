@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import torch
@@ -16,6 +17,17 @@ from comat.models.loading import loaded
 PROMPT = "{prompt}"
 HOLE = "\ue000"
 """Stands where a template puts the answer: of the private use area, in no prompt and no template."""
+TODAY = date(2024, 7, 26)
+"""The date that templates may write, always the same: a likelihood must not depend on the day it is taken on.
+
+The one that Llama 3.2's template writes where there is no clock.
+"""
+CLOCK = (
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(f" | replace('%{letter}', '{TODAY:%{letter}}')" for letter in "aAbBcdHIjmMpSxXyY")
+    + " }}{%- endmacro +%}"
+)
+"""Jinja: what templates call for the date, before one that does."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,7 @@ class Dialogue:
         self.tokenizer: Any = getattr(self.processor, "tokenizer", None)
         self._check_processor()
         self.specials = _special_tokens(self.tokenizer)
+        self.template = _undated(self.processor, self.tokenizer)
         self._check_dialogue()
 
     def answered(self, prompt: str) -> Answered:
@@ -97,7 +110,7 @@ class Dialogue:
 
     def _render(self, dialogue: list[dict], opened: bool = False) -> str:
         call: Any = self.processor.apply_chat_template
-        asked = {"tokenize": False, "add_generation_prompt": opened}
+        asked = {"tokenize": False, "add_generation_prompt": opened, "chat_template": self.template}
         text = loaded(self.name, "its chat template", lambda: call(dialogue, **asked))
         assert isinstance(text, str)
         return text
@@ -194,6 +207,13 @@ class Dialogue:
 
 def _turn(role: str, text: str, *before: dict[str, str]) -> dict:
     return {"role": role, "content": [*before, {"type": "text", "text": text}]}
+
+
+def _undated(processor: Any, tokenizer: Any) -> str | None:
+    """The model's template with a clock that stands still; None where it does not ask for the date."""
+    template: str | dict[str, str] = getattr(processor, "chat_template", None) or tokenizer.chat_template
+    text = template.get("default", "") if isinstance(template, dict) else template
+    return CLOCK + text if "strftime_now" in text else None
 
 
 def _special_tokens(tokenizer: Any) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
@@ -15,10 +15,16 @@ from comat.models.loading import loaded
 from comat.params import CaptionerParams, OneCaptioner
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from comat.captioners.blip import Blip
     from comat.captioners.clip_similarity import ClipSimilarity
+    from comat.captioners.dialogue import Dialogue
     from comat.captioners.git import Git
     from comat.captioners.vlm import Vlm
+
+Shared: TypeAlias = "dict[tuple[str, str | None], PreTrainedModel]"
+"""Vision-language models by hub id or folder and revision."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +58,31 @@ def load_teacher(
     Raises:
         UserError: as `load_captioner`.
     """
-    found = [
-        load_captioner(one, device, dtype, key=key, teaches=True, checkpointed=checkpointed)
-        for key, one in zip(own.captioner_keys, own.captioners, strict=True)
-    ]
+    found = load_captioners(own, device, dtype, teaches=True, checkpointed=checkpointed)
     if not isinstance(own.captioner, list):
         return found[0]
     weights = [one.weight for one in own.captioner]
     return Mixture([Teacher(*row) for row in zip(columns(own), found, weights, strict=True)])
+
+
+def load_captioners(
+    own: CaptionerParams,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    teaches: bool = False,
+    checkpointed: bool = False,
+) -> list[Captioner]:
+    """All captioners of the parameters; a vision-language model that is asked in several ways is loaded once.
+
+    Raises:
+        UserError: as `load_captioner`.
+    """
+    shared: Shared = {}
+    return [
+        load_captioner(one, device, dtype, key=key, teaches=teaches, checkpointed=checkpointed, shared=shared)
+        for key, one in zip(own.captioner_keys, own.captioners, strict=True)
+    ]
 
 
 def columns(own: CaptionerParams) -> list[str]:
@@ -78,15 +101,21 @@ def load_captioner(
     key: str = "captioner_model",
     teaches: bool = False,
     checkpointed: bool = False,
+    shared: Shared | None = None,
 ) -> Captioner:
     """Load a captioner from a hub id or folder; frozen. `key` is the parameter that names it.
+
+    What is in `shared` is not loaded again, and what is loaded is put there.
 
     Raises:
         UserError: if it cannot be had, or makes nothing of a grey image: its files are not of one model then; of one
             that is to teach also if no gradient comes back to the image, and of one that is checkpointed if its layers
             say something else so.
     """
-    captioner, said = _build(own, device, dtype, key), f"{key} {own.captioner_model!r}"
+    captioner, said = (
+        _build(own, device, dtype, key, {} if shared is None else shared),
+        f"{key} {own.captioner_model!r}",
+    )
 
     def tried() -> Captioner:
         # Not 0.5: what is zero after normalisation is padding to Idefics3 and SmolVLM, and not looked at.
@@ -118,8 +147,8 @@ def load_captioner(
     return loaded(own.captioner_model, f"captioner {own.captioner} (tried on a grey image)", tried)
 
 
-def check_dialogue(own: OneCaptioner, key: str) -> None:
-    """See, by its files without weights, that a vision-language model can be asked about an image.
+def check_dialogue(own: OneCaptioner, key: str) -> Dialogue:
+    """How a vision-language model is asked about an image, by its files without weights.
 
     Raises:
         UserError: if not; `key` is the parameter that names it.
@@ -129,7 +158,7 @@ def check_dialogue(own: OneCaptioner, key: str) -> None:
 
     source = (own.captioner_model, own.captioner_revision)
     vlm_class(*source, key)
-    Dialogue(*source, own.caption_prefix, own.captioner_question, own.captioner_answer, key)
+    return Dialogue(*source, own.caption_prefix, own.captioner_question, own.captioner_answer, key)
 
 
 @torch.enable_grad()  # `evaluate` loads it where no gradients are wanted
@@ -139,7 +168,9 @@ def _reaches(image: torch.Tensor, log_p: torch.Tensor) -> bool:
     return gradient is not None and bool(gradient.any())
 
 
-def _build(own: OneCaptioner, device: torch.device, dtype: torch.dtype, key: str) -> Blip | Git | ClipSimilarity | Vlm:
+def _build(
+    own: OneCaptioner, device: torch.device, dtype: torch.dtype, key: str, shared: Shared
+) -> Blip | Git | ClipSimilarity | Vlm:
     source = (own.captioner_model, own.captioner_revision)
     if own.captioner == "blip":
         from comat.captioners.blip import Blip
@@ -155,4 +186,7 @@ def _build(own: OneCaptioner, device: torch.device, dtype: torch.dtype, key: str
         return ClipSimilarity(*source, device, dtype)
     from comat.captioners.vlm import Vlm
 
-    return Vlm(*source, own.caption_prefix, own.captioner_question, own.captioner_answer, device, dtype, key)
+    asked = (own.caption_prefix, own.captioner_question, own.captioner_answer)
+    vlm = Vlm(*source, *asked, device, dtype, key, shared=shared.get(source))
+    shared[source] = vlm.model
+    return vlm

@@ -22,7 +22,10 @@ from comat.models.loading import load_model, loaded
 
 
 class Vlm:
-    """Log-likelihood of the answer in a dialogue about the image; question and prefix are masked."""
+    """Log-likelihood of the answer in a dialogue about the image; question and prefix are masked.
+
+    `shared` is the same model, that another has loaded.
+    """
 
     def __init__(
         self,
@@ -34,10 +37,11 @@ class Vlm:
         device: torch.device,
         dtype: torch.dtype,
         key: str = "captioner_model",
+        shared: PreTrainedModel | None = None,
     ) -> None:
         self.dialogue = Dialogue(model, revision, prefix, question, answer, key)
         kind = vlm_class(model, revision, key)
-        self.model = load_model(kind, model, revision, part="VLM", dtype=dtype, device=device)
+        self.model = shared or load_model(kind, model, revision, part="VLM", dtype=dtype, device=device)
         self.keeps = "logits_to_keep" in inspect.signature(self.model.forward).parameters
 
     def log_likelihood(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -71,11 +71,13 @@ JUDGED = Backward(learns=False)
 
 def captioned(p: Params, learns: bool = True) -> Seen:
     """One image and its prompt through the captioners; with gradients into the pixels where something learns of it."""
-    seen = Seen()
+    seen, held = Seen(), set()
     how = Backward(learns, learns and p.train.gradient_checkpointing == "all")
     for own in p.captioners:
         if own.captioner == "vlm":
-            seen += dialogued(own, p.precision, p.resolution, how)
+            asked, named = dialogued(own, p.precision, p.resolution, how), (own.captioner_model, own.captioner_revision)
+            seen += Seen(asked.cost) if named in held else asked  # loaded once, however many ask it
+            held.add(named)
         elif own.captioner == "clip_similarity":
             source = ("captioner_model", own.captioner_model, own.captioner_revision, p.precision)
             seen += _similar(meta_model(CLIPModel, *source), how)

@@ -11,13 +11,11 @@ import torch
 
 from comat.evaluation.questions import asked
 from comat.judges.benchmark import Answer, Drawn, Score, evaluator
-from comat.judges.first_word import FirstWord
+from comat.judges.first_word import KEY, FirstWord
 from comat.judges.later import Later
 from comat.judges.pixels import as_pixels
 from comat.params import GenEval2Params
 from comat.samples.formats.geneval2 import Asked, read
-
-KEY = "evaluate.geneval2.vqa_model"
 
 
 class GenEval2:

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from comat.captioners import Captioner
-from comat.captioners.load import columns, load_captioner
+from comat.captioners.load import columns, load_captioners
 from comat.entities.filter import filtered_nouns, reasons
 from comat.entities.parse import entities_of, load_parser
 from comat.errors import UserError
@@ -77,8 +77,7 @@ def measure_sensitivity(
     """
     device, dtype = choose_device(computing.device), DTYPES[computing.precision]
     names = columns(own) or [own.captioners[0].column]
-    models = [load_captioner(one, device, dtype) for one in own.captioners]
-    captioners = dict(zip(names, models, strict=True))
+    captioners = dict(zip(names, load_captioners(own, device, dtype), strict=True))
     filtered = filtered_nouns(Path(entities.own_filter) if entities.own_filter else None)
     rows = list(_rows(captioners, load_parser(entities.spacy_model), filtered, images, batch_size, device))
     if not rows:

@@ -86,6 +86,23 @@ class OneCaptioner(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _is_read(self) -> Self:
+        """Refuse what would be set and not read: it was meant for another captioner."""
+        unread: dict[str, str] = {}
+        if self.captioner != "vlm":
+            why = f"captioner {self.captioner} is asked nothing; vlm is"
+            unread |= dict.fromkeys(("captioner_question", "captioner_answer"), why)
+        if self.captioner == "clip_similarity":
+            unread["caption_prefix"] = "CLIP's similarity is of the prompt alone"
+        elif self.asks:
+            unread["caption_prefix"] = "nothing stands before the answer to a question about the prompt (VQAScore)"
+        for name, why in unread.items():
+            value, plain = getattr(self, name), OneCaptioner.model_fields[name].default
+            if value != plain:
+                raise ValueError(f"{name} is {shown(value)}: expected {shown(plain)}, since {why}")
+        return self
+
     @property
     def column(self) -> str:
         """What it is called in curves.csv: a captioner, or what answers questions about the prompt."""

@@ -180,15 +180,18 @@ class Trainer:
         return measured(found)
 
     def _update(self, values: dict[str, float]) -> dict[str, float]:
-        self.scaler.unscale_(self.optimizer)
-        self.scaler.unscale_(self.critic_optimizer)
+        learned = any(weight.grad is not None for weight in (*self.lora, *self.critic))
+        if learned:  # the scaler refuses a batch that has no gradient
+            self.scaler.unscale_(self.optimizer)
+            self.scaler.unscale_(self.critic_optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.lora, self.p.max_grad_norm))
         critic_norm = float(nn.utils.clip_grad_norm_(self.critic, self.p.discriminator_max_grad_norm))
         finite = all(math.isfinite(v) for v in (*values.values(), norm, critic_norm))
         if finite:
             self.optimizer.step()
             self.critic_optimizer.step()
-        self.scaler.update()
+        if learned:
+            self.scaler.update()
         return {**values, "grad_norm": norm, "skipped": int(not finite)}
 
     def _stops(self, iteration: int) -> bool:
