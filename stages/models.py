@@ -16,10 +16,10 @@ def main() -> None:
 
     write_lock(params, args.out)
     if params.dialogues:
-        from comat.judges.first_word import check_asked
+        from comat.captioners.load import check_dialogue
 
         for key, own in params.dialogues.items():
-            check_asked(own, key)
+            check_dialogue(own, key)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from comat.errors import UserError
 from comat.evaluation.geneval2 import GenEval2, geneval2_score
 from comat.evaluation.summary import means
 from comat.judges.benchmark import Drawn
-from comat.judges.first_word import KEY, FirstWord, check_asked, spellings
-from comat.params import GenEval2Params
+from comat.judges.first_word import FirstWord, spellings
+from comat.params import GENEVAL2_MODEL, GenEval2Params
 from comat.randomness import generator
 from comat.samples.formats.geneval2 import Asked, prompts, read
 from comat.storage.images import to_bytes
@@ -104,9 +104,12 @@ def test_the_first_word_is_the_model_s_own_next_token(tmp_path: Path, family: st
     folder = getattr(tiny_vlms, f"save_{family}")(tmp_path / family)
     seen = torch.rand(3, 3, 64, 64, generator=generator(0, "images"))
     questions, words = ["How many?", "Are there any bicycles in the image?", "Is it?"], ["two", "Yes", "Yes"]
-    judge = FirstWord(GenEval2Params(vqa_model=str(folder), vqa_revision=None).dialogue, CPU, torch.float32, KEY)
+    judge = FirstWord(
+        GenEval2Params(vqa_model=str(folder), vqa_revision=None).dialogue, CPU, torch.float32, GENEVAL2_MODEL
+    )
     found = judge.probabilities(seen, questions, words)
-    model, processor = AutoModelForImageTextToText.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
+    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    processor = AutoProcessor.from_pretrained(folder)
     first = [["t", "T", "2", " "], ["y", "Y", " "], ["y", "Y", " "]]
     for row, (question, tokens) in enumerate(zip(questions, first, strict=True)):
         asked = [{"type": "image"}, {"type": "text", "text": f"{question} Answer in one word."}]
@@ -128,15 +131,15 @@ def test_a_model_is_asked_as_its_template_asks_it(tiny: Path) -> None:
     assert opened.endswith("ASSISTANT:") and dialogue.answered("Is it?").text == f"{opened} Yes"
 
 
-@pytest.mark.parametrize("see", [check_asked, lambda own, key: FirstWord(own, CPU, torch.float32, key)])
+@pytest.mark.parametrize("see", [check_dialogue, lambda own, key: FirstWord(own, CPU, torch.float32, key)])
 def test_a_model_whose_numerals_begin_alike_is_refused(tiny: Path, see) -> None:
     """Llama's tokenizer, as LLaVA 1.5 has it, writes "2" and "3" with a blank's token first: any number was right."""
     own = GenEval2Params(vqa_model=str(tiny / "llava"), vqa_revision=None).dialogue
     with pytest.raises(
         UserError, match=r"evaluate\.geneval2\.vqa_model '.*llava': its tokenizer begins several numerals"
     ):
-        see(own, KEY)
-    check_asked(own, "evaluate.vqa_score.vqa_model")  # which reads no numerals
+        see(own, GENEVAL2_MODEL)
+    check_dialogue(own, "evaluate.vqa_score.vqa_model")  # which reads no numerals
 
 
 def test_images_are_judged_whatever_the_batch(tmp_path: Path) -> None:

@@ -205,6 +205,21 @@ class Dialogue:
         loaded(self.name, "an image by its processor", lambda: self.inputs(grey, [text])["pixel_values"])
 
 
+def check_numerals(dialogue: Dialogue) -> None:
+    """See that numbers differ by their first token.
+
+    Raises:
+        UserError: if the tokenizer writes a blank by itself before every digit, as Llama 2's and so LLaVA 1.5's does:
+            the first token of "2" and of "3" is then the same, and any number would count as the right one.
+    """
+    digits = "123456789"
+    if len({dialogue.tokenizer(digit, add_special_tokens=False).input_ids[0] for digit in digits}) < len(digits):
+        raise UserError(
+            f"{dialogue.said}: its tokenizer begins several numerals with one token, so that the first token of an "
+            "answer does not tell a number: name another model, such as Qwen/Qwen3-VL-8B-Instruct"
+        )
+
+
 def _turn(role: str, text: str, *before: dict[str, str]) -> dict:
     return {"role": role, "content": [*before, {"type": "text", "text": text}]}
 

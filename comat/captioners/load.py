@@ -12,7 +12,7 @@ from comat.captioners import Captioner
 from comat.captioners.checkpointing import checkpoint_layers
 from comat.errors import UserError
 from comat.models.loading import loaded
-from comat.params import CaptionerParams, OneCaptioner
+from comat.params import GENEVAL2_MODEL, CaptionerParams, OneCaptioner
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -151,14 +151,17 @@ def check_dialogue(own: OneCaptioner, key: str) -> Dialogue:
     """How a vision-language model is asked about an image, by its files without weights.
 
     Raises:
-        UserError: if not; `key` is the parameter that names it.
+        UserError: if it cannot be asked; `key` is the parameter that names it. Of GenEval 2's as `check_numerals`.
     """
-    from comat.captioners.dialogue import Dialogue
+    from comat.captioners.dialogue import Dialogue, check_numerals
     from comat.captioners.vlm import vlm_class
 
     source = (own.captioner_model, own.captioner_revision)
     vlm_class(*source, key)
-    return Dialogue(*source, own.caption_prefix, own.captioner_question, own.captioner_answer, key)
+    dialogue = Dialogue(*source, own.caption_prefix, own.captioner_question, own.captioner_answer, key)
+    if key == GENEVAL2_MODEL:
+        check_numerals(dialogue)
+    return dialogue
 
 
 @torch.enable_grad()  # `evaluate` loads it where no gradients are wanted

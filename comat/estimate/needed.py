@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 from rich.filesize import decimal
 
+from comat.captioners.load import check_dialogue
 from comat.errors import UserError
 from comat.estimate.calls import measure
 from comat.estimate.card import Card, card_of
@@ -18,7 +19,6 @@ from comat.estimate.findings import Finding
 from comat.estimate.memory import Need, host, needs
 from comat.estimate.plan import disk, scratch
 from comat.estimate.published import described
-from comat.judges.first_word import check_asked
 from comat.models.fit import check_steps
 from comat.models.record import at_hand, check_configuration, check_together
 from comat.params import Params
@@ -48,7 +48,7 @@ def configurations(params: Params) -> Iterator[Finding]:
         for key, asked in own.dialogues.items():
             if Path(asked.captioner_model).is_dir():
                 try:
-                    check_asked(asked, key)
+                    check_dialogue(asked, key)
                 except UserError as error:
                     yield Finding(key, "problem", str(error))
         try:

@@ -11,10 +11,10 @@ import torch
 
 from comat.evaluation.questions import asked
 from comat.judges.benchmark import Answer, Drawn, Score, evaluator
-from comat.judges.first_word import KEY, FirstWord
+from comat.judges.first_word import FirstWord
 from comat.judges.later import Later
 from comat.judges.pixels import as_pixels
-from comat.params import GenEval2Params
+from comat.params import GENEVAL2_MODEL, GenEval2Params
 from comat.samples.formats.geneval2 import Asked, read
 
 
@@ -31,7 +31,7 @@ class GenEval2:
     ) -> None:
         self.asked, self.batch_size, self.device = read(path), batch_size, device
         id = evaluator(own.vqa_model, own.vqa_revision) + own.said
-        self.vqa = Later(id, lambda: FirstWord(own.dialogue, device, dtype, KEY))
+        self.vqa = Later(id, lambda: FirstWord(own.dialogue, device, dtype, GENEVAL2_MODEL))
         self.evaluators = {"vqa": id}
 
     def covers(self, image: Drawn) -> bool:

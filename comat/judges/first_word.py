@@ -7,14 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from comat.captioners.dialogue import Dialogue
-from comat.captioners.load import check_dialogue
+from comat.captioners.dialogue import check_numerals
 from comat.captioners.vlm import Vlm
-from comat.errors import UserError
 from comat.params import OneCaptioner
 
-KEY = "evaluate.geneval2.vqa_model"
-"""The parameter that names the model whose first words count."""
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -49,32 +45,6 @@ class FirstWord:
     def _first(self, word: str) -> list[int]:
         coded = (self.vlm.dialogue.tokenizer(text, add_special_tokens=False).input_ids for text in spellings(word))
         return sorted({ids[0] for ids in coded})
-
-
-def check_asked(own: OneCaptioner, key: str) -> None:
-    """See, by its files without weights, that a model can be asked what `Params.dialogues` has under `key`.
-
-    Raises:
-        UserError: as `check_dialogue`; of GenEval 2's also as `check_numerals`.
-    """
-    dialogue = check_dialogue(own, key)
-    if key == KEY:
-        check_numerals(dialogue)
-
-
-def check_numerals(dialogue: Dialogue) -> None:
-    """See that numbers differ by their first token.
-
-    Raises:
-        UserError: if the tokenizer writes a blank by itself before every digit, as Llama 2's and so LLaVA 1.5's does:
-            the first token of "2" and of "3" is then the same, and any number would count as the right one.
-    """
-    digits = "123456789"
-    if len({dialogue.tokenizer(digit, add_special_tokens=False).input_ids[0] for digit in digits}) < len(digits):
-        raise UserError(
-            f"{dialogue.said}: its tokenizer begins several numerals with one token, so that the first token of an "
-            "answer does not tell a number: name another model, such as Qwen/Qwen3-VL-8B-Instruct"
-        )
 
 
 def spellings(word: str) -> list[str]:

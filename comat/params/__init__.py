@@ -1,6 +1,7 @@
 """`params.yaml`, typed: the paper's hyperparameters as flat keys, and one section for each stage."""
 
 from comat.params.evaluation import (
+    GENEVAL2_MODEL,
     ClipScoreParams,
     EvaluateParams,
     FidParams,
@@ -44,6 +45,7 @@ from comat.params.whole import Params, load
 __all__ = [
     "CAPTIONERS",
     "DESCRIBE",
+    "GENEVAL2_MODEL",
     "PROMPT",
     "SHOWS",
     "BaseModelParams",

@@ -43,6 +43,10 @@ class VlmParams(VqaParams, Independent):
         )
 
 
+GENEVAL2_MODEL = "evaluate.geneval2.vqa_model"
+"""The parameter that names the model whose answers' first tokens are read."""
+
+
 class GenEval2Params(VlmParams):
     """GenEval 2's questions, answered in one word."""
 
