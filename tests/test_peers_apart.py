@@ -22,7 +22,7 @@ from tests.conftest import judging_of
 from tests.processes import finish, start
 from tests.tiny_models import save_pixart
 
-FAMILIES = ("pixart_sigma", "sd3", "flux_dev", "qwen_image", "z_image", *tiny_peers.NAMES)
+FAMILIES = ("pixart_sigma", "sd3", "sd3_without_t5", "flux_dev", "qwen_image", "z_image", *tiny_peers.NAMES)
 
 
 @pytest.fixture

@@ -111,14 +111,19 @@ def make_sampler(name: str, config: Mapping[str, Any], steps: int, *, flow: bool
         safe = {"clip_sample": False, "thresholding": False}
         scheduler = getattr(diffusers, config["_class_name"]).from_config({**config, **safe})
     else:
-        noise = {key: config[key] for key in SCHEDULE_KEYS if config.get(key) is not None}
-        extra = {"clip_sample": False} if name != "euler" else {}
-        extra |= {"set_alpha_to_one": False} if name == "ddim" else {}
-        scheduler = SCHEDULERS[name](**{**noise, "timestep_spacing": spacing_of(config)}, **extra)
+        scheduler = SCHEDULERS[name](**own_schedule(name, config))
     scheduler.set_timesteps(steps)
     if len(scheduler.timesteps) != steps:
         raise UserError(f"sampling_steps is {steps}: the model's own sampler makes {len(scheduler.timesteps)} of it")
     return Sampler(scheduler)
+
+
+def own_schedule(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a scheduler of `SCHEDULERS` is made of, for the model whose scheduler_config.json is `config`."""
+    noise = {key: config[key] for key in SCHEDULE_KEYS if config.get(key) is not None}
+    extra = {"clip_sample": False} if name != "euler" else {}
+    extra |= {"set_alpha_to_one": False} if name == "ddim" else {}
+    return {**noise, "timestep_spacing": spacing_of(config), **extra}
 
 
 def dynamic_shift(config: Mapping[str, Any], latent_size: Sequence[int], patch: int, most: float) -> float | None:

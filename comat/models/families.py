@@ -64,6 +64,8 @@ class Family:
     """Whether guidance is a number that the denoiser takes, if it takes any: it says nothing without a prompt."""
     vae: str = "AutoencoderKL"
     """The class of its autoencoder."""
+    unguided: float = 1.0
+    """The `guidance_scale` of the stock pipeline that draws by the prompt alone; here it is 1 for all."""
 
 
 FAMILIES = (
@@ -104,7 +106,9 @@ FAMILIES = (
         packing=4,
         vae="AutoencoderKLQwenImage",
     ),
-    Family("z_image.ZImage", ("ZImagePipeline",), "transformer", (Text(length=512, chat=True),), flow=True),
+    Family(
+        "z_image.ZImage", ("ZImagePipeline",), "transformer", (Text(length=512, chat=True),), flow=True, unguided=0.0
+    ),
 )
 BY_PIPELINE = {name: family for family in FAMILIES for name in family.pipelines}
 TEXT_PARTS = sorted({text.encoder for family in FAMILIES for text in family.texts})
@@ -144,6 +148,12 @@ def texts_of(model: str, family: Family, index: Mapping[str, Any]) -> list[Text]
             "model_index.json, found none; name a whole model"
         )
     return found
+
+
+def left_out(family: Family, index: Mapping[str, Any]) -> list[str]:
+    """The parts that a pipeline of the family may do without and does; diffusers must be told so when it loads them."""
+    absent = [text for text in family.texts if text.optional and not has_part(index, text.encoder)]
+    return [part for text in absent for part in (text.encoder, text.tokenizer)]
 
 
 def columns(texts: Sequence[Text], lengths: Sequence[int], positions: Sequence[Sequence[int]]) -> tuple[int, ...]:

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 from diffusers import DDPMScheduler
 from diffusers.loaders.peft import PeftAdapterMixin
 from huggingface_hub import EvalResult, ModelCardData
 from ruamel.yaml import YAML
 
 from comat.diffusion.backbones import backbone_class
-from comat.diffusion.schedulers import SCHEDULERS
+from comat.diffusion.schedulers import SCHEDULERS, own_schedule
+from comat.diffusion.stock import stock_options
 from comat.errors import clean
-from comat.models.families import Family, family_of, texts_of
-from comat.models.fit import spacing_of
+from comat.models.families import Family, family_of, left_out, texts_of
 from comat.models.loading import loaded, pipeline_index
 from comat.models.names import ModelName
 from comat.params import CAPTIONERS, DrawingParams
@@ -77,7 +78,6 @@ def card(
         "trained_on": [_cell(line) for line in home.trained_on],
         "params": parameters,
         "models": [(m, licence(m.name)) for m in models if m.role in ROLES],
-        "scheduler": SCHEDULERS[drawing.scheduler].__name__ if drawing.scheduler != "model" else None,
         "dtype": str(DTYPES[drawing.precision]).removeprefix("torch."),
         **_denoiser(drawing),
         "tables": [table(benchmark, rows) for benchmark, rows in metrics.items() if benchmark not in DISTANCES],
@@ -87,20 +87,34 @@ def card(
 
 
 def _denoiser(drawing: DrawingParams) -> dict[str, object]:
-    """How diffusers names the part that LoRA sits on, its class, whether diffusers loads LoRA for it; its timesteps and
-    the tokens to ask for."""
+    """What the card's code says in diffusers' words: the part that LoRA sits on and its class, whether diffusers loads
+    LoRA for it, the autoencoder's class, the run's sampler where it is not the model's, and the options of the call."""
     index = pipeline_index(drawing.base_model, drawing.base_revision)
     family = family_of(drawing.base_model, index)
     kind = backbone_class(family).DENOISER
-    mixin = issubclass(kind, PeftAdapterMixin)
-    where = {"subfolder": "scheduler", "revision": drawing.base_revision}
-    schedule = loaded(drawing.base_model, "scheduler", lambda: DDPMScheduler.load_config(drawing.base_model, **where))
+    options = stock_options(getattr(diffusers, index["_class_name"]), drawing.guidance_scale)
+    if read := _fewer_tokens(drawing.base_model, drawing.base_revision, family):
+        options["max_sequence_length"] = read
     return {
         "denoiser": family.denoiser,
         "denoiser_class": kind.__name__,
-        "mixin": mixin,
-        "spacing": spacing_of(schedule),
-        "read": _fewer_tokens(drawing.base_model, drawing.base_revision, family),
+        "mixin": issubclass(kind, PeftAdapterMixin),
+        "vae_class": family.vae,
+        "left_out": left_out(family, index),
+        "options": options,
+        **_sampler(drawing),
+    }
+
+
+def _sampler(drawing: DrawingParams) -> dict[str, object]:
+    """Class and configuration of the run's sampler; no class where it is the model's own."""
+    if drawing.scheduler == "model":
+        return {"scheduler": None}
+    where = {"subfolder": "scheduler", "revision": drawing.base_revision}
+    config = loaded(drawing.base_model, "scheduler", lambda: DDPMScheduler.load_config(drawing.base_model, **where))
+    return {
+        "scheduler": SCHEDULERS[drawing.scheduler].__name__,
+        "schedule": own_schedule(drawing.scheduler, config),
     }
 
 

@@ -22,7 +22,7 @@ def render(package: str, template: str, values: Mapping[str, object]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"score": score, "difference": difference, "figure": figure}
+    environment.filters |= {"score": score, "difference": difference, "figure": figure, "code": repr}
     return environment.get_template(template).render(values)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -16,8 +15,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from comat.diffusion.backbones import backbone_class
+from comat.diffusion.stock import stock_options
 from comat.errors import UserError, first_line
-from comat.models.families import family_of
+from comat.models.families import BY_PIPELINE, family_of, left_out
 from comat.models.loading import load_model, loaded, pipeline_index
 from comat.params import DrawingParams
 from comat.randomness import generator
@@ -196,16 +196,9 @@ def _images(
 
 def _options(pipeline: TextToImage, drawing: DrawingParams, count: int) -> dict[str, object]:
     """How a pipeline is asked for the size, the steps and the guidance of the parameters."""
-    takes = inspect.signature(type(pipeline).__call__).parameters
-    options: dict[str, object] = {"height": drawing.resolution, "width": drawing.resolution}
-    options["num_inference_steps"] = drawing.sampling_steps
-    if "use_resolution_binning" in takes:  # PixArt, Sana: another size than asked for, silently
-        options["use_resolution_binning"] = False
-    own = takes.get("true_cfg_scale")
-    if own is not None and own.default is not None and own.default > 1:  # Qwen-Image: guided by this alone
-        return options | {"true_cfg_scale": drawing.guidance_scale, "negative_prompt": [" "] * count}
-    scale = next((name for name in ("guidance_scale", "prior_guidance_scale") if name in takes), None)
-    return options | ({scale: drawing.guidance_scale} if scale else {})
+    size = {"height": drawing.resolution, "width": drawing.resolution}
+    guided = stock_options(type(pipeline), drawing.guidance_scale, count)
+    return {**size, "num_inference_steps": drawing.sampling_steps, **guided}
 
 
 def load_pipeline(weights: Weights, precision: str) -> TextToImage:
@@ -220,8 +213,11 @@ def load_pipeline(weights: Weights, precision: str) -> TextToImage:
     parts: dict[str, object] = {name: None for name in ("safety_checker", "feature_extractor") if name in config}
     if "requires_safety_checker" in config:
         parts["requires_safety_checker"] = False
+    index = pipeline_index(model, weights.revision)
+    if known := BY_PIPELINE.get(str(index.get("_class_name"))):
+        parts |= dict.fromkeys(left_out(known, index))
     if weights.unet:
-        family = family_of(model, pipeline_index(model, weights.revision))
+        family = family_of(model, index)
         kind = backbone_class(family).DENOISER
         parts[family.denoiser] = load_model(kind, weights.unet, part=family.denoiser, dtype=dtype)
     options = {**where, "torch_dtype": dtype, "use_safetensors": True, **parts}
