@@ -6,7 +6,7 @@ from comat.errors import main_guard, say
 from comat.models.lock import pinned
 from comat.params import load
 from comat.running.launch import launch_where_asked
-from comat.running.stage import options
+from comat.running.stage import options, written_whole
 
 
 @main_guard
@@ -52,23 +52,24 @@ def main() -> None:
     from comat.running.distributed import join
 
     files, parser = params.samples.benchmarks, params.entities.spacy_model
-    with join(params.device) as processes:
-        device, seed = choose_device(params.device), params.seed
-        judging = Judging(params.evaluate, files, parser, device, seed, params.resolution, params, params.precision)
-        metrics = evaluate(judging, args.base_samples, args.samples, args.out, processes)
-        main = processes.main
-    if not main:
-        return
-    count = params.evaluate.grid_pairs
-    judged = any(name not in DISTANCES for name in metrics)
-    images = drawn(args.base_samples) + drawn(args.samples)
-    shown = read_shown(args.out / "scores.parquet", count) if judged else unjudged(images, count)
-    draw_pictures(shown, count, params.seed, args.base_samples, args.samples, args.out)
-    write_likelihood(params, params, params.samples.batch_size, shown, args.out)
-    values = params.model_dump()
-    inputs = Inputs(args.prompts, args.train / "curves.csv", args.base_samples, args.samples)
-    write_report(values, params.device, shown, inputs, args.out)
-    write_card(params, values, named_models(params), metrics, args.out)
+    with written_whole(args.out) as out:
+        with join(params.device) as processes:
+            device, seed = choose_device(params.device), params.seed
+            judging = Judging(params.evaluate, files, parser, device, seed, params.resolution, params, params.precision)
+            metrics = evaluate(judging, args.base_samples, args.samples, out, processes)
+            main = processes.main
+        if not main:
+            return
+        count = params.evaluate.grid_pairs
+        judged = any(name not in DISTANCES for name in metrics)
+        images = drawn(args.base_samples) + drawn(args.samples)
+        shown = read_shown(out / "scores.parquet", count) if judged else unjudged(images, count)
+        draw_pictures(shown, count, params.seed, args.base_samples, args.samples, out)
+        write_likelihood(params, params, params.samples.batch_size, shown, out)
+        values = params.model_dump()
+        inputs = Inputs(args.prompts, args.train / "curves.csv", args.base_samples, args.samples)
+        write_report(values, params.device, shown, inputs, out)
+        write_card(params, values, named_models(params), metrics, out)
     say(result_table(metrics))
 
 

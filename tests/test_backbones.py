@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
 from peft import PeftModel
 
-from comat.diffusion.attention import recorded_maps
-from comat.diffusion.backbones import load_base
+from comat.diffusion.attention import AttentionMaps, recorded_maps
+from comat.diffusion.backbones import Backbone, PromptEmbeddings, load_base
 from comat.diffusion.lora import add_lora, export_lora, merged
 from comat.diffusion.rollout import rollout
 from comat.diffusion.schedulers import make_sampler
@@ -114,25 +115,56 @@ def test_replay_has_the_gradient_of_the_full_graph(make_params, families: Path, 
     assert gradient(step.discriminator.trainable_parameters()).norm() > 0
 
 
-@pytest.mark.parametrize("name", tiny_families.NAMES)
-def test_maps_are_the_softmax_over_what_a_pixel_attends_to(families: Path, name: str) -> None:
+def maps_of(backbone: Backbone, z: torch.Tensor, prompts: PromptEmbeddings, guidance: float) -> AttentionMaps:
+    """Of all layers, in one call of the denoiser."""
+    with torch.no_grad(), recorded_maps(backbone.denoiser, backbone.attention_layers()) as recording:
+        backbone.guided(z, torch.tensor(500.0), prompts, guidance)
+    return recording.collect(backbone.layout(z.shape[-2:]), len(z))
+
+
+def take_attention_away(denoiser: torch.nn.Module) -> None:
+    """What attention says is worth nothing from now on, so that what a token is depends on no other."""
+    with torch.no_grad():
+        for name, weight in denoiser.named_parameters():
+            if name.endswith(("to_out.0.weight", "to_add_out.weight")):
+                weight.zero_()
+            elif name.startswith("single_transformer_blocks") and name.endswith("proj_out.weight"):
+                weight[:, : weight.shape[0]].zero_()  # FLUX: attention's part, before that of the MLP
+
+
+def moved(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """Where two maps (..., L) divide what a pixel gives to these columns otherwise."""
+    first, second = (maps / maps.sum(-1, keepdim=True) for maps in (before, after))
+    return ~torch.isclose(first, second, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "px"), [*((name, 32) for name in tiny_families.NAMES), *ODD])
+def test_maps_are_the_softmax_over_what_a_pixel_attends_to(families: Path, name: str, px: int) -> None:
     """Shapes at 32 px: 16 x 16 latents, and patches of 2 x 2 or 1; a pixel's attention to the text is at most 1.
 
     A UNet's second block down, its middle and its first block up look at 8 x 8; SD2 has four heads there.
+
+    Which rows and columns are whose the denoiser says itself. With attention's own output taken away another third word
+    can change no score but those of column 2; and another patch at row 2, column 1 only what that pixel
+    gives to the text.
     """
-    backbone = load_base(str(families / name))
-    prompts = backbone.encode_prompts(PROMPTS)
-    z = torch.randn(2, *backbone.latent_shape(32), generator=generator(0, "z"))
+    backbone, guidance = load_base(str(families / name)), GUIDED.get(name, (4.0,))[-1]
+    asked = PROMPTS if name != "z_image" else [PROMPTS[0], " ".join(PROMPTS * 4)]  # one of more than 32 tokens
+    prompts = backbone.encode_prompts(asked)
+    z = torch.randn(2, *backbone.latent_shape(px), generator=generator(0, "z"))
+    maps = maps_of(backbone, z, prompts, guidance)
     layers = backbone.attention_layers()
-    with torch.no_grad(), recorded_maps(backbone.denoiser, layers) as recording:
-        backbone.guided(z, torch.tensor(500.0), prompts, GUIDED.get(name, (4.0,))[-1])
-    maps = recording.collect(backbone.layout(z.shape[-2:]), len(z))
     assert list(maps) == layers and set(backbone.map_layers()) < set(layers)
-    joint = not name.startswith((*tiny_families.UNETS, "pixart", "sana"))
+    unet = name.startswith(tiny_families.UNETS)
+    joint = not unet and not name.startswith(("pixart", "sana"))
     coarse = ("down_blocks.1", "mid_block", "up_blocks.0")
     columns = prompts.tokens.shape[1]
-    if name == "z_image":  # which reads no further than the longest prompt, filled up to 32
-        columns = 32 * math.ceil(int(prompts.mask.sum(1).max()) / 32)
+    read = torch.ones(2, columns, dtype=torch.bool) if prompts.mask is None else prompts.mask != 0
+    if name == "z_image":  # which fills each prompt up to 32 tokens and reads them, and no further than the longest
+        filled = [32 * math.ceil(length / 32) for length in prompts.mask.sum(1).tolist()]
+        columns = max(filled)
+        read = torch.arange(columns) < torch.tensor(filled)[:, None]
+        assert filled[0] == 32 < filled[1]
     for layer, values in maps.items():
         half = layer.startswith(coarse)
         side = z.shape[-1] // backbone.patch // (2 if half else 1)
@@ -140,8 +172,23 @@ def test_maps_are_the_softmax_over_what_a_pixel_attends_to(families: Path, name:
         assert values.shape == (2, heads, side, side, columns)
         total = values.sum(-1)
         assert (total.max() < 1) if joint else torch.allclose(total, torch.ones(()))
-    if prompts.mask is not None:  # padding is not read
-        assert float((values * (prompts.mask == 0)[:, None, None, None, :columns]).max()) == 0 or name == "z_image"
+        seen = read[:, None, None, None].expand_as(values)
+        assert (values[seen] > 0).all() and not values[~seen].any()  # padding is not read
+
+    take_attention_away(backbone.denoiser)
+    maps, patch = maps_of(backbone, z, prompts, guidance), backbone.patch
+    tokens, other = prompts.tokens.clone(), z.clone()
+    tokens[:, 2] += torch.randn(tokens[:, 2].shape, generator=generator(0, "word"))
+    other[:, :, 2 * patch : 3 * patch, patch : 2 * patch] += 1
+    for layer, values in maps_of(backbone, z, replace(prompts, tokens=tokens), guidance).items():
+        rest = [column for column in range(columns) if column != 2]
+        assert not moved(maps[layer][..., rest], values[..., rest]).any()
+        assert moved(maps[layer], values)[..., 2].float().mean() > 0.9  # to some pixel both words may be alike
+    if unet or name.startswith("sana"):  # whose convolutions let a pixel know of others
+        return
+    for layer, values in maps_of(backbone, other, prompts, guidance).items():
+        changed = moved(maps[layer], values).any(-1)
+        assert changed[:, :, 2, 1].all() and changed.sum() == changed[:, :, 2, 1].numel()
 
 
 def test_joint_maps_by_hand() -> None:

@@ -177,9 +177,20 @@ def test_fid_of_the_photographs_themselves_is_nothing(fid_params: Params, tmp_pa
         drawn.append(Drawn("tuned", str(n), "a", "coco", "coco", 0, str(tmp_path / f"{n}.png")))
         drawn.append(Drawn("base", str(n), "a", "coco", "coco", 1, str(tmp_path / f"{n}.png")))
         drawn.append(Drawn("base", str(n), "a", "lists", "color", 0, str(tmp_path / f"{n}.png")))
-    found, evaluators = distances(judging_of(fid_params), drawn)["fid"]
-    assert abs(found["base"]) < 1e-4 < 1 < found["tuned"]
-    assert evaluators == {"inception": str(fid_params.evaluate.fid.inception_model)}
+    found = distances(judging_of(fid_params), drawn)["fid"]
+    assert abs(found.distances["base"]) < 1e-4 < 1 < found.distances["tuned"]
+    how = "" if resize == "stretch" else ", of the middle square of every photograph"
+    assert found.evaluators == {"inception": f"{fid_params.evaluate.fid.inception_model}{how}"}
+    assert found.counts == {"n": 3, "n_real": 3, "left_out": 0}
+    photographs[0].unlink()
+    with pytest.raises(UserError, match=r"FID leaves out 1 of 3 photographs: \{.*\}; expected at most 1%"):
+        distances(judging_of(fid_params), drawn)
+
+
+def test_a_distance_to_clean_renders_needs_prompts_of_the_world(make_params) -> None:
+    drawn = [Drawn(model, "0", "a photo of Paris", "lists", "other", 0, "x.png") for model in ("base", "tuned")]
+    with pytest.raises(UserError, match=r"evaluate\.frechet: expected images of prompts of the embedded shapes world"):
+        distances(judging_of(make_params()), drawn)
 
 
 def test_captions_are_drawn_one_of_each_image(fid_params: Params) -> None:

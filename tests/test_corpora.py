@@ -208,6 +208,15 @@ def test_what_a_format_does_not_know_is_refused(source: dict, message: str) -> N
         PromptsParams.model_validate({**values, "near_duplicate": 0.8, "syntax": "strip"})
 
 
+def test_a_source_is_not_called_as_a_benchmark() -> None:
+    """FID takes the images of "coco" for those of COCO's captions; a list to compare with may be called so."""
+    own = {"name": "coco", "format": "txt", "path": "x"}
+    values = {"decontaminate": True, "near_duplicate": 0.8, "syntax": "strip"}
+    with pytest.raises(ValueError, match="a source is named 'coco', as a benchmark of samples.benchmarks"):
+        PromptsParams.model_validate({**values, "sources": [own], "evaluation": []})
+    PromptsParams.model_validate({**values, "sources": [own | {"name": "mine"}], "evaluation": [own]})
+
+
 def test_two_lists_of_one_name_are_refused() -> None:
     twin = {"name": "x", "format": "txt", "path": "x"}
     values = {"sources": [twin], "decontaminate": True, "evaluation": [twin], "near_duplicate": 0.8, "syntax": "strip"}

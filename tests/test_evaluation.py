@@ -283,6 +283,9 @@ def test_the_table_reads_well() -> None:
     clip = {"base": 24.0, "tuned": 25.5, "gain": 1.5, "gain_low": 1.0, "gain_high": 2.0, "n": 200}
     metrics = {"oracle": {"color": row, "total": row}, "clip_score": {"total": clip}}
     metrics["frechet"] = {"base": 2.0, "tuned": 1.0, "ratio": 0.5}
+    assert "color " in result_table({"t2i_compbench": {"color": row, "shape": row}}), "the world's words are its own"
+    counted = metrics["frechet"] | {"n": 3, "n_real": 49, "left_out": 1}
+    assert result_table({"fid": counted}).endswith("of 3 images and 49 photographs; 1 were left out")
     peers = {"pixart": {"oracle": {"color": {"value": 0.3}, "total": {"value": 0.4}}, "frechet": {"value": 3.0}}}
     lines = result_table(metrics, peers).splitlines()
     binding = ["attribute", "binding", "25.0%", "50.0%", "+25.0", "[+20.0,", "+30.0]", "200", "30.0%"]

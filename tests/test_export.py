@@ -10,6 +10,7 @@ import torch
 from diffusers import (
     AutoPipelineForText2Image,
     DDPMScheduler,
+    DiffusionPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -22,7 +23,7 @@ from comat.diffusion.backbones import load_base
 from comat.diffusion.lora import add_lora, export_lora, lora_state
 from comat.errors import UserError
 from comat.estimate.architectures import build_unet, meta
-from comat.finished.export import export
+from comat.finished.export import export, said_of
 from comat.finished.kohya import check_named, kohya_state, original_name
 from comat.finished.low_rank import low_rank
 from comat.finished.weights import FinishedRun, Lora, Weights, finished_run
@@ -31,6 +32,7 @@ from comat.models.names import ModelName
 from comat.params import Params, load
 from comat.randomness import generator
 from comat.storage.tables import read_safetensors
+from tests import tiny_families
 from tests.test_real_architectures import PIPELINES, backbone
 
 XL = {"layers_per_block": 2, "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"]}
@@ -95,7 +97,10 @@ def test_transformers_have_no_such_names(family) -> None:
     if family.denoiser == "unet":
         check_named(family, family.pipelines[0])
     else:
-        with pytest.raises(UserError, match=rf"this base is a {family.pipelines[0]}.* give --format diffusers, or mer"):
+        fused = family.pipelines[0] in ("StableDiffusion3Pipeline", "FluxPipeline")
+        why = "whose q, k and v are one matrix" if fused else "of which CoMat knows no names"
+        message = rf"this base is a {family.pipelines[0]}, {why}.* give --format diffusers, or merged"
+        with pytest.raises(UserError, match=message):
             check_named(family, family.pipelines[0])
 
 
@@ -115,6 +120,98 @@ def test_the_best_lora_of_a_matrix_a_kernel_and_what_has_none() -> None:
     padded = low_rank(changes.items(), 5, torch.device("cpu"))
     assert padded.lora["a"].down.shape == (5, 3) and padded.error == pytest.approx((4 / 43) ** 0.5)
     assert low_rank([], 4, torch.device("cpu")).error == 0
+
+
+def test_a_depth_wise_kernel_has_no_place() -> None:
+    """Beside a matrix of norm 3 that is of rank 1, a kernel of two channels of norm 4 and a vector of norm 5.
+
+    So 16 + 25 of 9 + 16 + 25 are left out: all that is, and sqrt(41 / 50) = 90.55%.
+    """
+    kernel = torch.zeros(2, 1, 3, 3)
+    kernel[0, 0, 1, 1] = 4.0
+    changes = {"a.weight": torch.diag(torch.tensor([3.0, 0])), "c.weight": kernel, "n.weight": torch.tensor([3.0, 4])}
+    made = low_rank(changes.items(), 4, torch.device("cpu"))
+    assert set(made.lora) == {"a"} and made.depthwise == ["c.weight"]
+    assert made.without_place == ["c.weight", "n.weight"]
+    assert made.errors == pytest.approx({"a.weight": 0.0, "c.weight": 1.0, "n.weight": 1.0}, abs=1e-6)
+    said = list(said_of(made, 4))
+    assert said[1].endswith("90.55% in all")
+    assert said[2] == (
+        "of it 1 biases and norms and 1 kernels of depth-wise convolutions, for which LoRA has no place: 90.55%"
+    )
+    assert said[4:] == ["    0.00%  a"]
+    without = low_rank([("a.weight", torch.eye(1)), ("a.bias", torch.ones(1))], 1, torch.device("cpu"))
+    assert list(said_of(without, 1))[2] == "of it 1 biases and norms, for which LoRA has no place: 70.71%"
+
+
+def trained(params: Params, folder: Path, data: Path, warmed: bool = True) -> FinishedRun:
+    """A run on the base in `folder`: every weight changed by its warm-up and every LoRA by CoMat, or nothing by either.
+
+    Changes are drawn from the normal distribution.
+    """
+    model = load_base(str(folder))
+    rng, warm = generator(1, "trained"), folder / model.family.denoiser
+    if warmed:
+        warm = data / "warmup" / model.family.denoiser
+        with torch.no_grad():
+            for weight in model.denoiser.parameters():
+                weight.add_(0.05 * torch.randn(weight.shape, generator=rng))
+        model.denoiser.save_pretrained(warm)
+    for weight in add_lora(model, 2, generator(0, "lora")):
+        if warmed:
+            weight.data.normal_(generator=rng)
+    export_lora(model, data / "lora")
+    base = ModelName("base_model", str(folder), None)
+    return FinishedRun(params, base, folder, model.family, warm, data / "lora")
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux_dev", "sana", "qwen_image", "z_image"])
+def test_one_lora_of_a_transformer_by_the_stock_pipeline(
+    make_params, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    """At a rank as wide as its layers: those in the file have the tuned weights, all others are the stock base's.
+
+    Of Sana's two blocks a depth-wise convolution each is left out.
+    """
+    folder = getattr(tiny_families, f"save_{name}")(tmp_path / "base")
+    run = trained(make_params(base_model=str(folder)), folder, tmp_path / "data")
+    monkeypatch.setattr("comat.finished.export.finished_run", lambda *_: run)
+    said = export(run.params, tmp_path / "data", "diffusers", 256, tmp_path / "lora")
+    pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+    before = weights_of(pipeline.transformer)
+    pipeline.load_lora_weights(tmp_path / "lora")
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    after, tuned = weights_of(pipeline.transformer), dict(run.tuned())
+    state = read_safetensors(tmp_path / "lora/pytorch_lora_weights.safetensors")
+    held = {key.removeprefix("transformer.").replace(".lora_A", "") for key in state if ".lora_A." in key}
+    assert 2 * len(held) == len(state)
+    matrices = {name for name, value in tuned.items() if name.endswith(".weight") and value.ndim > 1}
+    depthwise = {name for name in matrices if name.endswith(".conv_depth.weight")}
+    assert held == matrices - depthwise and len(depthwise) == (2 if name == "sana" else 0)
+    for weight, value in after.items():
+        torch.testing.assert_close(value, (tuned if weight in held else before)[weight], atol=1e-5, rtol=1e-4)
+    errors = json.loads((tmp_path / "lora/error.json").read_text())["tensors"]
+    assert {weight for weight, error in errors.items() if error == 1} == after.keys() - held
+    assert max(errors[weight] for weight in held) < 1e-4
+    assert ("and 2 kernels of depth-wise convolutions, for which" in said[2]) == (name == "sana")
+
+
+def test_there_is_no_lora_of_a_run_that_changed_nothing(
+    tiny: Path, make_params, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No warm-up, and CoMat's LoRA as it was at iteration 0, which without --rank is written, and merged, as it is."""
+    params = make_params(base_model=str(tiny / "sd15"))
+    run = trained(params, tiny / "sd15", tmp_path / "data", warmed=False)
+    monkeypatch.setattr("comat.finished.export.finished_run", lambda *_: run)
+    for form in ("diffusers", "kohya"):
+        with pytest.raises(UserError, match=r"--rank: training changed no layer of .*sd15 that a LoRA has a"):
+            export(params, tmp_path / "data", form, 4, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    assert export(params, tmp_path / "data", "kohya", None, tmp_path / "out") == []
+    assert export(params, tmp_path / "data", "merged", None, tmp_path / "whole") == [
+        "a whole pipeline in fp32, warm-up and LoRA merged"
+    ]
 
 
 def weights_of(unet: nn.Module) -> dict[str, Tensor]:

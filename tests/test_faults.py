@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from comat.errors import UserError
-from comat.running.stage import publish
+from comat.running.stage import publish, written_whole
 from comat.running.workdir import work_directory
 from comat.samples.draw import draw_base
 from comat.storage.tables import IMAGE_INDEX, read_table
@@ -173,3 +173,21 @@ def test_a_signal_to_the_stage_is_heard_at_once(project: Path, tmp_path: Path, n
     assert found and int(found[1]) >= 1
     with (root / "data/train/curves.csv").open() as file:
         assert len([*csv.DictReader(file)]) == int(found[1])
+
+
+def test_what_fails_half_way_leaves_what_stood_there(tmp_path: Path) -> None:
+    """Files and folders are put in place together at the end; what others put there stays."""
+    out = tmp_path / "evaluate"
+    for text in ("old", "new"):
+        with written_whole(out) as part:
+            (part / "metrics.json").write_text(text)
+            (part / "pictures").mkdir()
+            (part / "pictures" / f"{text}.png").write_text(text)
+        (out / "plots").mkdir(exist_ok=True)
+    (tmp_path / f".evaluate.{2**22 + 1}.part").mkdir()  # of a process that is no more
+    with pytest.raises(OSError, match="full"), written_whole(out) as part:
+        (part / "metrics.json").write_text("half")
+        raise OSError("full")
+    assert (out / "metrics.json").read_text() == "new"
+    assert sorted(path.name for path in out.rglob("*")) == ["metrics.json", "new.png", "pictures", "plots"]
+    assert list(tmp_path.iterdir()) == [out]

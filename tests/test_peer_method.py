@@ -13,8 +13,10 @@ from comat.cli import app
 from comat.diffusion.backbones import load_base
 from comat.errors import UserError
 from comat.params import load
+from comat.reporting.peers import read_peers
 from comat.samples.peer_method import MethodRun, _phrase, pictures_by_method
-from comat.storage.tables import ENTITIES, IMAGE_INDEX, PROMPTS, read_table
+from comat.samples.peers import Peer, draw_peer
+from comat.storage.tables import ENTITIES, IMAGE_INDEX, PROMPTS, read_table, sha256, write_table
 
 
 def evaluate(project: Path, out: Path, *options: str, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -39,6 +41,39 @@ def test_a_method_is_a_peer(project: Path, tmp_path: Path, monkeypatch: pytest.M
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / method / "images").iterdir()}
     evaluate(project, tmp_path, "--method", method, monkeypatch=monkeypatch)
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_what_else_decides_over_a_method_is_kept_and_compared(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sampler and the autoencoder of the run, its entities and its LoRA: images of others stayed, and unmarked."""
+    monkeypatch.chdir(broken)
+    params, out = load(Path("params.yaml")), Path("peers/x")
+    data, base = Path("data"), Path("data/base_samples")
+    peer = Peer("x", None, MethodRun("composable", data, tuned=True))
+    draw_peer(params, 4, peer, base, out)
+    record = json.loads((out / "peer.json").read_text())
+    entities, lora = data / "entities/entities.parquet", data / "train/lora/pytorch_lora_weights.safetensors"
+    assert (record["scheduler"], record["vae"], record["vae_revision"]) == (params.scheduler, params.vae, None)
+    assert (record["entities"], record["lora_file"]) == (sha256(entities), sha256(lora))
+
+    (out / "metrics.json").write_text("{}")
+    assert read_peers(data / "evaluate", base, out.parent) == ({"x": {}}, [])
+    other = params.model_copy(update={"scheduler": "euler" if params.scheduler != "euler" else "ddim"})
+    with pytest.raises(UserError, match=r"another model or run \(scheduler, fingerprint\)"):
+        draw_peer(other, 4, peer, base, out)
+    write_table(entities, read_table(entities, ENTITIES)[1:], ENTITIES)
+    with pytest.raises(UserError, match=r"another model or run \(entities, fingerprint\)"):
+        draw_peer(params, 4, peer, base, out)
+    lora.write_bytes(lora.read_bytes() + b" ")
+    again = "remove its folder and run `comat evaluate` for it again"
+    assert read_peers(data / "evaluate", base, out.parent)[1] == [
+        "x: drawn with another entities/entities.parquet and drawn with another "
+        f"train/lora/pytorch_lora_weights.safetensors; {again}"
+    ]
+    old = {key: value for key, value in record.items() if key not in ("scheduler", "vae", "entities", "lora_file")}
+    (out / "peer.json").write_text(json.dumps(old))
+    assert read_peers(data / "evaluate", base, out.parent)[1] == [
+        f"x: drawn with unknown scheduler, vae, entities, lora_file; {again}"
+    ]
 
 
 @pytest.mark.parametrize(

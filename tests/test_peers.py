@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 from huggingface_hub import constants
+from PIL import Image
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
 from typer.testing import CliRunner
@@ -23,9 +24,9 @@ from comat.errors import UserError
 from comat.evaluation import peers
 from comat.params import Params, load
 from comat.randomness import generator
-from comat.samples.peers import Peer, Weights, commit_of, load_pipeline
+from comat.samples.peers import Peer, Weights, commit_of, draw_peer, load_pipeline
 from comat.storage.images import read_rgb
-from comat.storage.tables import IMAGE_INDEX, read_table
+from comat.storage.tables import IMAGE_INDEX, read_table, write_table
 from tests.conftest import judging_of
 from tests.tiny_hub import COMMIT, serving
 from tests.tiny_models import save_pixart
@@ -237,10 +238,85 @@ def test_what_replaces_weights_needs_a_model_to_replace_them_in(project: Path, m
 
 
 def test_what_is_kept_of_images_drawn_elsewhere_names_no_model(project: Path, params: Params, tmp_path: Path) -> None:
-    """Folders that hold such a record, of this layout, are still taken for the same peer's."""
+    """Nor parameters of sampling. Folders with an older record, which did claim them, are still the same peer's."""
     shutil.copytree(project / "data/base_samples/images", tmp_path / "images")
-    evaluate_peer(params, Peer("elsewhere", None), project / "data/base_samples", tmp_path)
-    record = json.loads((tmp_path / "peer.json").read_text())
-    keys = ["name", "model", "revision", "unet", "lora", "seed", "resolution", "sampling_steps", "guidance_scale"]
-    assert list(record) == [*keys, "precision", "fingerprint"]
-    assert (record["name"], *(record[key] for key in keys[1:5])) == ("elsewhere", None, None, None, None)
+    old = {"name": "elsewhere", "model": None, "revision": None, "unet": None, "lora": None}
+    (tmp_path / "peer.json").write_text(json.dumps({**old, "seed": 7, "sampling_steps": 50, "fingerprint": "0"}))
+    draw_peer(params, 3, Peer("elsewhere", None), project / "data/base_samples", tmp_path)
+    assert json.loads((tmp_path / "peer.json").read_text()) == old
+
+
+def images_of(project: Path, out: Path) -> list[Path]:
+    shutil.copytree(project / "data/base_samples/images", out / "images")
+    return sorted((out / "images").iterdir())
+
+
+def save_turned(path: Path, size: tuple[int, int]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", size).save(path, exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda path, size: Image.new("RGBA", size, (255, 0, 0, 0)).save(path),
+            r"transparent \(RGBA\), first of 1 such",
+        ),
+        (lambda path, size: Image.new("L", size).save(path, transparency=0), r"transparent \(L\)"),
+        (lambda path, size: Image.fromarray(np.full(size, 40000, np.uint16)).save(path), "of mode I;16, first of 1"),
+        (save_turned, r"turned by its EXIF tag \(orientation 6\)"),
+        (
+            lambda path, size: Image.new("RGB", (size[0] + 8, size[1])).save(path),
+            "24 x 16 px, where 3 of 4 are 16 x 16",
+        ),
+        (lambda path, size: path.write_bytes(path.read_bytes()[:-40]), "not readable as an image"),
+    ],
+    ids=["RGBA", "colour key", "16 bits", "EXIF", "size", "cut off"],
+)
+def test_images_drawn_elsewhere_that_judges_would_misread_are_refused(
+    project: Path, params: Params, tmp_path: Path, spoil, message: str
+) -> None:
+    """They were read black, white, lying, or ended in an error without a name; here the second of four is so."""
+    path = images_of(project, tmp_path)[1]
+    spoil(path, Image.open(path).size)
+    with pytest.raises(UserError, match=rf"{path.name}: {message}.*of 4 images; expected 8-bit RGB or grey"):
+        draw_peer(params, 3, Peer("x", None), project / "data/base_samples", tmp_path)
+    assert not (tmp_path / "peer.json").exists()
+
+
+def test_grey_and_palette_images_drawn_elsewhere_are_taken(project: Path, params: Params, tmp_path: Path) -> None:
+    paths = images_of(project, tmp_path)
+    for path, mode in zip(paths, ("L", "P", "1", "RGB"), strict=True):
+        Image.open(path).convert(mode).save(path)
+    draw_peer(params, 3, Peer("x", None), project / "data/base_samples", tmp_path)
+    assert len(read_table(tmp_path / "index.parquet", IMAGE_INDEX)) == 4
+
+
+def test_images_that_nothing_says_the_model_of_are_not_credited_to_one(
+    project: Path, params: Params, tiny: Path, tmp_path: Path
+) -> None:
+    images_of(project, tmp_path)[0].unlink()
+    with pytest.raises(
+        UserError, match=r"peer\.json: missing, where 3 of 4 images are, .*leave --model and --method out"
+    ):
+        draw_peer(params, 3, Peer("x", Weights(str(tiny / "sd15"))), project / "data/base_samples", tmp_path)
+    assert not (tmp_path / "index.parquet").exists()
+
+
+def test_metrics_of_other_images_go_before_new_ones_are_judged(
+    project: Path, params: Params, tiny: Path, tmp_path: Path
+) -> None:
+    """Judging that died left them beside an index of all images. Those of the same images stay."""
+    base, metrics = tmp_path / "base", tmp_path / "x/metrics.json"
+    shutil.copytree(project / "data/base_samples", base)
+    rows = read_table(base / "index.parquet", IMAGE_INDEX)
+    for count, stays in ((4, False), (4, True), (3, False)):
+        write_table(base / "index.parquet", rows[:count], IMAGE_INDEX)
+        draw_peer(params, 3, Peer("x", Weights(str(tiny / "sd15"))), base, tmp_path / "x")
+        assert metrics.exists() == stays
+        metrics.write_text("{}")
+    (tmp_path / "x" / rows[0]["path"]).unlink()
+    draw_peer(params, 3, Peer("x", Weights(str(tiny / "sd15"))), base, tmp_path / "x")
+    assert not metrics.exists()

@@ -111,6 +111,34 @@ def test_a_peer_of_other_images_or_judges_is_marked(
     ]
 
 
+def test_a_peer_drawn_by_other_parameters_is_marked(
+    project: Path, base: Path, params: Params, tiny: Path, tmp_path: Path
+) -> None:
+    """By 3 steps from seed 1 beside a run of its own; what was drawn elsewhere claims nothing, whatever it says."""
+    peers, run = tmp_path / "peers", project / "data/evaluate"
+    asked = params.model_copy(update={"seed": params.seed + 1, "sampling_steps": 3})
+    draw_peer(asked, 3, Peer("sd", Weights(str(tiny / "sd15"))), base, peers / "sd")
+    (peers / "elsewhere").mkdir()
+    (peers / "elsewhere/peer.json").write_text(json.dumps({"name": "elsewhere", "model": None, "seed": 99}))
+    for name in ("sd", "elsewhere"):
+        (peers / name / "metrics.json").write_text("{}")
+    assert read_peers(run, base, peers)[1] == [
+        f"sd: drawn with seed {params.seed + 1}, not {params.seed} and sampling_steps 3, not {params.sampling_steps}; "
+        "remove its folder and run `comat evaluate` for it again"
+    ]
+
+
+def test_peers_are_shown_where_the_parameters_are_being_edited(
+    project: Path, base: Path, params: Params, tiny: Path, tmp_path: Path
+) -> None:
+    draw_peer(params, 3, Peer("sd", Weights(str(tiny / "sd15"))), base, tmp_path / "peers/sd")
+    (tmp_path / "peers/sd/metrics.json").write_text("{}")
+    (tmp_path / "params.yaml").write_text("[]")
+    found, (note,) = read_peers(tmp_path / "data/evaluate", base, tmp_path / "peers")
+    assert list(found) == ["sd"]
+    assert note.endswith("expected keys and values, got list; what the peers were drawn by is not compared with it")
+
+
 def draw_by_several(params: Params, model: Path, base: Path, out: Path) -> None:
     with join("cpu") as processes:
         draw_peer(params, 3, Peer("x", Weights(str(model))), base, out, processes)

@@ -146,6 +146,32 @@ def test_a_tar_file_is_a_set_by_itself(tmp_path: Path) -> None:
     assert pictures_in(images / "000.tar", None, 0) == pictures_in(images, None, 0)
 
 
+def test_images_that_a_tar_file_s_names_leave_out_are_counted_and_said(tmp_path: Path, capsys) -> None:
+    """A sample's name ends at the first dot: `my` has no image, `0001` and `a` have one more. Hidden ones are none."""
+    names = ["a.jpg", "a.png", "my.photo.jpg", "0001.seg.png", "b.webp", "._a.jpg"]
+    with tarfile.open(tmp_path / "000.tar", "w") as archive:
+        for name in names:
+            add(archive, name, b"an image")
+        add(archive, "a.txt", b"a cup")
+        add(archive, "my.photo.txt", b"a pot")
+    found = pictures_in(tmp_path, None, 0)
+    assert [(one.name, one.caption) for one in found.pictures] == [("000.tar/a.jpg", "a cup")]
+    assert found.without == 4  # all but a.jpg and the hidden one
+    assert capsys.readouterr().err.splitlines() == [
+        f"{tmp_path}: 1 images are left out, 000.tar/a.png first: another image of the same sample stands before them",
+        f"{tmp_path}: 2 images are left out, 000.tar/0001.seg.png first: webdataset ends a sample's name at the first "
+        "dot; rename those that are samples of their own",
+    ]
+
+
+def test_a_tar_file_of_dotted_names_alone_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "000.tar", "w") as archive:
+        add(archive, "my.photo.jpg", b"an image")
+        add(archive, "my.photo.txt", b"a pot")
+    with pytest.raises(UserError, match=r"none of 1 images has a caption \(1 images are left out, .*at the first dot"):
+        pictures_in(tmp_path, None, 0)
+
+
 def test_every_line_of_a_side_text_is_a_caption(tmp_path: Path) -> None:
     for i in range(40):
         picture(tmp_path / f"{i}.png")

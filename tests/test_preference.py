@@ -79,12 +79,66 @@ def test_the_page_is_blind_and_whole_and_the_key_tells(folders: dict[str, Path],
             assert pixel == {"base": (255, 0, 0), "tuned": (0, 0, 255)}[getattr(asked, side)]
 
 
-def test_the_seed_alone_decides_and_sides_are_mixed(folders: dict[str, Path], tmp_path: Path) -> None:
-    assert study(folders, tmp_path) == study(folders, tmp_path)
-    keys = [study(folders, tmp_path, seed=seed)[1] for seed in range(12)]
-    assert len({key.study for key in keys}) > 6
+def test_seed_and_images_decide_and_sides_are_mixed(folders: dict[str, Path], tmp_path: Path) -> None:
+    assert study(folders, tmp_path) == study(folders, tmp_path), "the same study may be written again"
+    assert study(folders, tmp_path) == study(folders, tmp_path / "elsewhere")
+    keys = [study(folders, tmp_path / str(seed), seed=seed)[1] for seed in range(12)]
+    assert len({key.study for key in keys}) == 12
     assert {pair.left for key in keys for pair in key.pairs} == {"base", "tuned"}
-    assert len(study(folders, tmp_path, count=2)[1].pairs) == 2
+    assert len(study(folders, tmp_path / "two", count=2)[1].pairs) == 2
+
+
+def asked_of(key: Key) -> list[tuple[str, int]]:
+    return [(pair.prompt_id, pair.seed) for pair in key.pairs]
+
+
+def test_another_run_is_another_study_with_sides_of_its_own(folders: dict[str, Path], tmp_path: Path) -> None:
+    """One image of one pair is drawn anew, twelve times: the same pairs are asked, no study is any other's, and of the
+    eight ways in which the sides of three pairs can stand there are several."""
+    first = study(folders, tmp_path / "first")[1]
+    shown = first.pairs[0]
+    image = folders["tuned"] / f"images/{shown.prompt_id}-{shown.seed}.png"
+    keys = [first]
+    for number in range(1, 13):
+        Image.new("RGB", (8, 8), (number, 0, 255)).save(image)
+        keys.append(study(folders, tmp_path / str(number))[1])
+    assert len({key.study for key in keys}) == 13 and all(asked_of(key) == asked_of(first) for key in keys)
+    assert len({tuple(pair.left for pair in key.pairs) for key in keys}) > 2
+    file = saved(tmp_path / "v.json", votes(first, "a", "tuned").model_dump())
+    of_first = CliRunner().invoke(app, ["votes", str(file), "--key", str(tmp_path / "first/key.json")])
+    assert of_first.exit_code == 0, of_first.output
+    refused = CliRunner().invoke(app, ["votes", str(file), "--key", str(tmp_path / "1/key.json")])
+    assert refused.exit_code == 1
+    assert f"votes of study '{first.study}', the key is of {keys[1].study}" in refused.stderr
+
+
+def test_the_order_of_base_and_tuned_is_part_of_a_study(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Swapped, the models' images are the same files, and a vote for the left image means the other model."""
+    swapped = {"base": folders["tuned"], "tuned": folders["base"]}
+    assert study(folders, tmp_path / "a")[1].study != study(swapped, tmp_path / "b")[1].study
+
+
+def test_nothing_but_the_same_study_is_written_over(folders: dict[str, Path], tmp_path: Path) -> None:
+    _, first = study(folders, tmp_path)
+    mine = tmp_path / "params.yaml"
+    mine.write_text("seed: 0\n")
+    page, key = tmp_path / "page.html", tmp_path / "key.json"
+    before = {path: path.read_bytes() for path in (mine, page, key)}
+    nothing = f"expected nothing, or the page of study {first.study}; found another file; give another --out, or move"
+    for out, other, seed, message in (
+        (mine, key, 0, f"params.yaml: {nothing}"),
+        (key, tmp_path / "new.json", 0, f"key.json: {nothing}"),
+        (page, mine, 0, "params.yaml: expected nothing, or the key of study"),
+        (page, page, 0, "page.html: the page and its key are one file; give --out and --key two names"),
+        (page, tmp_path / "a/../page.html", 0, "the page and its key are one file"),
+        (page, tmp_path / "new.json", 1, f"found the page of study {first.study}, whose pairs or images are others"),
+        (tmp_path / "new.html", key, 1, f"found the key of study {first.study}, whose pairs or images are others"),
+        (tmp_path, tmp_path / "new.json", 0, "found another file"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            write_study(folders, 100, seed, out, other)
+    assert {path: path.read_bytes() for path in before} == before
+    assert not (tmp_path / "new.html").exists() and not (tmp_path / "new.json").exists()
 
 
 def test_no_common_prompt_is_an_error(folders: dict[str, Path], tmp_path: Path) -> None:

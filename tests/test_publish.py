@@ -6,17 +6,22 @@ import base64
 import http.server
 import json
 import re
+import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard, constants
 from PIL import Image
+from ruamel.yaml import YAML
 
 from comat.cli import app
 from comat.errors import UserError
 from comat.finished.publish import check_name
+from comat.finished.recorded import STAGES
+from tests.conftest import ROOT
 from tests.test_cli import CliRunner
 
 TOKEN = "hf_" + "secret" * 5
@@ -90,9 +95,49 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def finished(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The project in which every stage has run, with a lock as DVC writes one."""
     monkeypatch.chdir(project)
-    if not (project / "dvc.lock").exists():
-        (project / "dvc.lock").write_text("schema: '2.0'\n")
+    write_lock(project / "dvc.lock", YAML(typ="safe").load(project / "params.yaml"))
     return project
+
+
+def pipeline() -> dict[str, dict]:
+    return YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+
+
+def write_lock(path: Path, values: dict) -> None:
+    """As DVC records parameters: under each stage and file, keys of sections with dots, sections as they stand."""
+    stages: dict[str, dict] = {}
+    for stage, own in pipeline().items():
+        recorded = {key: at(values, key) for key in own["params"] if isinstance(key, str)}
+        stages[stage] = {"cmd": own["cmd"], "params": {"params.yaml": recorded}}
+    YAML().dump({"schema": "2.0", "stages": stages}, path)
+
+
+def at(values: dict, key: str) -> Any:
+    for name in key.split("."):
+        values = values[name]
+    return values
+
+
+@pytest.fixture
+def assembled(finished: Path, tmp_path: Path) -> Callable[..., Any]:
+    """Assembles into `pub` with the values of keys replaced: in the parameters, in the lock, or left out there."""
+
+    def assemble(now: dict[str, Any], was: dict[str, Any], left_out: str = "") -> Any:
+        for name, changes in (("params.yaml", now), ("was.yaml", was)):
+            values = YAML(typ="safe").load(finished / "params.yaml")
+            for key, value in changes.items():
+                section, _, last = key.rpartition(".")
+                (at(values, section) if section else values)[last] = value
+            YAML().dump(values, tmp_path / name)
+        write_lock(tmp_path / "dvc.lock", YAML(typ="safe").load(tmp_path / "was.yaml"))
+        if left_out:
+            lock = YAML(typ="safe").load(tmp_path / "dvc.lock")
+            del lock["stages"][left_out]
+            YAML().dump(lock, tmp_path / "dvc.lock")
+        out = ["--dry-run", "--folder", str(tmp_path / "pub")]
+        return call("ada/shapes", *out, "--params", str(tmp_path / "params.yaml"))
+
+    return assemble
 
 
 def call(*words: str):
@@ -163,3 +208,89 @@ def test_nobody_logged_in_a_bad_name_a_full_folder_an_unfinished_run(
     assert not hub.made
     with pytest.raises(UserError, match="expected USER/NAME"):
         check_name("ada")
+
+
+def test_the_stages_that_are_compared_are_those_of_the_pipeline() -> None:
+    assert set(STAGES) == set(pipeline())
+
+
+@pytest.mark.parametrize(
+    ("key", "now", "was", "stage"),
+    [
+        ("learning_rate", 5e-05, 2e-05, "train"),
+        ("train.guard.every", 0, 2, "train"),  # in a section that is recorded under its dotted key
+        ("evaluate.bootstrap", 50, 60, "evaluate"),  # in one that is recorded whole
+        ("warmup.learning_rate", 1e-05, 2e-05, "warmup"),
+        ("samples.batch_size", 2, 3, "samples"),
+        ("seed", 0, 7, "train"),  # of those that were run with it the first
+        ("prompts.near_duplicate", 0.8, 0.9, "prompts"),
+        ("train.preview.prompts", ["a cat"], ["a dog", "a cat"], "train"),
+    ],
+)
+def test_parameters_that_the_run_was_not_made_by_are_not_published(
+    assembled: Callable[..., Any], tmp_path: Path, key: str, now: object, was: object, stage: str
+) -> None:
+    result = assembled({key: now}, {key: was})
+    assert result.exit_code == 1 and result.stderr.startswith(f"error: {tmp_path / 'params.yaml'}: {key} is {now!r}, ")
+    said = f"the stage {stage} was run with {was!r} ({tmp_path / 'dvc.lock'})"
+    assert said in result.stderr and "run `dvc repro`, or put the value back" in result.stderr
+    assert not (tmp_path / "pub").exists()
+
+
+def test_values_that_are_equal_in_another_spelling_are_published(
+    assembled: Callable[..., Any], finished: Path, tmp_path: Path
+) -> None:
+    """1 is 1.0 where a number is asked for; a key that was left out is what it stands for; no stage reads `device`."""
+    files = YAML(typ="safe").load(finished / "params.yaml")["samples"]["benchmarks"]
+    files = {name: value for name, value in files.items() if name not in ("dsg", "geneval2")}
+    now: dict[str, Any] = {"max_grad_norm": 1, "guidance_scale": 7.0, "device": "cpu"}
+    now |= {"samples.benchmarks": files | {"dsg": None}}
+    was = {"max_grad_norm": 1.0, "guidance_scale": 7, "device": "auto", "samples.benchmarks": files}
+    result = assembled(now, was)
+    assert result.exit_code == 0, result.output
+
+
+def test_null_is_not_nothing_said_nor_zero_false(assembled: Callable[..., Any], tmp_path: Path) -> None:
+    for key, now, was in (("vae_revision", None, "0" * 40), ("evaluate.captioner", False, True)):
+        result = assembled({key: now}, {key: was})
+        assert result.exit_code == 1 and f"{key} is {now!r}, but the stage " in result.stderr
+
+
+def test_a_lock_of_values_that_are_none_any_more_is_compared_as_it_stands(
+    assembled: Callable[..., Any], tmp_path: Path
+) -> None:
+    result = assembled({}, {"train_steps": -1})
+    assert result.exit_code == 1 and "train_steps is 4, but the stage train was run with -1" in result.stderr
+
+
+def test_a_lock_that_does_not_record_the_run(assembled: Callable[..., Any], finished: Path, tmp_path: Path) -> None:
+    result = assembled({}, {}, left_out="samples")
+    assert result.exit_code == 1 and "that the stage samples was run with, found none; run `dvc repro`" in result.stderr
+    for text, message in (
+        ("stages: [train]\n", "not as DVC writes it: stages: Input should be a valid dictionary"),
+        ("schema: '2.0'\n", "the stage train was run with, found none"),
+        ("- [", "not readable as YAML"),
+    ):
+        (finished / "dvc.lock").write_text(text)
+        result = call("ada/shapes", "--dry-run")
+        assert result.exit_code == 1 and message in result.stderr and "Traceback" not in result.output
+
+
+def test_what_ends_early_leaves_nothing_and_is_made_up_for_by_a_second_call(
+    finished: Path, hub: Hub, tmp_path: Path
+) -> None:
+    shutil.copytree(finished / "data", tmp_path / "data")
+    report = tmp_path / "data/prompts/report.json"
+    report.rename(tmp_path / "report.json")
+    place = tmp_path / "there"
+    place.mkdir()
+    words = ("ada/shapes", "--dry-run", "--data", str(tmp_path / "data"), "--folder", str(place / "pub"))
+    result = call(*words)
+    assert result.exit_code == 1 and "report.json" in result.stderr and not list(place.iterdir())
+    (tmp_path / "report.json").rename(report)
+    (place / "pub").mkdir()  # an empty folder is as good as none
+    (place / "link").symlink_to("pub")
+    result = call(*words[:-1], str(place / "link"))
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in place.iterdir()} == {"pub", "link"} and (place / "link").is_symlink()
+    assert (place / "pub/README.md").is_file() and (place / "pub").stat().st_mode & 0o777 == 0o755

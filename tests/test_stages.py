@@ -67,7 +67,7 @@ def test_metrics_have_the_promised_keys(project: Path) -> None:
     for name in ("color", "total"):
         assert set(metrics["oracle"][name]) >= {"base", "tuned", "gain", "gain_low", "gain_high", "n"}
     assert metrics["oracle"]["total"]["n"] == 4
-    assert set(metrics["frechet"]) == {"base", "tuned", "ratio"}
+    assert set(metrics["frechet"]) == {"base", "tuned", "ratio", "n", "n_real", "left_out"}
 
 
 def test_training_moves_the_lora(project: Path) -> None:

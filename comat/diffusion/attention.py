@@ -32,11 +32,16 @@ class Layout(NamedTuple):
 
 
 def cross_layout(latent_size: Sequence[int]) -> Callable[[int, int], Layout]:
-    """Of cross-attention, on feature maps of any scale of latents of (h, w): all queries, all keys."""
+    """Of cross-attention, on feature maps of any scale of latents of (h, w): all queries, all keys.
+
+    A UNet that halves an odd side keeps the larger half, so that a side is the latents' own by the scale, rounded up.
+    """
 
     def layout(queries: int, _keys: int) -> Layout:
-        shrink = round((latent_size[0] * latent_size[1] / queries) ** 0.5)
-        return Layout(slice(None), slice(None), (latent_size[0] // shrink, latent_size[1] // shrink))
+        height, width = latent_size
+        sizes = ((-(-height // shrink), -(-width // shrink)) for shrink in range(1, max(height, width) + 1))
+        # Each side only falls, so that of all sizes of as many queries each is the same.
+        return Layout(slice(None), slice(None), next(size for size in sizes if size[0] * size[1] <= queries))
 
     return layout
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from comat.corpora.pictures.listed import Picture
 from comat.corpora.pictures.photos import Square, Tally, crop, read_photos
 from comat.corpora.pictures.read import choose
-from comat.errors import say
+from comat.errors import UserError, say
 from comat.evaluation.featured import Batch, Featured, Pictures, key_of
 from comat.evaluation.judging import Judging
 from comat.evaluation.remembered import Features as Known
@@ -33,8 +33,18 @@ from comat.storage.images import read_rgb, to_bytes
 
 DISTANCES = ("frechet", "fid")
 """Lower is better, and no image has one of its own."""
-Found = tuple[dict[str, float], dict[str, str]]
-"""Model → distance, and role → evaluator."""
+LEFT_OUT = 0.01
+"""The share of the photographs that may be missing or unreadable; FID to fewer would be another number."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Model → distance; role → evaluator; `n` images of each model, `n_real` that they are compared with, and how many
+    were `left_out` of these."""
+
+    distances: dict[str, float]
+    evaluators: dict[str, str]
+    counts: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,7 @@ def distances(judging: Judging, images: Sequence[Drawn], processes: Processes = 
     """The distances that are switched on, by name; on the main process alone.
 
     Raises:
-        UserError: if an image is missing or unreadable, or a set is too small.
+        UserError: if an image is missing or unreadable, too many photographs are, or a set is too small.
     """
     found, on, coco = {}, judging.section, judging.files.coco
     if on.frechet:
@@ -77,7 +87,12 @@ def _to_clean_renders(own: FrechetParams, judging: Judging, images: Sequence[Dra
     features = Later[nn.Module](evaluator(name, revision), lambda: Features(name, revision, size))
     looks = _featured("frechet", features, judging, processes)
     shown = [image for image in images if in_world(image.text)]
-    first = next((image.model for image in shown), "")
+    if not shown:
+        raise UserError(
+            "evaluate.frechet: expected images of prompts of the embedded shapes world, whose clean renders they are "
+            "compared with; there are none: set it to null"
+        )
+    first = shown[0].model
     texts = [image.text for image in shown if image.model == first]
     real, _ = looks.of(_renders(texts, size, judging), "clean renders")
     return _distances(looks, real, _drawn(shown, judging, read_rgb, "whole", processes), judging, "feature")
@@ -88,16 +103,22 @@ def _to_photographs(
 ) -> Found:
     """FID: of one image of each caption to the photographs that the captions are of."""
     name, revision, file = own.inception_model, own.inception_revision, own.inception_file
-    features = Later[nn.Module](evaluator(name, revision), lambda: Inception(name, revision, file))
+    id = evaluator(name, revision) + ("" if own.resize == "stretch" else ", of the middle square of every photograph")
+    features = Later[nn.Module](id, lambda: Inception(name, revision, file))
     looks = _featured("fid", features, judging, processes)
     pictures, size = choose(coco, judging.seed).pictures, judging.section.batch_size
     resized = RESIZED[own.resize]
     batches = [_photographs(pictures[at : at + size], resized, processes) for at in range(0, len(pictures), size)]
     real, left_out = looks.of(batches, "photographs")
     if left_out:
-        say(f"{coco.images}: FID leaves out {left_out.total()} photographs: {dict(left_out)}")
+        why = f"{coco.images}: FID leaves out {left_out.total()} of {len(pictures)} photographs: {dict(left_out)}"
+        if left_out.total() > LEFT_OUT * len(pictures):
+            raise UserError(f"{why}; expected at most {LEFT_OUT:.0%}: complete the folder")
+        say(why)
     shown = [image for image in images if image.source == "coco" and image.seed == 0]
-    return _distances(looks, real, _drawn(shown, judging, resized.read, "square", processes), judging, "inception")
+    return _distances(
+        looks, real, _drawn(shown, judging, resized.read, "square", processes), judging, "inception", left_out.total()
+    )
 
 
 def _featured(name: str, features: Later[nn.Module], judging: Judging, processes: Processes) -> Featured:
@@ -111,11 +132,17 @@ def _distances(
     drawn: dict[str, list[Batch]],
     judging: Judging,
     role: str,
+    left_out: int = 0,
 ) -> Found:
     """Of each model's images, batch by batch, to the real ones."""
     sets = {model: looks.of(batches, f"images of {model}")[0] for model, batches in drawn.items()}
     found = distances_between(real, sets, judging.device) if looks.processes.main else {}
-    return found, {role: looks.features.id}
+    counts = {"n": min(map(_size, sets.values())), "n_real": _size(real), "left_out": left_out}
+    return Found(found, {role: looks.features.id}, counts)
+
+
+def _size(batches: Sequence[Tensor]) -> int:
+    return sum(map(len, batches))
 
 
 def _drawn(

@@ -53,7 +53,7 @@ def judge(
         distance: from model → distance to the metrics of one distance.
 
     Raises:
-        UserError: if a benchmark covers none of the images.
+        UserError: if a benchmark or a distance covers none of the images.
     """
     scores, evaluators = score(judging, images, processes)
     found_distances = distances(judging, images, processes)
@@ -63,9 +63,9 @@ def judge(
     metrics = {name: summary(rows, resamples, seed) for name, rows in by_benchmark(scores).items()}
     for name, count in left_out(judging).items():
         metrics[name][TOTAL]["left_out"] = count
-    for name, (found, models) in found_distances.items():
-        metrics[name] = distance(found)
-        evaluators[name] = models
+    for name, found in found_distances.items():
+        metrics[name] = distance(found.distances) | found.counts
+        evaluators[name] = found.evaluators
     write_table(out / "scores.parquet", scores, SCORES)
     write_json(out / "evaluators.json", evaluators)
     write_json(out / "metrics.json", metrics)

@@ -17,7 +17,7 @@ from comat.errors import UserError, clean
 from comat.finished.kohya import check_named, kohya_state
 from comat.finished.low_rank import LowRank, low_rank
 from comat.finished.merge import write_merged
-from comat.finished.weights import FinishedRun, Lora, finished_run
+from comat.finished.weights import FinishedRun, Lora, finished_run, shares
 from comat.params import Params
 from comat.running.device import choose_device
 from comat.storage.tables import write_json, write_safetensors
@@ -37,7 +37,8 @@ def export(params: Params, data: Path, form: Format, rank: int | None, out: Path
         rank: of one LoRA for the stock base in the place of CoMat's alone, which is for what the warm-up made of it.
 
     Raises:
-        UserError: if the run is not finished, the form has no place for this model, or `out` holds something.
+        UserError: if the run is not finished, the form has no place for this model, `out` holds something, or one LoRA
+            is asked for and nothing was changed that it has a place for.
     """
     run = finished_run(params, data)
     pipeline = json.loads((run.folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"]
@@ -93,6 +94,11 @@ def _lora(run: FinishedRun, form: Format, rank: int | None, out: Path) -> list[s
             _write_kohya(run, run.lora(), out)
         return said
     made = low_rank(run.changes(), rank, choose_device(run.params.device))
+    if not made.lora:
+        raise UserError(
+            f"--rank: training changed no layer of {run.base.name} that a LoRA has a place for: there is none to "
+            "write; look at warmup.steps, train_steps and what the guard kept"
+        )
     if form == "diffusers":
         write_safetensors(out / FILE, dict(_diffusers_state(run, made.lora)), {"format": "pt"})
     else:
@@ -116,11 +122,12 @@ def _diffusers_state(run: FinishedRun, lora: Mapping[str, Lora]) -> Iterator[tup
 
 def said_of(made: LowRank, rank: int) -> Iterator[str]:
     """The error of a truncated LoRA: of all, of what it has no place for, and of the layers that lose most."""
-    vectors = [name for name in made.norms if name.removesuffix(".weight") not in made.lora]
+    vectors, kernels = len(made.without_place) - len(made.depthwise), len(made.depthwise)
+    kinds = f"{vectors} biases and norms" + (f" and {kernels} kernels of depth-wise convolutions" if kernels else "")
     yield f"warm-up and CoMat in one LoRA of rank {rank} for the stock base: {len(made.lora)} layers"
     yield f"error (Frobenius norm of what is left out, of the whole change): {made.error:.2%} in all"
-    lost = (sum(made.left_out[name] ** 2 for name in vectors) / sum(n**2 for n in made.norms.values())) ** 0.5
-    yield f"of it {len(vectors)} biases and norms, for which LoRA has no place: {lost:.2%}"
+    lost = shares({name: made.left_out[name] for name in made.without_place}) / shares(made.norms)
+    yield f"of it {kinds}, for which LoRA has no place: {lost:.2%}"
     worst = sorted(made.lora, key=lambda layer: -made.left_out[f"{layer}.weight"])[:SHOWN]
     yield f"the layers with most of it, and how much of each one's own change that is (all in {ERRORS}):"
     yield from (f"  {made.errors[f'{layer}.weight']:7.2%}  {layer}" for layer in worst)

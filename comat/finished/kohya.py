@@ -14,6 +14,8 @@ from comat.models.families import Family
 
 BASES = {"unets.StableDiffusion": "sd_v1", "unets.StableDiffusionXL": "sdxl_base_v1-0"}
 """Families that have such names → what `ss_base_model_version` calls them."""
+FUSED = ("sd3.StableDiffusion3", "flux.Flux")
+"""Families of which kohya's tools have other matrices than diffusers: q, k and v are one."""
 _TOP = {
     "conv_in": "input_blocks.0.0",
     "conv_out": "out.2",
@@ -34,9 +36,11 @@ _BLOCK = re.compile(r"(down|mid|up)_block(?:s\.(\d+))?\.(resnets|attentions|down
 def check_named(family: Family, pipeline: str) -> None:
     """Raises UserError where kohya's tools have no names for what LoRA sits on in this family."""
     if family.backbone not in BASES:
+        fused = "whose q, k and v are one matrix to kohya's tools"
+        why = fused if family.backbone in FUSED else "of which CoMat knows no names of kohya's tools"
         raise UserError(
-            f"--format kohya: for Stable Diffusion 1, 2 and XL, this base is a {pipeline}, whose q, k and v are one "
-            "matrix to kohya's tools; give --format diffusers, or merged"
+            f"--format kohya: for Stable Diffusion 1, 2 and XL, this base is a {pipeline}, {why}; give --format "
+            "diffusers, or merged"
         )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,13 +18,14 @@ from huggingface_hub.utils import validate_repo_id
 from comat.errors import UserError, clean, first_line
 from comat.evaluation.distances import DISTANCES
 from comat.evaluation.scores import drawn
+from comat.finished.recorded import check_recorded
 from comat.finished.weights import FinishedRun, finished_run
 from comat.models.names import named_models
 from comat.params import Params
 from comat.reporting.card import Home, card
 from comat.reporting.grid import pair_picture
 from comat.reporting.pairs import Shown, read_shown, unjudged
-from comat.reporting.results import read_metrics, read_prompts_report
+from comat.reporting.results import read_evaluators, read_metrics, read_prompts_report
 from comat.storage.tables import write_bytes
 
 GAINS, LOSSES = 6, 2
@@ -40,14 +43,14 @@ def check_name(name: str) -> None:
 
 
 def assemble(params: Params, values: Path, data: Path, name: str, out: Path) -> list[Path]:
-    """Put everything into the folder `out`, which has nothing in it; returns the files.
+    """Put everything into the folder `out`, which has nothing in it: all of it, or nothing; returns the files.
 
     Args:
         values: the file of the parameters; `dvc.lock` is taken from beside it.
         name: of the repository, by which the card's code loads what it needs.
 
     Raises:
-        UserError: if the run is not finished and evaluated.
+        UserError: if the run is not finished and evaluated, or was made by other parameters than those of `values`.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: there is something already; give another --folder, or remove it")
@@ -56,19 +59,43 @@ def assemble(params: Params, values: Path, data: Path, name: str, out: Path) -> 
     for path in (results / "metrics.json", results / "report.html", lock):
         if not path.is_file():
             raise UserError(f"{path}: missing; run `dvc repro` first")
-    metrics = read_metrics(results / "metrics.json")
+    check_recorded(params, values, lock)
     copies = {"report.html": results / "report.html", "params.yaml": values, "dvc.lock": lock}
     copies |= {path.name: path for path in run.lora_folder.iterdir() if path.is_file()}
     if run.warmed:
         copies |= {f"{run.family.denoiser}/{path.name}": path for path in run.warm.iterdir() if path.is_file()}
-    for place, path in copies.items():
-        (out / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, out / place)
+    with _whole(out) as part:
+        for place, path in copies.items():
+            (part / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, part / place)
+        _write_card(run, data, name, part)
+    return sorted(path for path in out.rglob("*") if path.is_file())
+
+
+@contextlib.contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its place when the block ends well, and is removed otherwise."""
+    place = out.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
+    part.chmod(0o755)
+    try:
+        yield part
+        if place.is_dir():
+            place.rmdir()
+        os.replace(part, place)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _write_card(run: FinishedRun, data: Path, name: str, out: Path) -> None:
+    """The card and the pictures that it shows."""
+    params, metrics = run.params, read_metrics(data / "evaluate/metrics.json")
     gallery = tuple(_gallery(_shown(run, data, metrics), out))
     home = Home(name, name, True, gallery, tuple(_trained_on(run, data)))
-    text = card(params, params.model_dump(), named_models(params), metrics, name.partition("/")[2], home)
+    said = read_evaluators(data / "evaluate/evaluators.json")
+    text = card(params, params.model_dump(), named_models(params), metrics, said, name.partition("/")[2], home)
     write_bytes(out / "README.md", text.encode())
-    return sorted(path for path in out.rglob("*") if path.is_file())
 
 
 def _shown(run: FinishedRun, data: Path, metrics: Mapping[str, object]) -> Shown:

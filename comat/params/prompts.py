@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from comat.params.samples import BenchmarkFiles
 from comat.params.section import Count, CountOrNone, Moment, Name, Section
 
 
@@ -79,6 +80,12 @@ class PromptsParams(Section):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
             raise ValueError(f"two lists are named {twice!r}: the report tells them apart by their names")
+        taken = next((entry.name for entry in self.sources if entry.name in BenchmarkFiles.model_fields), None)
+        if taken:
+            raise ValueError(
+                f"a source is named {taken!r}, as a benchmark of samples.benchmarks, whose images it would be judged "
+                "among: give it another name"
+            )
         return self
 
 

@@ -23,7 +23,8 @@ from comat.models.loading import loaded, pipeline_index
 from comat.models.names import ModelName
 from comat.params import CAPTIONERS, DrawingParams
 from comat.reporting.html import difference, render, score, unit_of
-from comat.reporting.table import DISTANCES, NAMES, TITLES
+from comat.reporting.results import read_evaluators
+from comat.reporting.table import DISTANCES, TITLES, judges, names_of
 from comat.running.device import DTYPES
 from comat.storage.tables import write_bytes
 from comat.tokenizers import load_tokenizers
@@ -51,7 +52,9 @@ def write_card(
 ) -> None:
     """Write `model_card/README.md` into `out`; arguments as of `card`."""
     name = f"CoMat LoRA of {Path(drawing.base_model).name}"
-    write_bytes(out / "model_card/README.md", card(drawing, parameters, models, metrics, name, Home()).encode())
+    evaluators = read_evaluators(out / "evaluators.json")
+    text = card(drawing, parameters, models, metrics, evaluators, name, Home())
+    write_bytes(out / "model_card/README.md", text.encode())
 
 
 def card(
@@ -59,6 +62,7 @@ def card(
     parameters: Mapping[str, object],
     models: Iterable[ModelName],
     metrics: Mapping,
+    evaluators: Mapping[str, Mapping[str, str]],
     name: str,
     home: Home,
 ) -> str:
@@ -69,6 +73,7 @@ def card(
         parameters: all of them, by sections, for the text tells how the LoRA was made.
         models: that the parameters name.
         metrics: benchmark → category → numbers, as `metrics.json` holds them.
+        evaluators: benchmark → role → model, as `evaluators.json` holds them.
     """
     values = {
         "metadata": card_data(drawing.base_model, metrics, name).to_yaml(),
@@ -81,6 +86,7 @@ def card(
         "dtype": str(DTYPES[drawing.precision]).removeprefix("torch."),
         **_denoiser(drawing),
         "tables": [table(benchmark, rows) for benchmark, rows in metrics.items() if benchmark not in DISTANCES],
+        "judges": [_cell(line) for line in judges(evaluators)],
         "distances": {TITLES[one]: metrics[one] for one in DISTANCES if one in metrics},
     }
     return render("comat.reporting", "card.md.j2", values)
@@ -150,7 +156,7 @@ def _results(metrics: Mapping) -> Iterator[EvalResult]:
             yield EvalResult(
                 task_type="text-to-image",
                 dataset_type=f"{benchmark}-{category}",
-                dataset_name=f"{TITLES[benchmark]}: {NAMES.get(category, category)}",
+                dataset_name=f"{TITLES[benchmark]}: {names_of(benchmark).get(category, category)}",
                 metric_type=benchmark,
                 metric_name=f"{TITLES[benchmark]} (the base model: {row['base']:.4g})",
                 metric_value=round(row["tuned"], 4),
@@ -174,6 +180,10 @@ def table(benchmark: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     for category, row in rows.items():
         ends = [row["gain_low"], row["gain_high"]]
         interval = "none" if None in ends else f"[{', '.join(difference(end, unit) for end in ends)}]"
-        cells = [_cell(NAMES.get(category, category)), score(row["base"], unit), score(row["tuned"], unit)]
+        cells = [
+            _cell(names_of(benchmark).get(category, category)),
+            score(row["base"], unit),
+            score(row["tuned"], unit),
+        ]
         lines.append("| " + " | ".join([*cells, difference(row["gain"], unit), interval, str(row["n"])]) + " |")
     return "\n".join(lines)

@@ -23,7 +23,7 @@ from comat.reporting.pairs import Shown
 from comat.reporting.pictures import attention_pictures
 from comat.reporting.readings import readings
 from comat.reporting.results import curves_in, read_curves, read_prompts_report
-from comat.reporting.table import DISTANCES, NAMES, SUBSTITUTES, TITLES
+from comat.reporting.table import DISTANCES, TITLES, judges, names_of
 from comat.storage.tables import write_bytes, write_json
 
 MEANINGS = {"oracle": "Images that show everything their prompt asks for, by the oracle"}
@@ -113,10 +113,10 @@ def write_report(parameters: Mapping[str, object], device: str, shown: Shown, in
         "benchmarks": benchmarks,
         "units": {name: unit_of(name) for name in benchmarks},
         "distances": {name: metrics[name] for name in DISTANCES if name in metrics},
-        "evaluators": _read_json(out / "evaluators.json"),
+        "judges": judges(_read_json(out / "evaluators.json")),
         "titles": TITLES | MEANINGS,
-        "names": NAMES,
-        "substitutes": SUBSTITUTES,
+        "names": {name: names_of(name) for name in benchmarks},
+        "main": names_of(next(iter(benchmarks), "")),
         "shown": shown,
         "uris": {shot.path: data_uri(shot.path, IMAGE) for pair in shown.pairs for shot in pair.shots.values()},
         "readings": readings(shown),

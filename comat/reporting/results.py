@@ -27,13 +27,21 @@ class Category(TypedDict):
     n: int
 
 
-class Distance(TypedDict):
+class Counted(TypedDict, total=False):
+    """Of distances; results of older versions have none."""
+
+    n: int
+    n_real: int
+    left_out: int
+
+
+class Distance(Counted):
     base: float
     tuned: float
     ratio: float
 
 
-class PeerValue(TypedDict):
+class PeerValue(Counted):
     value: float
 
 
@@ -45,6 +53,13 @@ def read_metrics(path: Path) -> dict[str, dict]:
     """
     kind: type[dict[str, Any]] = dict[str, dict[str, Category] | Distance]
     return _by_name(path, read_json(path, kind, "a result of `evaluate`", REMEDY))
+
+
+def read_evaluators(path: Path) -> dict[str, dict[str, str]]:
+    """`evaluators.json` of the stage evaluate: benchmark → role → model; nothing where there is none."""
+    if not path.exists():
+        return {}
+    return read_json(path, dict[str, dict[str, str]], "the judges of `evaluate`", REMEDY)
 
 
 def read_peer_metrics(path: Path) -> dict[str, dict]:

@@ -29,6 +29,7 @@ SUBSTITUTES = {
     "dpg": "BLIP in the place of mPLUG",
     "dsg": "BLIP in the place of PaLI",
     "geneval": "Grounding DINO in the place of Mask2Former",
+    "vqa_score": "a model of the run's own in the place of CLIP-FlanT5-XXL",
 }
 """Judges that are not those of the published numbers; docs/benchmarks.md."""
 SCALES = {"clip_score": 1, "hps_v2": 1, "pick_score": 1, "captioner": 1}
@@ -41,8 +42,27 @@ NAMES = {
     "total": "total",
 }
 """Categories of the embedded world in words; others are shown as they are."""
+OF_THEIR_OWN = ("t2i_compbench", "tifa", "dpg", "dsg", "geneval", "geneval2")
+"""Benchmarks with categories of their own, some of which are called as the world's."""
 UNJUDGED = "nothing is judged: no benchmark is on in section evaluate"
 PEER = 14  # characters of a peer's column at least
+
+
+def judges(evaluators: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """A sentence for each benchmark of `evaluators.json` that a model judges."""
+    found = []
+    for name, models in evaluators.items():
+        if models:
+            said = ", ".join(f"{clean(model, 200)} ({role})" for role, model in models.items())
+            if name in SUBSTITUTES:
+                said += f": {SUBSTITUTES[name]}, so not to be compared with published numbers"
+            found.append(f"{TITLES.get(name, name)} is judged by {said}.")
+    return found
+
+
+def names_of(benchmark: str) -> Mapping[str, str]:
+    """A benchmark's categories in words, where they are to be called otherwise."""
+    return {} if benchmark in OF_THEIR_OWN else NAMES
 
 
 def result_table(metrics: dict, peers: Mapping[str, dict] | None = None) -> str:
@@ -62,6 +82,8 @@ def result_table(metrics: dict, peers: Mapping[str, dict] | None = None) -> str:
             f"{found['value'] if found else float('nan'):>{_width(peer)}.3f}"
             for peer, found in zip(peers, own, strict=True)
         )
+        if name == "fid" and "n_real" in row:
+            lines.append(f"of {row['n']} images and {row['n_real']} photographs; {row['left_out']} were left out")
     return "\n".join(line.rstrip() for line in lines).lstrip("\n")
 
 
@@ -82,7 +104,7 @@ def _benchmark(name: str, rows: Mapping[str, dict], peers: Mapping[str, dict[str
         ends = [row["gain_low"], row["gain_high"]]
         interval = "none" if None in ends else f"[{', '.join(f'{end * scale:+.{digits}f}' for end in ends)}]"
         own = {p: found[category]["value"] * scale if category in found else float("nan") for p, found in peers.items()}
-        title = NAMES.get(category, clean(category, 60))
+        title = names_of(name).get(category, clean(category, 60))
         yield (
             f"{title:<20}{base:>8}{tuned:>8}{gain:>8}   {interval:<18}{row['n']:>7}"
             + "".join(f"{f'{value:.{digits}f}{unit}':>{_width(peer)}}" for peer, value in own.items())

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 from comat.errors import UserError
 
@@ -41,6 +44,28 @@ def publish(folder: Path, out: Path) -> None:
         raise UserError(f"{out}: cannot copy {source} there: {reason}; the finished work waits in {folder}") from None
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
+
+
+@contextmanager
+def written_whole(out: Path) -> Iterator[Path]:
+    """A folder to write into, whose files and folders are put into `out` at the end, or none of them.
+
+    What else stands in `out` stays. It is for what is made in one go; each process has a folder of its own.
+    """
+    for left in out.parent.glob(f".{out.name}.*.part"):  # by a run that was killed
+        if not psutil.pid_exists(int(left.name.split(".")[-2])):
+            shutil.rmtree(left, ignore_errors=True)
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    part.mkdir(parents=True)
+    try:
+        yield part
+        out.mkdir(exist_ok=True)
+        for made in sorted(part.iterdir()):
+            if made.is_dir():
+                shutil.rmtree(out / made.name, ignore_errors=True)
+            made.replace(out / made.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _place(source: str, target: str) -> None:

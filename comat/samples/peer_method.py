@@ -18,7 +18,7 @@ from comat.params import DrawingParams
 from comat.samples.methods import METHODS, method_class
 from comat.samples.methods.base import Phrase, Told, sample_by
 from comat.storage.images import png, to_bytes
-from comat.storage.tables import ENTITIES, read_table
+from comat.storage.tables import ENTITIES, read_table, sha256
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class MethodRun:
         """
         if self.method not in METHODS:
             raise UserError(f"--method {self.method[:60]!r}: expected {', '.join(METHODS)}")
-        needed = [self.data / "warmup", self.data / "entities/entities.parquet"]
+        needed = [self.data / "warmup", self.entities]
         needed += [self.data / "train/lora" / FILE] if self.tuned else []
         for path in needed:
             if not path.exists():
@@ -48,6 +48,16 @@ class MethodRun:
     @property
     def lora(self) -> Path | None:
         return self.data / "train/lora" if self.tuned else None
+
+    @property
+    def entities(self) -> Path:
+        return self.data / "entities/entities.parquet"
+
+    def record(self, drawing: DrawingParams) -> dict[str, object]:
+        """What decides over the images beside what decides over those of any model; small files by their sha256."""
+        parts = ("scheduler", "vae", "vae_revision")
+        sums = {"entities": sha256(self.entities), "lora_file": sha256(self.lora / FILE) if self.lora else None}
+        return {"method": self.method, **{key: getattr(drawing, key) for key in parts}, **sums}
 
 
 def pictures_by_method(
@@ -66,7 +76,7 @@ def pictures_by_method(
     if run.lora:
         load_lora(backbone, run.lora)
     phrases: dict[str, list[Phrase]] = {}
-    for row in read_table(run.data / "entities/entities.parquet", ENTITIES):
+    for row in read_table(run.entities, ENTITIES):
         if row["kept"]:
             phrases.setdefault(row["prompt_id"], []).append(_phrase(backbone, row))
     _see_entities({row["prompt_id"] for part in batches for row in part}, phrases.keys(), run.method)

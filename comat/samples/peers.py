@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +14,7 @@ from typing import Protocol
 import torch
 from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 from huggingface_hub import hf_hub_download
-from PIL import Image
+from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from comat.diffusion.backbones import backbone_class
@@ -27,12 +30,16 @@ from comat.running.workdir import fingerprint
 from comat.samples.draw import undrawn
 from comat.samples.peer_lora import load_peer_lora
 from comat.samples.peer_method import MethodRun, pictures_by_method
-from comat.storage.images import png
+from comat.storage.images import BROKEN, png
 from comat.storage.json_files import read_json
 from comat.storage.tables import IMAGE_INDEX, read_table, write_bytes, write_json, write_table
 from comat.storage.yaml_files import shown
 
 RECORD = "peer.json"
+METRICS = "metrics.json"
+READERS = min(4, os.cpu_count() or 1)
+PLAIN = ("RGB", "L", "P", "1")
+"""Modes of Pillow that are read as they look, if nothing is transparent."""
 
 
 @dataclass(frozen=True)
@@ -86,20 +93,25 @@ def draw_peer(
 ) -> None:
     """Draw the prompts and seeds of the folder `base` into `out`: `images/`, `index.parquet` and `peer.json`.
 
-    Images that are there are left alone. Of the parameters the base model's own are not used.
+    Images that are there are left alone. Of the parameters the base model's own are not used. `metrics.json` goes where
+    it is no longer of the images that are listed.
 
     Raises:
-        UserError: if the model cannot be had, `out` holds images of another one, or there is no model and images lack.
+        UserError: if the model cannot be had, `out` holds images of another one or of none that is known, or there is
+            no model and images lack or are not what judges read.
     """
     index = [{**row, "model": peer.name} for row in read_table(base / "index.parquet", IMAGE_INDEX)]
     weights = peer.weights and replace(peer.weights, revision=commit_of(peer.weights))
     record = _record(drawing, peer.name, weights, peer.method)
+    elsewhere = weights is None and peer.method is None
     if processes.main:
-        _check(record, out)
+        _check(record, out, index, elsewhere)
     todo = processes.from_main(lambda: undrawn(index, out))
-    if todo and weights is None and peer.method is None:
+    if todo and elsewhere:
         path = out / todo[0]["path"]
         raise UserError(f"{path}: missing, as {len(todo)} of {len(index)} images; draw them, or give --model")
+    if elsewhere and processes.main:
+        _see_images([out / row["path"] for row in index])
     if todo:
         batches = [todo[at : at + batch_size] for at in range(0, len(todo), batch_size)]
         own = _drawn(drawing, peer.method, weights, processes.share(batches))
@@ -108,9 +120,12 @@ def draw_peer(
         for part, images in zip(tqdm(batches, desc=title, disable=not processes.main), results, strict=False):
             if not (out / RECORD).is_file():  # not before there is an image: until then the folder is nobody's
                 write_json(out / RECORD, record)
+            (out / METRICS).unlink(missing_ok=True)
             for row, image in zip(part, images, strict=True):
                 write_bytes(out / row["path"], image)
     if processes.main:
+        if elsewhere or not _is_index(out / "index.parquet", index):
+            (out / METRICS).unlink(missing_ok=True)
         write_json(out / RECORD, record)
         write_table(out / "index.parquet", index, IMAGE_INDEX)
     processes.wait()
@@ -134,28 +149,81 @@ def _drawn(
 
 
 def _record(drawing: DrawingParams, name: str, weights: Weights | None, method: MethodRun | None) -> dict:
-    """What draws: the weights, the parameters of sampling, and a fingerprint of both and of the files of folders."""
+    """What draws: the weights, the parameters of sampling, and a fingerprint of both and of the files of folders.
+
+    Of images drawn elsewhere it names no model, and nothing else is known.
+    """
+    if weights is None and method is None:
+        return {"name": name, **dict.fromkeys(field.name for field in fields(Weights))}
     if method:
         lora = str(method.lora) if method.lora else None
         weights = Weights(drawing.base_model, drawing.base_revision, str(method.data / "warmup"), lora)
-    own: dict[str, object] = asdict(weights) if weights else dict.fromkeys(field.name for field in fields(Weights))
-    own |= {"method": method.method} if method else {}
+    assert weights
+    own = {**asdict(weights), **(method.record(drawing) if method else {})}
     keys = ("seed", "resolution", "sampling_steps", "guidance_scale", "precision")
     record = {"name": name, **own, **{key: getattr(drawing, key) for key in keys}}
-    parts = (weights.model, weights.unet, weights.lora) if weights else ()
+    parts = (weights.model, weights.unet, weights.lora, drawing.vae if method else None)
     places = [Path(part) for part in parts if part and Path(part).exists()]
     return {**record, "fingerprint": fingerprint(record, places, code=())}
 
 
-def _check(record: dict, out: Path) -> None:
+def _check(record: dict, out: Path, index: Sequence[dict], elsewhere: bool) -> None:
     """See that `out` is the peer's of this record, or nobody's yet."""
     path = out / RECORD
     if not path.is_file():
+        there = len(index) - len(undrawn(index, out))
+        if there and not elsewhere:
+            raise UserError(
+                f"{path}: missing, where {there} of {len(index)} images are, which nothing says the model of; remove "
+                f"{out}, give another --name, or leave --model and --method out to judge images drawn elsewhere"
+            )
         return
     found = read_json(path, dict[str, object], "the record of a peer", "remove its folder, or give --name")
+    if elsewhere and all(found.get(key) == value for key, value in record.items()) and not found.get("method"):
+        return  # older records claimed more
     if found != record:
         other = [key for key in record if found.get(key) != record[key]]
         raise UserError(f"{out}: holds images of another model or run ({', '.join(other)}); remove it, or give --name")
+
+
+def _is_index(path: Path, index: Sequence[dict]) -> bool:
+    """Whether a table is there and lists the images of `index`."""
+    return path.is_file() and read_table(path, IMAGE_INDEX) == list(index)
+
+
+def _see_images(paths: Sequence[Path]) -> None:
+    """See that images drawn elsewhere look to every judge as they do to people, and have one size.
+
+    Raises:
+        UserError: naming the first that does not.
+    """
+    with ThreadPoolExecutor(READERS) as pool:
+        seen = list(zip(paths, tqdm(pool.map(_seen, paths), desc="checking images", total=len(paths)), strict=True))
+    odd = [(path, found) for path, found in seen if isinstance(found, str)]
+    if not odd:
+        sizes = Counter(found for _, found in seen if not isinstance(found, str))
+        (width, height), count = sizes.most_common(1)[0]
+        others = f", where {count} of {len(paths)} are {width} x {height}"
+        odd = [(p, f"{found[0]} x {found[1]} px{others}") for p, found in seen if found != (width, height)]
+    if odd:
+        path, what = odd[0]
+        raise UserError(
+            f"{path}: {what}, first of {len(odd)} such of {len(paths)} images; expected 8-bit RGB or grey, nothing "
+            "transparent, upright without an EXIF tag, all of one size: convert them"
+        )
+
+
+def _seen(path: Path) -> tuple[int, int] | str:
+    """Width and height of an image, or what is wrong with it."""
+    try:
+        with Image.open(path) as image:
+            if image.mode not in PLAIN or image.has_transparency_data:
+                return f"transparent ({image.mode})" if image.has_transparency_data else f"of mode {image.mode}"
+            image.load()  # to the last byte; and PNG may say behind the pixels how they are turned
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1)
+            return f"turned by its EXIF tag (orientation {turned})" if turned != 1 else image.size
+    except (*BROKEN, Image.DecompressionBombError) as error:
+        return f"not readable as an image ({first_line(error)})"
 
 
 def _pictures(

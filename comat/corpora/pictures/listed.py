@@ -38,11 +38,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Listed:
-    """An image by a name of its own, and its captions as written, none or several."""
+    """An image by a name of its own, and its captions as written, none or several.
+
+    `left_out` says why its layout gives it none, whatever stands beside it.
+    """
 
     name: str
     place: Place
     captions: tuple[str, ...]
+    left_out: str | None = None
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from comat.corpora.pictures.folders import METADATA, side_listing, table_listing
 from comat.corpora.pictures.listed import Listed, Picture
 from comat.corpora.pictures.tars import tar_listing
 from comat.corpora.text import normalise
-from comat.errors import UserError
+from comat.errors import UserError, clean
 from comat.params import CocoPrompts, ImageLatentsParams
 from comat.randomness import python_random
 from comat.storage.prompt_text import visible_files
@@ -51,6 +53,8 @@ def choose(section: ImageLatentsParams | CocoPrompts, seed: int) -> Pictures:
 def pictures_in(images: Path, captions: Path | None, seed: int, split: str | None = None) -> Pictures:
     """The images that have a caption; of several captions of an image one is drawn by seed.
 
+    What a layout leaves out is said, and counts among those without a caption.
+
     Args:
         images: a folder, or a tar file.
         captions: a captions file of COCO's or Karpathy's form, or a table as `metadata.jsonl`; without one the captions
@@ -68,9 +72,23 @@ def pictures_in(images: Path, captions: Path | None, seed: int, split: str | Non
         own = [caption for text in one.captions if (caption := normalise(text))]
         if own:
             found.append(Picture(one.name, python_random(seed, "caption", one.name).choice(own), one.place))
+    left_out = _left_out(listed)
     if not found:
-        raise UserError(f"{captions or images}: none of {len(listed)} images has a caption; {LAYOUTS}")
+        why = "".join(f" ({line})" for line in left_out)
+        raise UserError(f"{captions or images}: none of {len(listed)} images has a caption{why}; {LAYOUTS}")
+    if os.environ.get("RANK", "0") == "0":
+        for line in left_out:
+            print(f"{images}: {line}", file=sys.stderr)
     return Pictures(found, len(listed) - len(found), layout)
+
+
+def _left_out(listed: Sequence[Listed]) -> list[str]:
+    """A line for each reason that a layout has for leaving images out."""
+    lines = []
+    for reason in sorted({one.left_out for one in listed if one.left_out}):
+        names = sorted(one.name for one in listed if one.left_out == reason)
+        lines.append(f"{len(names)} images are left out, {clean(names[0], 80)} first: {reason}")
+    return lines
 
 
 def _listed(images: Path, captions: Path | None, split: str | None) -> tuple[str, list[Listed]]:

@@ -13,10 +13,12 @@ from comat.storage.places import inside
 from comat.storage.prompt_text import LINE_END
 
 TEXTS = (".txt", ".caption", ".json")
+DOTTED = "webdataset ends a sample's name at the first dot; rename those that are samples of their own"
+SECOND = "another image of the same sample stands before them"
 
 
 def tar_listing(folder: Path, tars: Sequence[Path]) -> list[Listed]:
-    """The images of tar files, each named `<tar>/<member>`.
+    """The images of tar files, each named `<tar>/<member>`; those that are no sample's image say why.
 
     Raises:
         UserError: if a file is no whole tar file or compressed, a member stands twice, or a name leads out of it.
@@ -36,6 +38,7 @@ def tar_listing(folder: Path, tars: Sequence[Path]) -> list[Listed]:
 def _members(archive: tarfile.TarFile, tar: Path, prefix: str) -> list[Listed]:
     images: dict[str, tuple[str, Place]] = {}
     captions: dict[str, tuple[str, ...]] = {}
+    left_out: list[tuple[str, Place, str]] = []
     seen: set[str] = set()
     for member in archive:
         if not member.isreg() or member.issparse():
@@ -48,14 +51,18 @@ def _members(archive: tarfile.TarFile, tar: Path, prefix: str) -> list[Listed]:
         folder, _, base = member.name.rpartition("/")
         stem, _, suffix = base.partition(".")  # as webdataset has it: the key ends at the first dot
         key, kind = f"{folder}/{stem}", f".{suffix.lower()}"
-        if kind in SUFFIXES:
-            images.setdefault(key, (member.name, Place(tar, member.offset_data, member.size)))
+        place = Place(tar, member.offset_data, member.size)
+        if kind in SUFFIXES and key not in images:
+            images[key] = member.name, place
+        elif stem and Path(base).suffix.lower() in SUFFIXES:  # without a stem it is hidden, as macOS' `._a.jpg`
+            left_out.append((member.name, place, SECOND if kind in SUFFIXES else DOTTED))
         elif kind in TEXTS:
             file = archive.extractfile(member)
             text = _text(file.read() if file else b"", where)
             said = _of_json(text, where) if kind == ".json" else tuple(LINE_END.split(text))
             captions[key] = captions.get(key) or said
-    return [Listed(f"{prefix}/{name}", place, captions.get(key, ())) for key, (name, place) in images.items()]
+    found = [Listed(f"{prefix}/{name}", place, captions.get(key, ())) for key, (name, place) in images.items()]
+    return found + [Listed(f"{prefix}/{name}", place, (), reason) for name, place, reason in left_out]
 
 
 def _text(data: bytes, where: str) -> str:

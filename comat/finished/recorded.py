@@ -1,0 +1,120 @@
+"""Whether the parameters are those that a run was made by, which `dvc.lock` records stage by stage."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from comat.errors import UserError, clean
+from comat.params import Params
+from comat.storage.yaml_files import read_bounded, shown
+
+NEEDED = ("train", "samples", "evaluate")
+"""Without their record nothing tells what the result was made by."""
+STAGES = (
+    *NEEDED,
+    "corpora",
+    "models",
+    "prompts",
+    "entities",
+    "image_latents",
+    "caption_entities",
+    "prompt_embeddings",
+    "warmup_images",
+    "warmup",
+    "reference_latents",
+    "base_samples",
+)
+"""Those of dvc.yaml: a lock may hold one of an older version as well, which `dvc repro` leaves as it is."""
+_FILE = "params.yaml"  # as dvc.yaml calls it
+
+
+class _Stage(BaseModel):
+    params: dict[str, dict[str, Any]] = {}
+
+
+class _Lock(BaseModel):
+    stages: dict[str, _Stage] = {}
+
+
+class _Nothing:
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+def check_recorded(params: Params, values: Path, lock: Path) -> None:
+    """See that every stage of the finished run was made by these parameters, however they are spelled (1 is 1.0).
+
+    Args:
+        values: the file that `params` were read from.
+
+    Raises:
+        UserError: naming the first key that differs, or if the lock does not record the run.
+    """
+    recorded = _read(lock)
+    for stage in NEEDED:
+        if not recorded.get(stage):
+            raise UserError(
+                f"{lock}: expected the parameters that the stage {stage} was run with, found none; run `dvc repro`"
+            )
+    for stage in STAGES:
+        for key, was, now in _differences(params, recorded.get(stage, {})):
+            raise UserError(
+                f"{values}: {clean(key, 200)} is {shown(now)}, but the stage {stage} was run with {shown(was)} "
+                f"({lock}); run `dvc repro`, or put the value back"
+            )
+
+
+def _read(lock: Path) -> dict[str, dict[str, Any]]:
+    """Stage → dotted key → value."""
+    try:
+        found = _Lock.model_validate(read_bounded(str(lock), lock.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        place = clean(".".join(map(str, problem["loc"])), 200)
+        raise UserError(f"{lock}: not as DVC writes it: {place}: {problem['msg']}; run `dvc repro`") from None
+    return {name: stage.params.get(_FILE, {}) for name, stage in found.stages.items()}
+
+
+def _differences(params: Params, recorded: Mapping[str, Any]) -> Iterator[tuple[str, object, object]]:
+    """(key, value in the lock, value now) of what differs once both are read as parameters."""
+    now = params.model_dump()
+    before = params.model_dump()
+    for key, value in recorded.items():
+        _put(before, key.split("."), value)
+    # Values of another version, or that need others which differ as well, are compared as they stand.
+    with contextlib.suppress(ValidationError):
+        before = Params.model_validate(before).model_dump()
+    for key in recorded:
+        yield from _apart(_at(before, key.split(".")), _at(now, key.split(".")), key)
+
+
+def _put(values: dict[str, Any], place: list[str], value: object) -> None:
+    *sections, name = place
+    for section in sections:
+        if not isinstance(values.get(section), dict):
+            values[section] = {}
+        values = values[section]
+    values[name] = value
+
+
+def _at(values: object, place: list[str]) -> object:
+    for name in place:
+        values = values.get(name, _Nothing()) if isinstance(values, dict) else _Nothing()
+    return values
+
+
+def _apart(was: object, now: object, key: str) -> Iterator[tuple[str, object, object]]:
+    """The single values that differ, those of sections and of lists of one length each by its own key."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for name in dict.fromkeys((*was, *now)):
+            yield from _apart(was.get(name, _Nothing()), now.get(name, _Nothing()), f"{key}.{name}")
+    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        for number, (one, other) in enumerate(zip(was, now, strict=True)):
+            yield from _apart(one, other, f"{key}.{number}")
+    elif was != now or isinstance(was, bool) != isinstance(now, bool):
+        yield key, was, now
