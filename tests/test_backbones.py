@@ -70,7 +70,7 @@ def stock(folder: Path, guidance: float, px: int, steps: int, tuned: bool, outpu
     if packed:
         z = pipeline._pack_latents(z, *z.shape)
     found = pipeline(
-        PROMPTS,
+        list(PROMPTS),  # Z-Image's writes what its template makes of them into the list
         height=px,
         width=px,
         num_inference_steps=steps,
