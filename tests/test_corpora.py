@@ -212,7 +212,7 @@ def test_a_source_is_not_called_as_a_benchmark() -> None:
     """FID takes the images of "coco" for those of COCO's captions; a list to compare with may be called so."""
     own = {"name": "coco", "format": "txt", "path": "x"}
     values = {"decontaminate": True, "near_duplicate": 0.8, "syntax": "strip"}
-    with pytest.raises(ValueError, match="a source is named 'coco', as a benchmark of samples.benchmarks"):
+    with pytest.raises(ValueError, match=r"a source is named .coco., as a benchmark of samples\.benchmarks"):
         PromptsParams.model_validate({**values, "sources": [own], "evaluation": []})
     PromptsParams.model_validate({**values, "sources": [own | {"name": "mine"}], "evaluation": [own]})
 
