@@ -226,7 +226,7 @@ def test_what_is_not_a_number_names_captioner_image_and_caption(data: Path, monk
             log_p = torch.full((len(prompts), 1), torch.nan)
             return log_p, torch.ones_like(log_p, dtype=torch.bool)
 
-    monkeypatch.setattr("comat.evaluation.sensitivity.load_captioner", lambda *own: Broken())
+    monkeypatch.setattr("comat.evaluation.sensitivity.load_captioners", lambda *own: [Broken()])
     monkeypatch.chdir(ROOT)
     result = RUN.invoke(app, ["sensitivity", "--data", str(data), "--count", "2", "--out", str(data / "nan")])
     assert result.exit_code == 1
