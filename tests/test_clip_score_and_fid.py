@@ -193,6 +193,12 @@ def test_a_distance_to_clean_renders_needs_prompts_of_the_world(make_params) -> 
         distances(judging_of(make_params()), drawn)
 
 
+def test_fid_without_images_of_captions_is_refused(fid_params: Params) -> None:
+    drawn = [Drawn("base", "0", "a", "lists", "color", 0, "x.png")]
+    with pytest.raises(UserError, match=r"evaluate\.fid: expected images of the captions of samples\.benchmarks\.coco"):
+        distances(judging_of(fid_params), drawn)
+
+
 def test_captions_are_drawn_one_of_each_image(fid_params: Params) -> None:
     rows = benchmark_prompts(fid_params.samples.benchmarks, 0)
     assert len(rows) == 3 and {row["source"] for row in rows} == {"coco"}

@@ -112,10 +112,8 @@ def load_captioner(
             that is to teach also if no gradient comes back to the image, and of one that is checkpointed if its layers
             say something else so.
     """
-    captioner, said = (
-        _build(own, device, dtype, key, {} if shared is None else shared),
-        f"{key} {own.captioner_model!r}",
-    )
+    captioner = _build(own, device, dtype, key, {} if shared is None else shared)
+    said = f"{key} {own.captioner_model!r}"
 
     def tried() -> Captioner:
         # Not 0.5: what is zero after normalisation is padding to Idefics3 and SmolVLM, and not looked at.

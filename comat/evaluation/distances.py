@@ -116,6 +116,8 @@ def _to_photographs(
             raise UserError(f"{why}; expected at most {LEFT_OUT:.0%}: complete the folder")
         say(why)
     shown = [image for image in images if image.source == "coco" and image.seed == 0]
+    if not shown:
+        raise UserError("evaluate.fid: expected images of the captions of samples.benchmarks.coco, found none of them")
     return _distances(
         looks, real, _drawn(shown, judging, resized.read, "square", processes), judging, "inception", left_out.total()
     )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, get_args
@@ -20,6 +18,7 @@ from comat.finished.merge import write_merged
 from comat.finished.weights import FinishedRun, Lora, finished_run, shares
 from comat.params import Params
 from comat.running.device import choose_device
+from comat.running.stage import written_whole
 from comat.storage.tables import write_json, write_safetensors
 
 Format = Literal["diffusers", "kohya", "merged"]
@@ -50,18 +49,8 @@ def export(params: Params, data: Path, form: Format, rank: int | None, out: Path
         raise UserError(f"--rank: diffusers loads no LoRA for a {pipeline}; give --format merged")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: there is something already; give another --out, or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its place, so that it appears whole or not at all.
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    part.chmod(0o755)
-    try:
-        said = _merged(run, part) if form == "merged" else _lora(run, form, rank, part)
-        if out.is_dir():
-            out.rmdir()
-        os.replace(part, out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return said
+    with written_whole(out) as part:
+        return _merged(run, part) if form == "merged" else _lora(run, form, rank, part)
 
 
 def format_of(name: str) -> Format:

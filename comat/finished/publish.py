@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from comat.reporting.card import Home, card
 from comat.reporting.grid import pair_picture
 from comat.reporting.pairs import Shown, read_shown, unjudged
 from comat.reporting.results import read_evaluators, read_metrics, read_prompts_report
+from comat.running.stage import written_whole
 from comat.storage.tables import write_bytes
 
 GAINS, LOSSES = 6, 2
@@ -64,28 +63,12 @@ def assemble(params: Params, values: Path, data: Path, name: str, out: Path) -> 
     copies |= {path.name: path for path in run.lora_folder.iterdir() if path.is_file()}
     if run.warmed:
         copies |= {f"{run.family.denoiser}/{path.name}": path for path in run.warm.iterdir() if path.is_file()}
-    with _whole(out) as part:
+    with written_whole(out) as part:
         for place, path in copies.items():
             (part / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, part / place)
         _write_card(run, data, name, part)
     return sorted(path for path in out.rglob("*") if path.is_file())
-
-
-@contextlib.contextmanager
-def _whole(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that takes its place when the block ends well, and is removed otherwise."""
-    place = out.resolve()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-    part.chmod(0o755)
-    try:
-        yield part
-        if place.is_dir():
-            place.rmdir()
-        os.replace(part, place)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _write_card(run: FinishedRun, data: Path, name: str, out: Path) -> None:

@@ -175,15 +175,11 @@ def _cell(text: str) -> str:
 
 def table(benchmark: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     """A benchmark's result as a table in Markdown."""
-    unit = unit_of(benchmark)
+    unit, names = unit_of(benchmark), names_of(benchmark)
     lines = [f"| {TITLES[benchmark]} | base | this LoRA | gain | 95% interval | images |", "|---|---|---|---|---|---|"]
     for category, row in rows.items():
         ends = [row["gain_low"], row["gain_high"]]
         interval = "none" if None in ends else f"[{', '.join(difference(end, unit) for end in ends)}]"
-        cells = [
-            _cell(names_of(benchmark).get(category, category)),
-            score(row["base"], unit),
-            score(row["tuned"], unit),
-        ]
+        cells = [_cell(names.get(category, category)), score(row["base"], unit), score(row["tuned"], unit)]
         lines.append("| " + " | ".join([*cells, difference(row["gain"], unit), interval, str(row["n"])]) + " |")
     return "\n".join(lines)

@@ -22,7 +22,7 @@ from comat.reporting.html import render, unit_of
 from comat.reporting.pairs import Shown
 from comat.reporting.pictures import attention_pictures
 from comat.reporting.readings import readings
-from comat.reporting.results import curves_in, read_curves, read_prompts_report
+from comat.reporting.results import curves_in, read_curves, read_evaluators, read_prompts_report
 from comat.reporting.table import DISTANCES, TITLES, judges, names_of
 from comat.storage.tables import write_bytes, write_json
 
@@ -113,7 +113,7 @@ def write_report(parameters: Mapping[str, object], device: str, shown: Shown, in
         "benchmarks": benchmarks,
         "units": {name: unit_of(name) for name in benchmarks},
         "distances": {name: metrics[name] for name in DISTANCES if name in metrics},
-        "judges": judges(_read_json(out / "evaluators.json")),
+        "judges": judges(read_evaluators(out / "evaluators.json")),
         "titles": TITLES | MEANINGS,
         "names": {name: names_of(name) for name in benchmarks},
         "main": names_of(next(iter(benchmarks), "")),

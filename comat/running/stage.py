@@ -52,6 +52,7 @@ def written_whole(out: Path) -> Iterator[Path]:
 
     What else stands in `out` stays. It is for what is made in one go; each process has a folder of its own.
     """
+    out = out.resolve()  # a link may lead to another disk
     for left in out.parent.glob(f".{out.name}.*.part"):  # by a run that was killed
         if not psutil.pid_exists(int(left.name.split(".")[-2])):
             shutil.rmtree(left, ignore_errors=True)
