@@ -13,6 +13,7 @@ from peft import PeftModel
 
 from comat.diffusion.attention import AttentionMaps, recorded_maps
 from comat.diffusion.backbones import Backbone, PromptEmbeddings, load_base
+from comat.diffusion.backbones.autoencoder import decode
 from comat.diffusion.lora import add_lora, export_lora, merged
 from comat.diffusion.rollout import rollout
 from comat.diffusion.schedulers import make_sampler
@@ -290,3 +291,25 @@ def test_a_sample_that_joins_later_has_a_trajectory_of_its_own(families: Path) -
     with torch.no_grad():
         together = ended(slice(0, 2))
         assert torch.allclose(together, torch.cat([ended(slice(0, 1)), ended(slice(1, 2))]), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sd3", "sana", "qwen_image"])  # one of each autoencoder
+def test_a_decoded_pixel_keeps_its_gradient_where_it_is_saturated(families: Path, name: str) -> None:
+    """With a last layer a hundred times as strong pixels are far outside of black and white."""
+    backbone = load_base(str(families / name))
+    with torch.no_grad():
+        backbone.vae.decoder.conv_out.weight.mul_(100)
+    z = torch.randn(2, *backbone.latent_shape(64), generator=generator(0, "z")).requires_grad_()
+    images = backbone.decode(z)
+    outside = (images < -0.1) | (images > 1.1)
+    assert outside.any()
+    (gradient,) = torch.autograd.grad(images[outside].sum(), z)
+    assert gradient.abs().sum() > 0
+
+
+def test_what_qwens_autoencoder_decodes_is_what_diffusers_decodes(families: Path) -> None:
+    vae = load_base(str(families / "qwen_image")).vae
+    z = 3 * torch.randn(2, vae.config.z_dim, 4, 4, generator=generator(0, "z"))
+    mean, std = (torch.tensor(vae.config[f"latents_{name}"]).view(1, -1, 1, 1) for name in ("mean", "std"))
+    expected = vae.decode((z * std + mean)[:, :, None]).sample[:, :, 0]
+    assert torch.equal(decode(vae, z).clamp(0, 1), expected / 2 + 0.5) and (expected.abs() < 1).any()

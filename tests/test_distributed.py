@@ -33,15 +33,22 @@ TRAINED = ("lora/pytorch_lora_weights.safetensors", "discriminator/discriminator
 
 
 def step_once(params, out: Path) -> None:
-    """The gradients and values of one step, by all processes together."""
+    """The gradients, those of each term, and values of one step, by all processes together."""
     with join("cpu") as processes:
         step, lora, batch = build(params)
         critic = step.discriminator.trainable_parameters() if step.discriminator else []
         share = batch.share(processes.rank, processes.count)
-        values = processes.sum_gradients([*lora, *critic], step(share))
+        of_terms: dict[str, torch.Tensor] = {}
+
+        def look(term: str) -> None:
+            processes.sum_gradients(lora, {})
+            of_terms[term] = gradient(lora)
+
+        values = processes.sum_gradients([*lora, *critic], step(share, look=look))
         if processes.main:
             none = [w.grad is None for w in lora]
-            torch.save({"lora": gradient(lora), "critic": gradient([*critic, *lora]), **values, "none": none}, out)
+            found = {"lora": gradient(lora), "critic": gradient([*critic, *lora]), **of_terms}
+            torch.save({"gradients": found, **values, "none": none}, out)
 
 
 @pytest.mark.parametrize(("term", "count"), [("sum", 2), ("sum", 5), ("attribute", 5)])
@@ -52,8 +59,10 @@ def test_the_gradient_does_not_depend_on_the_number_of_processes(make_params, tm
     assert finish(start(count, step_once, params, tmp_path / "together")) == [0] * count
     alone, together = (torch.load(tmp_path / name) for name in ("alone", "together"))
     assert alone.pop("none") == together.pop("none")
-    for name in ("lora", "critic"):
-        assert relative(together.pop(name), alone.pop(name)) < 1e-5
+    of_one, of_all = alone.pop("gradients"), together.pop("gradients")
+    assert set(of_one) == set(of_all) > {"lora", "critic", "i2t", "adversarial"}
+    for name, own in of_one.items():
+        assert relative(of_all[name], own) < 1e-5 if own.any() else not of_all[name].any()
     assert together == pytest.approx(alone, rel=1e-5, abs=1e-7)
 
 

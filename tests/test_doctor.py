@@ -9,6 +9,7 @@ import socket
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from huggingface_hub import constants
 from rich.console import Console
@@ -16,6 +17,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from comat.cli import app
+from comat.estimate import card
 from comat.estimate.card import Card
 from comat.estimate.doctor import device, disk, hub, launched, loggers, versions, weights
 from comat.estimate.findings import Finding, report, verdict
@@ -278,3 +280,25 @@ def test_a_configuration_of_accelerate_is_read(tmp_path: Path, monkeypatch: pyte
     monkeypatch.delenv("ACCELERATE_CONFIG_FILE")
     monkeypatch.setenv("COMAT_LAUNCHER", "no-such-program --nodes 2")
     assert "no-such-program" in next(launched()).found
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "expected"),
+    [
+        ("0::/job/step\n", {"job/memory.max": "3000000\n", "job/step/memory.max": "max\n"}, 3_000_000),
+        ("0::/\n", {"memory.max": "2000000\n"}, 2_000_000),
+        ("9:memory:/job\n8:cpu:/job\n", {"memory/job/memory.limit_in_bytes": "4000000\n"}, 4_000_000),
+        ("0::/job\n", {}, None),
+    ],
+)
+def test_memory_is_what_a_container_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str, limits: dict[str, str], expected: int | None
+) -> None:
+    """The least of all limits from the process's own group of Linux upwards; without any, what the machine has."""
+    (tmp_path / "own").write_text(groups)
+    for name, text in limits.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(text)
+    monkeypatch.setattr(card, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(card, "GROUPS", tmp_path / "groups")
+    assert card.host_memory() == (expected or psutil.virtual_memory().total)

@@ -14,7 +14,7 @@ from comat.diffusion.backbones import load_base
 from comat.estimate.calls import Calls, measure
 from comat.estimate.cost import Cost, checkpoint_as_on_device, cost, matmul_rate
 from comat.estimate.memory import host, memory, needs, phases, warmup
-from comat.estimate.plan import Counts, disk, guard, iteration, scratch, work
+from comat.estimate.plan import Counts, apart, disk, guard, iteration, scratch, work
 from comat.params import GuardParams, load
 
 
@@ -52,6 +52,23 @@ def test_an_iteration_adds_its_calls_up(make_params) -> None:
     assert flops["images: decoder, captioner, segmenter"] == 5 * 1000 + 3 * 1e4
     assert flops["replay"] == pytest.approx(10 * (3 * 1 + 2 * real) + 100 * 3 * 2)
     assert flops["discriminator"] == 3 * 1e5 + 6 * 1e6
+
+
+def test_every_look_at_the_terms_replays_each(make_params) -> None:
+    """3 prompts, 2 real images, T = 6, K = 3, r = 2: iterations 0 and 2 of 4 replay the captioner's and the
+    discriminator's side of all three, the maps of two steps, and of real images what is left of their steps.
+    """
+    one = {name: Cost(flops) for name, flops in (("replay", 1), ("replay_maps", 10), ("image", 100))}
+    calls = Calls(**one, adversary=Cost(1e4), noised=Cost(1e5))
+    section = make_params().train.model_copy(update={"gradients_every": 2})
+    p = make_params(lambda_adv=0.5, train_steps=4).model_copy(update={"train": section})
+    real = 6 * 400 / 1000
+    parts = (3 * (100 + 3), 2 * (100 + real), 3 * (1e4 + 3), 10 * 3 * 2)
+    assert apart(p, calls) == pytest.approx(2 * sum(parts))
+    assert apart(p.model_copy(update={"denoising_weight": 1.0}), calls) == pytest.approx(2 * (sum(parts) + 2 * 1e5))
+    off = p.model_copy(update={"train": section.model_copy(update={"gradients_every": 0})})
+    with_looks, without = (work(one, calls, Counts(4, 2, 5))["train"] for one in (p, off))
+    assert apart(off, calls) == 0 and with_looks == without + apart(p, calls)
 
 
 def test_an_iteration_of_real_images_generates_nothing(make_params) -> None:
@@ -185,22 +202,21 @@ def test_one_call_after_the_other_holds_what_the_first_kept() -> None:
 def test_the_warm_up_is_counted_whole(make_params) -> None:
     """Of 1,000 weights and 200 of autoencoder and text encoders, batches of 2 that hold 7 bytes each in bf16.
 
-    All weights: 16 bytes each; LoRA of 30 numbers: 4 bytes each, and 16 of each of its own. Saving takes weights and
-    moments, 12 bytes each (LoRA: 4 of all, and 8 of its own), twice.
+    All weights: 16 bytes each; LoRA of 30 numbers: 4 bytes each, and 16 of each of its own. On the host what is said of
+    each of 4 prompts, 50 bytes in bf16.
     """
     p = make_params(precision="bf16")
     values = p.warmup.model_dump() | {"batch_size": 2}
-    calls = Calls(warmup=Cost(1, 5, 7), unet=1000, others=200)
+    calls, known = Calls(warmup=Cost(1, 5, 7), unet=1000, others=200, embedding=50), Counts(4, 2, 5)
     full = p.model_copy(update={"warmup": type(p.warmup).model_validate(values | {"lora_rank": 0})})
     assert sum(warmup(full, calls).values()) == 16 * 1000 + 4 * 200 + 2 * 2 * 7
-    assert host(full, calls) == 2 * 12 * 1000
+    assert host(full, calls, known) == 4 * 2 * 50
     calls.warmup_lora = 30
     lora = p.model_copy(update={"warmup": type(p.warmup).model_validate(values | {"lora_rank": 3})})
     assert sum(warmup(lora, calls).values()) == 4 * 1000 + 4 * 200 + 16 * 30 + 2 * 2 * 7
-    assert host(lora, calls) == 2 * (4 * 1030 + 8 * 30)
     none = p.model_copy(update={"warmup": type(p.warmup).model_validate(values | {"steps": 0})})
-    assert warmup(none, calls) == {} and host(none, calls) == 0
-    assert disk(none, calls, Counts(4, 2, 5))["warmup"] == 0 and disk(full, calls, Counts(4, 2, 5))["warmup"] == 4000
+    assert warmup(none, calls) == {} and host(none, calls, known) == 0
+    assert disk(none, calls, known)["warmup"] == 0 and disk(full, calls, known)["warmup"] == 4000
 
 
 def test_a_working_folder_holds_the_outputs_and_two_states(make_params) -> None:

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from comat.errors import UserError
+from comat.estimate.cost import _Live
 from comat.running.stage import publish, written_whole
 from comat.running.workdir import work_directory
 from comat.samples.draw import draw_base
@@ -49,6 +50,15 @@ def test_a_state_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert notes == {"rows": [{"loss": float("inf")}], "step": 3}
     assert found.keys() == tensors.keys()
     assert all(torch.equal(found[name], value) and found[name].dtype == value.dtype for name, value in tensors.items())
+
+
+def test_a_state_is_written_a_tensor_at_a_time(tmp_path: Path) -> None:
+    """Tensors whose numbers do not lie in their order, so that each must be copied: ten, of 40 kB each."""
+    tensors = {f"t{n}": torch.ones(100, 100).t() for n in range(10)}
+    with _Live() as live:
+        write_state(tmp_path / "s", tensors, {})
+    assert 40_000 <= live.peak <= 2.2 * 40_000
+    assert (tmp_path / "s").stat().st_size > 400_000
 
 
 def test_a_damaged_state_stops_training_with_the_remedy(project: Path, tmp_path: Path) -> None:

@@ -237,6 +237,14 @@ def test_a_large_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     summed(changed, 1)
 
 
+def test_where_nothing_can_be_remembered_the_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work").write_text("a file where a folder should be")
+    monkeypatch.setenv("COMAT_WORK_DIR", str(tmp_path / "work"))
+    monkeypatch.setattr(sums, "SETTLED", -1.0)
+    (tmp_path / "weights").write_bytes(bytes(PIECE))
+    assert sum_of_file(tmp_path / "weights") == hashlib.sha256(bytes(PIECE)).hexdigest()
+
+
 def test_a_lock_of_other_models_and_a_missing_lock_are_errors(params: Params, tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"models\.lock\.json: missing; run `dvc repro models`"):
         pinned(params, tmp_path, "base_model")

@@ -1,7 +1,8 @@
-"""Noise belongs to a sample, and a working folder to one run."""
+"""Noise belongs to a sample, a working folder to one run, and what a process sets for itself is set in time."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 
 from comat.models.record import write_lock
 from comat.randomness import generator, noise, python_random
-from comat.running.workdir import fingerprint, stage_directory, work_directory
+from comat.running.device import use_deterministic_algorithms
+from comat.running.workdir import CODE, fingerprint, stage_directory, work_directory
+from tests.conftest import ROOT
 
 
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=6), st.integers(0, 5), st.integers(0, 2**40))
@@ -82,3 +85,45 @@ def test_another_local_model_is_another_run(make_params, tiny: Path, tmp_path: P
     assert folder() == before
     (tmp_path / "model" / "unet" / "config.json").open("a").write(" ")
     assert folder() != before
+
+
+def test_the_code_is_the_package_and_the_stages() -> None:
+    code = {path for folder in CODE for path in folder.rglob("*.py")}
+    assert {*(ROOT / "stages").glob("*.py"), *(ROOT / "comat").rglob("*.py")} == code
+
+
+@pytest.mark.parametrize(
+    ("own", "spins"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "None")]
+)
+@pytest.mark.parametrize("first", ["comat.cli", "stages.train", "benchmarks.rollout"])
+def test_threads_do_not_spin_for_long(first: str, own: dict[str, str], spins: str) -> None:
+    """Whatever is imported first; what the user has set is left alone. Of torch's own import it must be ahead."""
+    code = (
+        "import builtins, os, sys\n"
+        "real = builtins.__import__\n"
+        "def seen(name, *rest):\n"
+        "    if name.split('.')[0] == 'torch' and 'torch' not in sys.modules:\n"
+        "        print(os.environ.get('GOMP_SPINCOUNT')); sys.exit(0)\n"
+        "    return real(name, *rest)\n"
+        "builtins.__import__ = seen\n"
+        f"import {first}\n"
+        "print(os.environ.get('GOMP_SPINCOUNT'))\n"
+    )
+    clean = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    found = subprocess.run([sys.executable, "-c", code], env=clean | own, cwd=ROOT, capture_output=True, text=True)
+    assert found.stdout.strip() == spins, found.stderr
+
+
+def test_deterministic_algorithms_are_asked_of_cublas_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    try:
+        use_deterministic_algorithms(True)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ.pop("CUBLAS_WORKSPACE_CONFIG") == ":4096:8"
+        use_deterministic_algorithms(False)
+        assert not torch.are_deterministic_algorithms_enabled() and "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+        use_deterministic_algorithms(True)
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+    finally:
+        torch.use_deterministic_algorithms(False)

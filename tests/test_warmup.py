@@ -87,3 +87,31 @@ def test_a_signal_saves_the_step_that_it_met(make_params, tmp_path: Path) -> Non
     assert len(taken) == 7
     state = whole.denoiser.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in again.denoiser.state_dict().items())
+
+
+def test_dropped_prompts_are_not_read(make_params) -> None:
+    """Of all prompts dropped the loss is that of the empty one, whatever they say; of none it is not."""
+    backbone = load_base(make_params().base_model)
+    z = torch.randn(3, 4, 8, 8, generator=generator(0, "latents"))
+    said = [*(backbone.encode_prompts([text] * 3) for text in ("a red ball", "two stars")), backbone.null.repeat(3)]
+    dropped, kept = (
+        [float(denoising_loss(backbone, z, one, generator(0, "judge"), share)) for one in said] for share in (1.0, 0.0)
+    )
+    assert dropped == [kept[2]] * 3 and kept[0] != kept[1]
+
+
+@pytest.mark.parametrize("other", [{"prompt_dropout": 1.0}, {"weight_decay": 0.5}, {"max_grad_norm": 1e-9}])
+def test_each_parameter_of_the_warm_up_is_read(make_params, tmp_path: Path, other: dict[str, float]) -> None:
+    found = []
+    for name, update in (("as", {}), ("other", other)):
+        (tmp_path / name).mkdir()
+        params, latents, prompts = setting(make_params, 0, 2)
+        section = params.warmup.model_copy(update=update)
+        backbone = load_base(params.base_model)
+        warm_up(backbone, section, params.seed, latents, prompts, tmp_path / name)
+        found.append(torch.cat([weight.flatten() for weight in backbone.denoiser.parameters()]))
+    assert (found[0] - found[1]).norm() > 1e-3 * (found[0] - before(params.base_model)).norm()
+
+
+def before(model: str) -> torch.Tensor:
+    return torch.cat([weight.flatten() for weight in load_base(model).denoiser.parameters()])

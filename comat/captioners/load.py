@@ -13,6 +13,7 @@ from comat.captioners.checkpointing import checkpoint_layers
 from comat.errors import UserError
 from comat.models.loading import loaded
 from comat.params import GENEVAL2_MODEL, CaptionerParams, OneCaptioner
+from comat.running.device import LOSS_SCALE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -164,8 +165,8 @@ def check_dialogue(own: OneCaptioner, key: str) -> Dialogue:
 
 @torch.enable_grad()  # `evaluate` loads it where no gradients are wanted
 def _reaches(image: torch.Tensor, log_p: torch.Tensor) -> bool:
-    # Scaled, as training scales its loss at first (`comat.training.trainer`): of a small number fp16 makes zero.
-    (gradient,) = torch.autograd.grad(1024 * log_p.float().sum(), image, allow_unused=True)
+    # Scaled as training scales its loss at first: of a small number fp16 makes zero.
+    (gradient,) = torch.autograd.grad(LOSS_SCALE * log_p.float().sum(), image, allow_unused=True)
     return gradient is not None and bool(gradient.any())
 
 

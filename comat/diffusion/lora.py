@@ -27,8 +27,8 @@ class LoraLinear(Linear):
     """peft's LoRA of a linear layer, which in half precision is true to updates below the weights' rounding.
 
     Its weights are float32 masters; it computes in the precision of its input, and their gradients arrive in float32.
-    Base and LoRA are summed before the one rounding. peft's own forward rounds the base's output first, to a grid on
-    which a small update mostly changes nothing.
+    The products of base and LoRA are summed before the one rounding, and a bias, if the base has one, is added to that.
+    peft's own forward rounds the base's output first, to a grid on which a small update mostly changes nothing.
     """
 
     def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:

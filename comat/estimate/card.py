@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import torch
@@ -14,6 +15,9 @@ from comat.storage.yaml_files import shown
 POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 SIZE = re.compile(r"([0-9.]+)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 RATE = re.compile(r"([0-9.]+)\s*([KMGTP]?)\s*FLOPS?(?:/s)?", re.IGNORECASE)
+OWN_GROUPS = Path("/proc/self/cgroup")
+GROUPS = Path("/sys/fs/cgroup")
+"""Where Linux keeps what a group of processes may use; elsewhere there is neither."""
 
 
 @dataclass(frozen=True)
@@ -68,4 +72,24 @@ def card_of(device: torch.device) -> Card:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return Card(properties.name, int(properties.total_memory))
-    return Card(f"{device}", int(psutil.virtual_memory().total))
+    return Card(f"{device}", host_memory())
+
+
+def host_memory() -> int:
+    """Bytes of this machine's memory, or of what a container or a batch system leaves this process of it."""
+    limits = [psutil.virtual_memory().total]
+    for line in _text(OWN_GROUPS).splitlines():  # 0::/group of version 2, 9:memory:/group of version 1
+        _, controllers, group = line.split(":", 2)
+        if controllers in ("", "memory"):
+            root, name = GROUPS / controllers, "memory.max" if not controllers else "memory.limit_in_bytes"
+            at = root / group.strip("/")
+            texts = [_text(folder / name) for folder in (at, *at.parents) if folder.is_relative_to(root)]
+            limits += [int(text) for text in texts if text.strip().isdigit()]  # not "max"
+    return min(limits)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

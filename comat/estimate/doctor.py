@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from rich.filesize import decimal
 
 from comat.errors import UserError
+from comat.estimate.card import host_memory
 from comat.estimate.findings import Finding
 from comat.estimate.inputs import inputs, spacy_model
 from comat.estimate.needed import configurations, needed
@@ -41,7 +42,9 @@ def examine(params: Params, data: Path) -> Iterator[Finding]:
     yield from launched()
     yield from loggers(params.train.report_to)
     memory = psutil.virtual_memory()
-    yield Finding("memory", "ok", f"{decimal(memory.available)} free of {decimal(memory.total)}")
+    limit = host_memory()
+    own = f"; {decimal(limit)} of it for this container or job" if limit < memory.total else ""
+    yield Finding("memory", "ok", f"{decimal(memory.available)} free of {decimal(memory.total)}{own}")
     yield disk("disk of the project", Path())
     yield disk("disk of the hub's cache", Path(constants.HF_HUB_CACHE))
     reachable = hub()

@@ -9,13 +9,11 @@ from rich.filesize import decimal
 
 from comat.errors import HELPS
 from comat.estimate.calls import ENCODERS, Calls
-from comat.estimate.plan import warmup_state
+from comat.estimate.plan import Counts, warmup_images
 from comat.params import Params
 
 ADAM = 16
 """Bytes of a trained number in float32: weight, gradient and AdamW's two moments."""
-COPIES = 2
-"""Of the warm-up's state in the host's memory while it is saved: the tensors, and the bytes of the file."""
 CHUNK = 4
 """Images that the segmenters take at once, at most."""
 
@@ -127,9 +125,13 @@ def judging(p: Params, c: Calls, judged: Mapping[str, Mapping[str, int]]) -> dic
     return max(every, key=lambda parts: sum(parts.values()), default={})
 
 
-def host(p: Params, c: Calls) -> float:
-    """Bytes of the host's memory while `warmup` saves its state, the most that a stage needs there besides a GPU's."""
-    return float(COPIES * warmup_state(p, c))
+def host(p: Params, c: Calls, n: Counts) -> float:
+    """Bytes of the host's memory for what the text encoders say of `warmup`'s prompts, besides a GPU's.
+
+    It is the most that a stage needs there: states are written from the device and read as pages of their file.
+    """
+    twice = 1 if p.precision == "fp32" else 2  # as in `warmup`
+    return float(twice * c.embedding * warmup_images(p, n))
 
 
 def _activations(batch: int, each: float) -> dict[str, float]:

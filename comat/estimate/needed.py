@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 from rich.filesize import decimal
 
 from comat.captioners.load import check_dialogue
 from comat.errors import UserError
 from comat.estimate.calls import measure
-from comat.estimate.card import Card, card_of
+from comat.estimate.card import Card, card_of, host_memory
 from comat.estimate.counted import counts
 from comat.estimate.findings import Finding
 from comat.estimate.memory import Need, host, needs
@@ -64,7 +63,7 @@ def _check_schedule(path: Path, steps: int) -> None:
 
 
 def needed(params: Params, data: Path) -> Iterator[Finding]:
-    """Memory of every stage against the device's, the host's where the warm-up saves its state, and the disk."""
+    """Memory of every stage against the device's, what the warm-up's prompts take of the host's, and the disk."""
     try:
         with described(params) as (own, _):
             calls, known = measure(own), counts(params, data)
@@ -74,11 +73,10 @@ def needed(params: Params, data: Path) -> Iterator[Finding]:
     card = card_of(choose_device(params.device))
     for need in needs(params, calls, known.judged):
         yield fitting(need, card)
-    saved = host(params, calls) if choose_device(params.device).type == "cuda" else host(params, calls) / 2
-    there = psutil.virtual_memory().total
-    if saved > there:
-        found = f"saving the state of the warm-up takes {decimal(int(saved))} of {decimal(there)} of the host's memory"
-        yield Finding("host memory of warmup", "problem", found, "set warmup.lora_rank above 0, or warmup.steps to 0")
+    said, there = host(params, calls, known), host_memory()
+    if said > there:
+        found = f"embeddings of its prompts take {decimal(int(said))} of {decimal(there)} of the host's memory"
+        yield Finding("host memory of warmup", "problem", found, "lower warmup_images.count")
     left, passing = disk(params, calls, known), scratch(params, calls, known)
     yield room(
         2 * sum(size or 0 for size in left.values()) + max(size or 0 for size in passing.values()),

@@ -57,6 +57,24 @@ def guard(p: Params, c: Calls) -> float:
     return looks * own.prompts * image
 
 
+def apart(p: Params, c: Calls) -> float:
+    """Operations of the looks at each term's own gradient: each is replayed once more, alone."""
+    if not p.train.gradients_every:
+        return 0.0
+    real = p.image_batch if p.concept_activation else 0
+    steps = p.sampling_steps * (p.mixed_latent_t1 + p.mixed_latent_t2) / 2000
+    prompts = p.global_batch if p.generates else 0
+    replayed = c.replay * p.grad_steps
+    terms = (
+        (c.image + replayed) * (prompts * p.concept_activation),
+        c.image * real + c.replay * (real * min(p.grad_steps, steps)),
+        (c.adversary + replayed) * (prompts * bool(p.lambda_adv)),
+        c.replay_maps * (prompts * min(p.attribute_steps, p.grad_steps) * p.grounds_generated),
+        c.noised * (p.image_batch * ((p.denoising_weight > 0) + p.grounds_real)),
+    )
+    return ceil(p.train_steps / p.train.gradients_every) * sum(term.flops for term in terms)
+
+
 def work(p: Params, c: Calls, n: Counts) -> dict[str, float | None]:
     """Operations of every stage that computes; None where the data's size is not known yet."""
     samples = _times(_samples(p, n), c.denoise.flops * p.sampling_steps + c.decode.flops)
@@ -64,12 +82,12 @@ def work(p: Params, c: Calls, n: Counts) -> dict[str, float | None]:
     sample = c.denoise.flops * p.sampling_steps
     return {
         "prompt_embeddings": _times(_texts(p, n), c.read.flops),
-        "warmup_images": _times(_warmup_images(p, n), drawn),
+        "warmup_images": _times(warmup_images(p, n), drawn),
         "warmup": p.warmup.steps * p.warmup.batch_size * c.warmup.flops,
         "reference_latents": _times(_used(p.reference_latents.count, n.train), sample),
         "image_latents": _times(_used(p.image_latents.count, n.images), c.encode.flops),
         "base_samples": samples,
-        "train": p.train_steps * sum(part.flops for part in iteration(p, c).values()) + guard(p, c),
+        "train": p.train_steps * sum(part.flops for part in iteration(p, c).values()) + guard(p, c) + apart(p, c),
         "samples": samples,
         "evaluate": None if n.judged is None else sum(judge.work(n.judged[name]) for name, judge in c.judges.items()),
     }
@@ -80,7 +98,7 @@ def disk(p: Params, c: Calls, n: Counts) -> dict[str, float | None]:
     samples = _times(_samples(p, n), 3 * p.resolution**2)
     return {
         "prompt_embeddings": _times(_texts(p, n), c.embedding),
-        "warmup_images": _times(_warmup_images(p, n), c.latent),
+        "warmup_images": _times(warmup_images(p, n), c.latent),
         "warmup": 4 * c.unet * bool(p.warmup.steps),  # without any the base is passed through
         "reference_latents": _times(_used(p.reference_latents.count, n.train), c.latent),
         "image_latents": _times(_used(p.image_latents.count, n.images), c.latent),
@@ -116,7 +134,8 @@ def _texts(p: Params, n: Counts) -> int | None:
     return 1 + sum(known) if len(known) == 3 else None
 
 
-def _warmup_images(p: Params, n: Counts) -> int:
+def warmup_images(p: Params, n: Counts) -> int:
+    """Images of the base model that the warm-up learns from."""
     count = p.warmup_images.count if p.warmup.steps else 0
     return count if n.train is None else min(count, n.train)
 

@@ -19,7 +19,7 @@ from comat.estimate.cost import matmul_rate
 from comat.estimate.counted import counts
 from comat.estimate.judges import IMAGES
 from comat.estimate.memory import Need, host, memory, needs
-from comat.estimate.plan import disk, guard, iteration, scratch, work
+from comat.estimate.plan import apart, disk, guard, iteration, scratch, work
 from comat.estimate.published import described
 from comat.models.record import check_configurations
 from comat.params import Params
@@ -76,15 +76,15 @@ def show_estimate(params: Params, data: Path, card: Card, console: Console) -> b
     console.print(_memory_by_stage(stages, card))
     parts = {part: cost.flops for part, cost in iteration(params, calls).items()}
     parts["total"] = sum(parts.values())
-    looks = guard(params, calls)
-    parts |= {"the guard, in the whole run": looks} if looks else {}
+    looks = {"the guard": guard(params, calls), "each term's own gradient": apart(params, calls)}
+    parts |= {f"{what}, in the whole run": flops for what, flops in looks.items() if flops}
     costs = [(part, f"{flops / 1e9:,.0f} GFLOP", _time(flops / rate)) for part, flops in parts.items()]
     console.print(_table("one iteration of train", costs))
     console.print(_stages(work(params, calls, known), disk(params, calls, known), scratch(params, calls, known), rate))
     if known.judged and calls.judges:
         console.print(_judging(calls, known.judged, rate))
     unknown = None in disk(params, calls, known).values()
-    console.print(Text(_limits(calls, params.precision, host(params, calls), unknown)))
+    console.print(Text(_limits(calls, params.precision, host(params, calls, known), unknown)))
     console.print(Text(verdict(stages, card)))
     return not _over(stages, card)
 
@@ -137,11 +137,11 @@ def _judging(calls: Calls, judged: Mapping[str, Mapping[str, int]], rate: float)
     return _table("evaluate, base and tuned, at most: what was judged before is remembered", rows)
 
 
-def _limits(calls: Calls, precision: str, saved: float, unknown: bool) -> str:
+def _limits(calls: Calls, precision: str, said: float, unknown: bool) -> str:
     lines = [
         "DVC's cache holds what is left once more, where the file system cannot share blocks (reflinks).",
-        f"The stage warmup trains in float32; saving its state takes {decimal(int(saved))} of the host's memory."
-        if saved
+        f"The stage warmup trains in float32; its prompts' embeddings take {decimal(int(said))} of the host's memory."
+        if said
         else "",
         "Not in it: the program and its libraries (0.5 to 1 GB on a CPU), the allocator's reserve, loading, reading "
         "and writing, the stages prompts and entities, and downloads.",

@@ -12,7 +12,7 @@ import torch
 from comat.models.names import VLM_JUDGES, ModelName, captioners, judges
 from comat.models.record import identity
 from comat.params import BenchmarkFiles, CaptionerParams, EvaluateParams
-from comat.running.workdir import CODE, fingerprint
+from comat.running.workdir import PACKAGE, fingerprint
 
 JUDGING = (
     "captioners",
@@ -62,7 +62,7 @@ class Judging:
         """
         section, file = getattr(self.section, name), getattr(self.files, name, None)
         inputs = [Path(path) for path in (file, self.spacy_model) if isinstance(path, str) and Path(path).exists()]
-        code = [file for part in JUDGING for file in _sources(CODE / part)]
+        code = [file for part in JUDGING for file in _sources(PACKAGE / part)]
         return {
             "benchmark": name,
             "evaluators": dict(evaluators),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -66,7 +66,6 @@ class Step:
         discriminator: Discriminator | None,
     ) -> None:
         self.loss_scale = 1.0
-        self.by_term: dict[str, list[Tensor]] = {}
         self.p, self.backbone, self.chunk = params, backbone, train.device_batch
         self.captioner = captioner if params.concept_activation else None
         self.several = [one.name for one in teachers_of(self.captioner) if one.name] if self.captioner else []
@@ -81,10 +80,12 @@ class Step:
         if train.gradient_checkpointing == "all":
             backbone.denoiser.enable_gradient_checkpointing()
 
-    def __call__(self, batch: Batch, *, apart: bool = False) -> dict[str, float]:
+    def __call__(self, batch: Batch, *, look: Callable[[str], None] | None = None) -> dict[str, float]:
         """Accumulate all gradients; returns the values of the losses. Over the shares of a batch both add up.
 
-        With `apart` the gradient of each term alone is left in `by_term`; it costs the replay of each once more.
+        `look` is called with the name of each term while the LoRA weights hold the gradient of that term alone, times
+        the loss scale; what it does to them is undone. It costs the replay of each term once more, and no memory of
+        the device: what the weights held waits on the host.
         """
         steps, map_steps = self.draw_steps(batch.iteration)
         generated = denoised = None
@@ -108,8 +109,8 @@ class Step:
         if photos:
             denoising, grounded = self.denoise_noised(photos, batch)
             attribute += grounded
-        if apart:
-            self.by_term = self._apart(batch, generated, denoised, photos, image.masks, map_steps, samples)
+        if look:
+            self._apart(look, batch, generated, denoised, photos, image.masks, map_steps, samples)
         i2t, adversarial = total(image.i2t) + total(real.i2t), total(image.adversarial)
         eq6 = i2t + total(attribute) + self.p.lambda_adv * adversarial
         return {
@@ -124,6 +125,7 @@ class Step:
 
     def _apart(
         self,
+        look: Callable[[str], None],
         batch: Batch,
         generated: Rollout | None,
         denoised: Rollout | None,
@@ -131,12 +133,11 @@ class Step:
         masks: Sequence[Tensor],
         map_steps: Sequence[int],
         samples: int,
-    ) -> dict[str, list[Tensor]]:
-        """Each term's own gradient in the LoRA weights, times the loss scale: they add up to the gradient."""
+    ) -> None:
+        """Show each term's own gradient in the LoRA weights: they add up to the gradient, which is there again then."""
         weights = [weight for weight in self.backbone.denoiser.parameters() if weight.requires_grad]
-        found: dict[str, list[Tensor]] = {}
+        before = [None if weight.grad is None else weight.grad.cpu() for weight in weights]
         for term in self.terms:
-            before = [weight.grad for weight in weights]
             for weight in weights:
                 weight.grad = None
             if term == "i2t_real" and denoised:
@@ -149,10 +150,9 @@ class Step:
                 self.replay(generated, self.image_gradient(*of, only=term))
             if term in ("attribute", DENOISING) and photos:
                 self.denoise_noised(photos, batch, only=term)
-            found[term] = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
-            for weight, gradient in zip(weights, before, strict=True):
-                weight.grad = gradient
-        return found
+            look(term)
+        for weight, gradient in zip(weights, before, strict=True):
+            weight.grad = None if gradient is None else gradient.to(weight.device)
 
     def generator(self, purpose: str, *index: int) -> torch.Generator:
         return generator(self.p.seed, purpose, *index)

@@ -6,6 +6,7 @@ memory stands in `${COMAT_WORK_DIR:-.work}/sums`, one small file for each; to lo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -48,7 +49,8 @@ def sum_of_file(path: Path, read: Callable[[int], object] = lambda count: None) 
     if state.st_size >= PIECE and own == _known(path) and time.time() - state.st_ctime >= SETTLED:
         from comat.storage.tables import write_json  # whose import takes seconds, and which is needed once a file
 
-        write_json(memory, {**own, "sha256": digest.hexdigest()})
+        with contextlib.suppress(OSError):  # it is read again next time
+            write_json(memory, {**own, "sha256": digest.hexdigest()})
     return digest.hexdigest()
 
 

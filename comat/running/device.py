@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from comat.errors import UserError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LOSS_SCALE = 1024.0
+"""Of fp16 at first. torch's own 65,536 overflows, each time at the price of an iteration: see docs/speed.md."""
 
 
 def use_deterministic_algorithms(on: bool) -> None:
-    """Of torch's algorithms those that give equal bytes twice on one device, where there are any, or the fastest."""
+    """Of torch's algorithms those that give equal bytes twice on one device, where there are any, or the fastest.
+
+    cuBLAS reads its part, which is left alone where it is set, when a CUDA device is first used.
+    """
+    if on:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(on, warn_only=True)
     # Otherwise it also fills all memory that it is about to write to, against code that reads what it did not write.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

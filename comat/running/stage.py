@@ -48,7 +48,7 @@ def publish(folder: Path, out: Path) -> None:
 
 @contextmanager
 def written_whole(out: Path) -> Iterator[Path]:
-    """A folder to write into, whose files and folders are put into `out` at the end, or none of them.
+    """A folder to write into, whose files and folders are put into `out` at the end, one by one; none, if it fails.
 
     What else stands in `out` stays. It is for what is made in one go; each process has a folder of its own.
     """

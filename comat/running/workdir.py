@@ -21,20 +21,22 @@ from comat.models.lock import FILE
 from comat.models.sums import sum_of_file
 from comat.storage.tables import remove_parts, write_bytes
 
-CODE = Path(__file__).parent.parent
+PACKAGE = Path(__file__).parent.parent
+CODE = (PACKAGE, PACKAGE.parent / "stages")
 
 
 def fingerprint(values: object, inputs: Iterable[Path] = (), code: Iterable[Path] | None = None) -> str:
     """16 hexadecimal digits that depend on JSON-able values, on the contents of files and folders, and on the code.
 
-    `code` defaults to every module of the package.
+    `code` defaults to every module of the package and of the stages beside it.
 
     Raises:
         UserError: if there is no such file or folder.
     """
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
     files: list[Path] = []
-    for root in [*inputs, *(sorted(CODE.rglob("*.py")) if code is None else code)]:
+    modules = (path for folder in CODE for path in sorted(folder.rglob("*.py")))
+    for root in [*inputs, *(modules if code is None else code)]:
         if not root.is_dir() and not root.is_file():
             raise UserError(
                 f"{root}: no such file or folder; run the stage that makes it (`dvc repro`), or correct its name"

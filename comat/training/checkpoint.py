@@ -47,7 +47,7 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a state and its notes, as JSON gives them.
+    """The tensors of a state, which are pages of the file until they are written to, and its notes, as JSON gives them.
 
     Raises:
         UserError: if a byte of it is not what was written; only the user can say whether hours of work may be redone.

@@ -16,11 +16,22 @@ def columns(terms: Sequence[str] = TERMS) -> list[str]:
     return [*(f"grad_{term}" for term in terms), *(f"cos_{a}_{b}" for a, b in combinations(terms, 2))]
 
 
-def measured(gradients: Mapping[str, Tensor]) -> dict[str, float]:
-    """Norms of the terms' gradients, each (P,) over all P weights, and the cosines between them; 0 beside nothing."""
-    rows = torch.stack([gradient.double() for gradient in gradients.values()])
-    norms = rows.norm(dim=1)
-    unit = rows / torch.where(norms > 0, norms, 1.0)[:, None]
-    cosines = (unit @ unit.T).tolist()
-    pairs = [cosines[a][b] for a, b in combinations(range(len(rows)), 2)]
+def measured(gradients: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
+    """Norms of the terms' gradients and the cosines between them; 0 beside nothing.
+
+    Args:
+        gradients: of each term those of all weights, in the order of the weights, on the host.
+
+    All come from the products of the terms with each other, summed weight by weight in float64: nothing is held of
+    all weights besides what is given.
+    """
+    count = len(gradients)
+    products = torch.zeros(count, count, dtype=torch.float64)
+    for of_weight in zip(*gradients.values(), strict=True):
+        rows = torch.stack([gradient.flatten() for gradient in of_weight]).double()
+        products += rows @ rows.T
+    norms = products.diagonal().sqrt()
+    lengths = torch.where(norms > 0, norms, 1.0)
+    cosines = (products / (lengths[:, None] * lengths)).tolist()
+    pairs = [cosines[a][b] for a, b in combinations(range(count), 2)]
     return dict(zip(columns(list(gradients)), [*norms.tolist(), *pairs], strict=True))

@@ -21,6 +21,7 @@ from comat.errors import UserError, saving, unbroken
 from comat.method.step import Step
 from comat.params import Params
 from comat.randomness import generator
+from comat.running.device import LOSS_SCALE
 from comat.running.distributed import ALONE, Processes
 from comat.segmenters import Segmenter
 from comat.segmenters.load import load_segmenter
@@ -35,8 +36,6 @@ from comat.training.loggers import NOBODY, Loggers
 from comat.training.watch import Watch
 
 STATE = "state.safetensors"
-LOSS_SCALE = 1024.0
-"""Of fp16 at first. torch's own 65,536 overflows, each time at the price of an iteration: see docs/speed.md."""
 
 
 class Trainer:
@@ -159,25 +158,18 @@ class Trainer:
         before = self.segmenter.left_out if self.segmenter else 0
         every = self.p.train.gradients_every
         apart = bool(every) and iteration % every == 0
-        values = self.step(batch, apart=apart)
+        of_terms: dict[str, list[Tensor]] = {}
+        values = self.step(batch, look=partial(self._look, of_terms) if apart else None)
         values[LEFT_OUT] = float(self.segmenter.left_out - before if self.segmenter else 0)
         values = self.processes.sum_gradients([*self.lora, *self.critic], values)
-        self.terms = self._terms() if apart else {}
+        self.terms = measured(of_terms) if apart else {}
         return values
 
-    def _terms(self) -> dict[str, float]:
-        """Norms and cosines of the terms' gradients, over all processes; the weights keep the gradient they have."""
-        before, found = [weight.grad for weight in self.lora], {}
-        for term, gradients in self.step.by_term.items():
-            for weight, gradient in zip(self.lora, gradients, strict=True):
-                weight.grad = gradient
-            self.processes.sum_gradients(self.lora, {})
-            rows = [weight.grad.flatten() for weight in self.lora if weight.grad is not None]
-            found[term] = torch.cat(rows) / self.step.loss_scale
-        for weight, own in zip(self.lora, before, strict=True):
-            weight.grad = own
-        self.step.by_term = {}
-        return measured(found)
+    def _look(self, of_terms: dict[str, list[Tensor]], term: str) -> None:
+        """Note on the host the gradient that the LoRA weights hold of one term, summed over all processes."""
+        self.processes.sum_gradients(self.lora, {})
+        held = (torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self.lora)
+        of_terms[term] = [gradient.cpu() / self.step.loss_scale for gradient in held]
 
     def _update(self, values: dict[str, float]) -> dict[str, float]:
         learned = any(weight.grad is not None for weight in (*self.lora, *self.critic))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from comat.diffusion.backbones import Backbone, PromptEmbeddings
@@ -16,6 +16,9 @@ from comat.errors import UserError, saving, unbroken
 from comat.params import WarmupParams
 from comat.randomness import generator
 from comat.training.checkpoint import read_state, write_state
+
+TEXTS = 128
+"""Prompts that the text encoders are given at once. What they say waits on the host: T5's is 5 MB a prompt."""
 
 
 def denoising_loss(
@@ -50,21 +53,9 @@ def warm_up(
     else:
         weights = list(denoiser.requires_grad_(True).parameters())
     optimizer = torch.optim.AdamW(weights, lr=section.learning_rate, weight_decay=section.weight_decay)
-    start = 0
-    if state.exists():
-        saved, notes = read_state(state)
-        start = notes["step"]
-        weights_of = {k[9:]: v for k, v in saved.items() if k.startswith("denoiser.")}
-        denoiser.load_state_dict(weights_of)
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in saved.items():
-            if name.startswith("adam."):
-                _, index, key = name.split(".")
-                moments.setdefault(int(index), {})[key] = value
-        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    chunks = tqdm([prompts[at : at + 128] for at in range(0, len(prompts), 128)], desc="text encoders")
-    embeddings = PromptEmbeddings.cat([backbone.encode_prompts(chunk) for chunk in chunks])
-    done = start
+    start = done = _resumed(state, denoiser, optimizer) if state.exists() else 0
+    chunks = tqdm([prompts[at : at + TEXTS] for at in range(0, len(prompts), TEXTS)], desc="text encoders")
+    embeddings = [backbone.encode_prompts(chunk).to(torch.device("cpu")) for chunk in chunks]
 
     def save() -> None:
         tensors = {f"denoiser.{k}": v for k, v in denoiser.state_dict().items()}
@@ -78,7 +69,8 @@ def warm_up(
             rows = torch.randint(len(latents), (section.batch_size,), generator=rng)
             optimizer.zero_grad(set_to_none=True)
             z0 = latents[rows].to(backbone.device)
-            loss = denoising_loss(backbone, z0, embeddings[rows], rng, section.prompt_dropout)
+            said = PromptEmbeddings.cat([embeddings[row // TEXTS][[row % TEXTS]] for row in rows.tolist()])
+            loss = denoising_loss(backbone, z0, said.to(backbone.device), rng, section.prompt_dropout)
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(weights, section.max_grad_norm)
             if not math.isfinite(loss.item()) or not math.isfinite(norm.item()):
@@ -100,3 +92,16 @@ def warm_up(
             f"lower warmup.learning_rate ({section.learning_rate:g})"
         )
     denoiser.requires_grad_(False).eval()
+
+
+def _resumed(state: Path, denoiser: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Take up what was saved, all of which is let go then; returns how many steps were done."""
+    saved, notes = read_state(state)
+    denoiser.load_state_dict({k.removeprefix("denoiser."): v for k, v in saved.items() if k.startswith("denoiser.")})
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, value in saved.items():
+        if name.startswith("adam."):
+            _, index, key = name.split(".")
+            moments.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    return int(notes["step"])

@@ -34,7 +34,7 @@ class Coder(ABC):
 
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
-        """Scaled latents (B, C, h, w) to pixels in [-1, 1], more or less."""
+        """Scaled latents (B, C, h, w) to pixels in [-1, 1], more or less, not clamped."""
 
 
 class KL(Coder):
@@ -83,9 +83,9 @@ class QwenVideo(Coder):
         return (means - mean) / deviation
 
     def decode(self, z: Tensor) -> Tensor:
-        """Clamped to [-1, 1] by the autoencoder itself."""
+        """By its parts: `vae.decode` gives the same, and clamps it, so that a saturated pixel has no gradient."""
         mean, deviation = self._statistics(z)
-        return self.vae.decode((z * deviation + mean)[:, :, None]).sample[:, :, 0]
+        return self.vae.decoder(self.vae.post_quant_conv((z * deviation + mean)[:, :, None]))[:, :, 0]
 
 
 CODERS: dict[str, type[Coder]] = {coder.KIND.__name__: coder for coder in (KL, DC, QwenVideo)}

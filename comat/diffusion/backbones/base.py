@@ -34,7 +34,7 @@ class PromptEmbeddings:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def __getitem__(self, rows: slice | Tensor) -> PromptEmbeddings:
+    def __getitem__(self, rows: slice | list[int] | Tensor) -> PromptEmbeddings:
         return self._each(lambda part: part[rows])
 
     def repeat(self, count: int) -> PromptEmbeddings:
