@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from huggingface_hub import constants
 from rich.console import Console
 from ruamel.yaml import YAML
@@ -302,3 +303,19 @@ def test_memory_is_what_a_container_leaves(
     monkeypatch.setattr(card, "OWN_GROUPS", tmp_path / "own")
     monkeypatch.setattr(card, "GROUPS", tmp_path / "groups")
     assert card.host_memory() == (expected or psutil.virtual_memory().total)
+
+
+@pytest.mark.parametrize(("free", "state"), [(79, "ok"), (1, "warning")])
+def test_a_gpu_that_others_hold_is_told(monkeypatch: pytest.MonkeyPatch, free: int, state: str) -> None:
+    """A card that is not there: of 80 GB."""
+    for name, value in (
+        ("is_available", True),
+        ("device_count", 1),
+        ("mem_get_info", (free * 10**9, 80 * 10**9)),
+        ("get_device_name", "a card"),
+        ("is_bf16_supported", True),
+    ):
+        monkeypatch.setattr(torch.cuda, name, lambda *args, value=value, **kwargs: value)
+    (found,) = (one for one in device("cuda", "bf16") if one.name == "device")
+    assert found.state == state and f"{free}.0 GB free of 80.0 GB" in found.found
+    assert ("others hold the rest" in found.remedy) == (state == "warning")

@@ -30,6 +30,8 @@ from comat.running.launch import asked_processes
 
 SCARCE = 2 * 10**9
 """Free bytes of a disk below which is warned."""
+TAKEN = 0.1
+"""Of a GPU's memory: more than what every process takes there for itself."""
 PATIENCE = 4.0
 """Seconds to wait for the hub, looking up its address included."""
 
@@ -139,7 +141,10 @@ def device(name: str, precision: str) -> Iterator[Finding]:
         free, total = torch.cuda.mem_get_info(chosen)
         bad = precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False)
         found = f"{torch.cuda.get_device_name(chosen)}, {decimal(free)} free of {decimal(total)}"
-        yield Finding("device", "warning" if bad else "ok", found, "it has no bf16; set precision to fp16" * bad)
+        taken = total - free > TAKEN * total
+        remedy = "others hold the rest: what follows is compared with the whole" * taken
+        remedy = "it has no bf16; set precision to fp16" if bad else remedy
+        yield Finding("device", "warning" if bad or taken else "ok", found, remedy)
 
 
 def launched() -> Iterator[Finding]:
