@@ -16,7 +16,7 @@ from comat.cli import app
 from comat.diffusion.backbones import Backbone, load_base
 from comat.errors import UserError
 from comat.finished.attack.classes import ROWS, run
-from comat.finished.attack.classifier import Classifier, margin
+from comat.finished.attack.classifier import Classifier, margin, names_of
 from comat.finished.attack.relaxed import encode
 from comat.finished.attack.search import PURPOSE, Attack, Search, drawn_words, gumbel
 from comat.finished.attack.summary import attack_table, summary
@@ -178,11 +178,22 @@ def test_long_prompts_are_read_and_bad_files_named(tmp_path: Path) -> None:
         read_targets(tmp_path / "nothing.csv")
 
 
-def test_shares_are_of_attacked_classes() -> None:
-    """Two of three attacked: as they are 1 of 4 wrong, with found words 3 of 4; the third class stands in no share."""
+def test_a_class_is_called_by_what_tells_it_from_others() -> None:
+    """ImageNet has a "maillot" and a "maillot, tank suit", and two cranes, which are one target."""
+    names = names_of(["tench, Tinca tinca", "crane", "maillot", "maillot, tank suit", "crane"])
+    assert names == ["tench", "crane", "maillot", "maillot, tank suit", "crane"]
+    assert [one.name for one in targets_of(names, "{}")] == names[:4]
 
-    def rows(name: str, kind: str, *wrong: bool) -> list[dict]:
-        return [{"model": "base", "class": name, "kind": kind, "number": n, "wrong": w} for n, w in enumerate(wrong)]
+
+def test_shares_are_of_attacked_prompts() -> None:
+    """Two of four prompts attacked: as they are 1 of 4 images wrong, with found words 3 of 4.
+
+    A third class stands in no share, nor a second prompt of the first.
+    """
+
+    def rows(name: str, kind: str, *wrong: bool, prompt: str = "one") -> list[dict]:
+        same = {"model": "base", "class": name, "prompt": prompt, "kind": kind}
+        return [{**same, "number": n, "wrong": w} for n, w in enumerate(wrong)]
 
     found = summary(
         [
@@ -191,14 +202,15 @@ def test_shares_are_of_attacked_classes() -> None:
             *rows("cone", "clean", False, False),
             *rows("cone", "attack", False, True),
             *rows("star", "clean", True, True),
+            *rows("ball", "clean", True, True, prompt="another"),
         ],
         resamples=100,
         seed=0,
     )
-    assert (found["base"]["classes"], found["base"]["attacked"]) == (3, 2)
+    assert (found["base"]["prompts"], found["base"]["attacked"]) == (4, 2)
     assert found["base"]["rates"]["clean"] == {"wrong": 0.25, "low": None, "high": None, "images": 4}
     assert found["base"]["rates"]["attack"]["wrong"] == 0.75
-    assert "base            2 of 3   + found words        75.0%   none" in attack_table(found)
+    assert "base            2 of 4   + found words        75.0%   none" in attack_table(found)
 
 
 def test_attack_on_a_finished_run(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +226,7 @@ def test_attack_on_a_finished_run(project: Path, tmp_path: Path, monkeypatch: py
     assert {(row["model"], row["kind"]) for row in rows} >= {("base", "clean"), ("tuned", "clean")}
     assert {row["class"] for row in rows} == {"ball", "cone", "star"}
     said = json.loads((tmp_path / "out/attack.json").read_text())
-    assert said["models"]["base"]["classes"] == 3 and said["kappa"] == 30
+    assert said["models"]["base"]["prompts"] == 3 and said["kappa"] == 30
     text = (tmp_path / "out/attack.json").read_bytes()
     again = CliRunner().invoke(app, asked)
     assert again.exit_code == 0 and (tmp_path / "out/attack.json").read_bytes() == text

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
+from jinja2 import Environment, PackageLoader
+
 from comat.reporting.charts import Axis, line_chart, running_mean
+from comat.reporting.html import figure, score
 from comat.reporting.report import training_charts
 from comat.training.gradients import columns
 
@@ -38,3 +42,16 @@ def test_a_training_of_no_iteration_has_no_chart_and_a_part_that_was_off_neither
     assert training_charts(tmp_path / "curves.csv") == []
     (tmp_path / "curves.csv").write_text(head + "0,1.0,1.0,0.0,0.0,0.0,0.5,0" + "," * len(columns()) + "\n")
     assert [list(chart.lines) for chart in training_charts(tmp_path / "curves.csv")] == [["loss", "i2t"], ["grad_norm"]]
+
+
+def test_bars_begin_at_zero_wherever_it_is() -> None:
+    """From -4 to 1 zero is at 80%: -3 and its interval [-4, -2] are 20% to 80%, 0% to 40%; 1 is 80% to 100%."""
+    template = "{% import 'charts.html.j2' as draw %}{{ draw.bars(rows, {}, '') }}"
+    base, tuned = {"base": -3.0, "base_low": -4.0, "base_high": -2.0}, {"tuned": 1.0, "tuned_low": None}
+    rows = {"total": base | tuned | {"tuned_high": None}}
+    environment = Environment(loader=PackageLoader("comat.reporting"))
+    environment.filters |= {"score": score, "figure": figure}
+    page = environment.from_string(template).render(rows=rows)
+    bars = re.findall(r'<rect class="(base|tuned)" x="([0-9.]+)%" y="\d+" width="([0-9.]+)%"', page)
+    assert [(name, float(x), float(width)) for name, x, width in bars] == [("base", 20, 60), ("tuned", 80, 20)]
+    assert re.findall(r'x1="([0-9.]+)%" x2="([0-9.]+)%"', page) == [("0.0", "40.0")]

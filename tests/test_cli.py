@@ -112,3 +112,16 @@ def test_generate_needs_a_tuned_model_and_a_prompt(folder: Path) -> None:
 def test_export_names_its_forms(folder: Path) -> None:
     result = call("export", "--format", "safetensor")
     assert result.exit_code == 1 and "expected diffusers, kohya, merged" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["compare", "a", "--experiment", "x", "--params", "other.yaml"], "--params is not read beside --experiment"),
+        (["compare", "a", "--experiment", "x", "--data", "other"], "--data is not read beside --experiment"),
+        (["attack", "--classifier", "x", "--prompts", "x.csv", "--template", "{}"], "--template is not read beside"),
+    ],
+)
+def test_an_option_that_is_not_read_is_refused(asked: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 1 and said in done.output

@@ -67,6 +67,8 @@ def corrupted(caption: str) -> dict[str, str | None]:
         ("many birds on a wire", None, None, "many birds on two wires"),
         ("there is a dog", None, None, None),
         ("three sheep and a child", None, None, "a sheep and a child"),
+        ("two people on a bed", None, "a bed on two people", "a person on a bed"),
+        ("jeans and scissors on a bed", None, "jeans and a bed on scissors", "jeans and scissors on two beds"),
     ],
 )  # fmt: skip
 def test_by_hand(caption: str, attribute: str | None, relation: str | None, quantity: str | None) -> None:

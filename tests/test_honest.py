@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from comat.diffusion.backbones import load_base
-from comat.diffusion.finite import finite
 from comat.errors import UserError
 from comat.evaluation.statistics import mean_interval
+from comat.judges.vqa import BlipVqa
+from comat.models.finite import finite
 from comat.params import load
+from comat.segmenters.grounding import Thresholds, find_boxes
 from comat.storage.tables import ENTITIES, read_table, write_json, write_table
 from comat.tokenizers import find_columns
 from comat.training.data import TrainingData
 from comat.training.warmup import warm_up
+from tests.tiny_judges import save_blip_vqa
 
 # Finite, or an error
 
@@ -113,3 +119,27 @@ def test_attributes_of_no_entity_are_refused(project: Path, tmp_path: Path) -> N
     folders.insert(1, tmp_path)
     with pytest.raises(UserError, match=r"not one of the \d+ training prompts has an entity"):
         TrainingData(params, params.discriminator_input, params.train.guard, *folders, find_columns(params.base_model))
+
+
+def test_a_box_that_is_no_number_is_no_missing_object() -> None:
+    """Grounding DINO's: it would have been no box, and GenEval's or a mask's object not there."""
+
+    class Broken:
+        tokenizer: Any = None
+
+        def __call__(self, images: torch.Tensor, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.full((1, 2, 3), math.nan), torch.zeros(1, 2, 4)
+
+    with pytest.raises(UserError, match="Grounding DINO: 1 of 1 results are no finite numbers"):
+        find_boxes(Broken(), torch.zeros(1, 3, 8, 8), [["cat"]], Thresholds(0.3, 0.2, 0.8))
+
+
+def test_an_answer_that_is_no_number_is_no_answer(tmp_path: Path) -> None:
+    """BLIP's: of choices the first was taken, and a question answered with no."""
+    vqa = BlipVqa(str(save_blip_vqa(tmp_path / "vqa")), None, torch.device("cpu"))
+    torch.nn.init.constant_(vqa.model.text_decoder.cls.predictions.bias, math.nan)
+    image = np.zeros((32, 32, 3), np.uint8)
+    with pytest.raises(UserError, match="BLIP-VQA: 1 of 1 results are no finite numbers"):
+        vqa.yes([image], [["a red ball?"]])
+    with pytest.raises(UserError, match="BLIP-VQA: 2 of 2 results are no finite numbers"):
+        vqa.log_likelihoods([image], [[("how many?", ["one", "two"])]])

@@ -79,3 +79,22 @@ def test_the_report_follows_the_readers_mode(project: Path) -> None:
     assert len(found) == text.count('<p class="overlay"') > 0
     corner = Image.open(io.BytesIO(base64.b64decode(found[0]))).convert("RGB").getpixel((1, 1))
     assert max(corner) < 60, corner
+
+
+def test_a_dollar_in_a_prompt_is_a_dollar() -> None:
+    """Two of them are no formula, one that is none no error."""
+    maps, images = {"base": torch.rand(4, 4, 4)}, {"base": np.zeros((8, 8, 3), np.uint8)}
+    seen: list[str] = []
+    real = Text.draw
+
+    def draw(self, *args) -> None:
+        shown, formula = self._preprocess_math(self.get_text())
+        seen.append(shown)
+        assert not formula
+        real(self, *args)
+
+    prompt = "a $5 bill and a 10% $off coin & more"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Text, "draw", draw)
+        assert attention_figure(prompt, ["start", "$$", "$_$", "end"], [1, 2], maps, images)
+    assert {prompt, "$$", "$_$"} <= set(seen)

@@ -25,6 +25,8 @@ from comat.storage.prompt_syntax import without_syntax
         ("[cat:dog:0.5], [rain:0.3], {red|blue} sofa", "dog, rain, red sofa", {"alternatives": 3}),
         ("a hat <lora:x_y:0.8> embedding:bad-hand", "a hat", {"network": 2}),
         ("a cat BREAK a dog", "a cat, a dog", {"command": 1}),
+        ('"a (red:1.2) cat"', '"a red cat"', {"weight": 1}),  # in quotation marks as a whole
+        ('(a "b BREAK c" sign:1.3)', 'a "b BREAK c" sign', {"weight": 1}),
         ("/imagine prompt: a cat", "a cat", {"command": 1}),
         ("a cat Negative prompt: blurry Steps: 20, Sampler: Euler", "a cat", {"negative prompt": 1}),
         ("https://a.b/c.png a cat", "a cat", {"address": 1}),
@@ -45,6 +47,9 @@ def test_syntax_is_taken_out_and_counted(prompt: str, plain: str, removed: dict[
         "a sea — a fish -- a boat",
         "a dog --running on grass",
         "say: 'a cat', no dog",
+        'a "BREAK" sign and a red car',
+        'a shirt that says "(red:1.2) --v 5" and “[a|b]”',
+        "BREAK room with a table",
     ],
 )
 def test_ordinary_punctuation_is_no_syntax(prompt: str) -> None:

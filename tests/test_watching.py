@@ -19,11 +19,11 @@ from accelerate.tracking import GeneralTracker
 from PIL import Image
 from torch import Tensor
 
-from comat.diffusion.finite import NotFinite
 from comat.diffusion.load import load_backbone
 from comat.diffusion.lora import load_lora, merged
 from comat.diffusion.sampling import sample_latents
 from comat.errors import Interrupted, UserError
+from comat.models.finite import NotFinite
 from comat.params import Params, PreviewParams, TrainParams
 from comat.storage.images import to_bytes
 from comat.storage.tables import read_safetensors

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from comat.diffusion.attention import recorded_maps
 from comat.diffusion.backbones import Backbone
-from comat.diffusion.finite import finite
 from comat.diffusion.rollout import rollout
+from comat.models.finite import finite
 from comat.params import SamplingParams
 from comat.randomness import generator, noise
 

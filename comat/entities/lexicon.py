@@ -170,14 +170,16 @@ i you he she it we they me him us them this that these those who which what ther
 does did has have had else would shall should could must might not very too so as than then when while where how why if
 """)
 
-NO_SINGULAR = _words("""
+PLURAL_ALONE = _words("""
 jeans pants trousers shorts leggings tights overalls pajamas pyjamas briefs boxers trunks slacks khakis breeches
 knickers panties scrubs glasses eyeglasses sunglasses spectacles goggles binoculars headphones earphones earbuds
 scissors shears tongs pliers tweezers clippers nippers forceps bellows clothes stairs suspenders chinos sweatpants
-dungarees bloomers pantyhose undies thongs data media dice news series species chess people police christmas canvas
-lens gas bus fries noodles groceries graffiti paparazzi confetti spaghetti
+dungarees bloomers pantyhose undies thongs data media news series species chess police christmas groceries graffiti
+confetti spaghetti
 """)
-"""What has no singular that names the same thing, and singulars in -s."""
+"""What has no singular that names the same thing."""
+NO_SINGULAR = PLURAL_ALONE | _words("dice people canvas lens gas bus fries noodles paparazzi")
+"""What stays as it is to name a thing: those, singulars in -s, and plurals that are the usual word."""
 OTHER_SINGULARS = {"axes": "axe", "lenses": "lens"} | {
     f"{word}s": word
     for word in _words("cookie collie pixie rookie hippie hoodie zombie birdie genie goalie magpie brownie moustache")

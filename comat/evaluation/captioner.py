@@ -17,7 +17,8 @@ from comat.judges.pixels import batches_of
 class CaptionerScore:
     """The mean log-likelihood of a prompt's tokens, given the image (Eq. 2), in nats: at most 0.
 
-    Of several captioners the sum, each times its weight. It is the teacher itself that judges here, so that a gain is
+    Of `clip_similarity` it is the cosine of image and prompt times CLIP's own scale, and no likelihood. Of several
+    captioners the sum, each times its weight. It is the teacher itself that judges here, so that a gain is
     no proof of better images.
     """
 

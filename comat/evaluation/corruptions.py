@@ -15,6 +15,7 @@ import inflect
 from spacy.tokens import Doc, Token
 from spacy.tokens import Span as Words
 
+from comat.entities.lexicon import PLURAL_ALONE
 from comat.entities.parse import ParsedEntity, Span
 
 _ENGLISH = inflect.engine()
@@ -161,10 +162,12 @@ def _as_two(doc: Doc, entity: ParsedEntity) -> str | None:
 
 
 def _as_one(doc: Doc, entity: ParsedEntity) -> str | None:
-    """ "three cats", "cats" → "a cat"; not "many cats", "the cats", "a pair of cats"."""
+    """ "three cats", "cats" → "a cat"; not "many cats", "the cats", "a pair of cats", "jeans"."""
     start, (noun_start, noun_end) = _start(entity), entity.noun_span
     before = _word_before(doc, start)
     if not _begins(doc, start) or (before is not None and before.lower_ == "of"):
+        return None
+    if _noun(doc, entity).lower_ in PLURAL_ALONE:
         return None
     noun = _ENGLISH.singular_noun(entity.noun) or entity.noun
     rest = entity.numeral_spans[-1][1] if entity.numerals else start

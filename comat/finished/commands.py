@@ -12,6 +12,7 @@ from comat.errors import UserError, main_guard, say
 app = typer.Typer()
 PARAMS = Path("params.yaml")
 DATA = Path("data")
+SHORT = "a photo of {}"
 SEEDS = typer.Option(4, min=1, help="Images of each prompt and model; the first are the same whatever their number.")
 FORMAT = typer.Option("diffusers", "--format", help="diffusers, kohya (ComfyUI, A1111), or merged: a whole pipeline.")
 GENERATED = typer.Option(Path("generated"), file_okay=False, help="Folder of the images.")
@@ -30,6 +31,13 @@ EXPERIMENTS = typer.Option(
 )
 LONG = typer.Option(None, help="Long ones: a CSV with the columns prompt and classname.")
 RANK = typer.Option(None, min=1, help="Of one LoRA for the stock base, which holds the warm-up as well.")
+
+
+def _without(option: str, others: dict[str, bool]) -> None:
+    """What would not be read beside `option` is refused where it was given."""
+    given = [other for other, there in others.items() if there]
+    if given:
+        raise UserError(f"{given[0]} is not read beside {option}: leave one of them out")
 
 
 @app.command()
@@ -68,6 +76,7 @@ def compare(
 ) -> None:
     """Draw every prompt with the base and the tuned model, from the same noise, into one picture."""
     if experiments:
+        _without("--experiment", {"--params": params != PARAMS, "--data": data != DATA})
         from comat.finished.experiments import compare_experiments
 
         compare_experiments(experiments, prompts, seeds, out)
@@ -120,7 +129,7 @@ def attack(
     classifier: str = typer.Option(..., help="An image classifier, the judge: hub id or folder."),
     revision: str | None = typer.Option(None, help="Its revision."),
     classes: list[str] | None = CLASSES,
-    template: str = typer.Option("a photo of {}", help="Short prompts: {} is a class with its article."),
+    template: str = typer.Option(SHORT, help="Short prompts: {} is a class with its article."),
     prompts: Path | None = LONG,
     words: int = typer.Option(4, min=1, help="Words behind a prompt."),
     iterations: int = typer.Option(100, min=1, help="Steps of the search for them, for each class."),
@@ -135,6 +144,8 @@ def attack(
     from comat.finished.attack.targets import Target, read_targets, targets_of
     from comat.params import load
 
+    if prompts:
+        _without("--prompts", {"--template": template != SHORT})
     long = read_targets(prompts) if prompts else None
     judge, asked = (classifier, revision), Search(words=words, iterations=iterations)
 

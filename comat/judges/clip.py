@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPModel
 
 from comat.judges.benchmark import evaluator
+from comat.models.finite import finite
 from comat.models.loading import load_model, loaded
 from comat.models.preprocess import image_processor
 
@@ -33,7 +34,8 @@ class Clip:
         """(H, W, 3) uint8 images → (N, D), on the CPU."""
         pictures = [Image.fromarray(image) for image in images]
         pixels = self.processor(pictures, return_tensors="pt").pixel_values.to(self.model.device)
-        return F.normalize(self.model.get_image_features(pixel_values=pixels).pooler_output, dim=-1).cpu()
+        found = self.model.get_image_features(pixel_values=pixels).pooler_output
+        return F.normalize(finite(found, "CLIP's image encoder", found.dtype), dim=-1).cpu()
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Texts → (N, D), on the CPU; their ends beyond the model's length are not read.
@@ -49,7 +51,7 @@ class Clip:
     def _text(self, text: str) -> Tensor:
         given = self.tokenizer([text], truncation=True, max_length=self.longest, return_tensors="pt")
         found = self.model.get_text_features(**given.to(self.model.device)).pooler_output
-        return F.normalize(found, dim=-1)[0].cpu()
+        return F.normalize(finite(found, "CLIP's text encoder", found.dtype), dim=-1)[0].cpu()
 
     @property
     def scale(self) -> float:

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, BlipForQuestionAnswering
 from comat.captioners.scoring import encode, token_log_likelihood
 from comat.errors import UserError
 from comat.judges.benchmark import evaluator
+from comat.models.finite import finite
 from comat.models.loading import load_model, loaded
 from comat.models.preprocess import image_processor
 
@@ -60,7 +61,7 @@ class BlipVqa:
             start = torch.full((len(rows), 1), self.start, device=self.device)
             logits = self.model.text_decoder(input_ids=start, encoder_hidden_states=states).logits[:, 0]
             # The softmax over two logits is the ratio of their probabilities.
-            found[rows] = logits[:, self.yes_no].softmax(-1)[:, 0].cpu()
+            found[rows] = finite(logits[:, self.yes_no], "BLIP-VQA", logits.dtype).softmax(-1)[:, 0].cpu()
         return _nested(found.tolist(), questions)
 
     @torch.no_grad()
@@ -82,6 +83,7 @@ class BlipVqa:
             seen = states[_owners(sizes, self.device)]
             logits = self.model.text_decoder(ids, attention_mask=texts.mask, encoder_hidden_states=seen).logits
             scores, _ = token_log_likelihood(logits, texts)
+            scores = finite(scores, "BLIP-VQA", logits.dtype)
             for row, own in zip(rows, scores.sum(-1).cpu().split(sizes), strict=True):
                 found[row] = own.tolist()
         return _nested(found, questions)

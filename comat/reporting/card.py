@@ -176,7 +176,7 @@ def _cell(text: str) -> str:
 def table(benchmark: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     """A benchmark's result as a table in Markdown."""
     unit, names = unit_of(benchmark), names_of(benchmark)
-    lines = [f"| {TITLES[benchmark]} | base | this LoRA | gain | 95% interval | images |", "|---|---|---|---|---|---|"]
+    lines = [f"| {TITLES[benchmark]} | base | this LoRA | gain | 95% interval | judged |", "|---|---|---|---|---|---|"]
     for category, row in rows.items():
         ends = [row["gain_low"], row["gain_high"]]
         interval = "none" if None in ends else f"[{', '.join(difference(end, unit) for end in ends)}]"

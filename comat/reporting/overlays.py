@@ -62,7 +62,7 @@ def _drawn(
     figure = plt.figure(figsize=(2 * columns, 2 * rows + 2.4), layout="constrained")
     grid = figure.add_gridspec(rows + 1, columns, height_ratios=[1.1] + [1] * rows)
     _bars(figure.add_subplot(grid[0, :]), words, maps, colours)
-    figure.suptitle(prompt, fontsize=10, wrap=True)
+    figure.suptitle(_as_text(prompt), fontsize=10, wrap=True)
     for row, (band, model) in enumerate(((band, model) for band in bands for model in maps), start=1):
         axes = figure.add_subplot(grid[row, 0])
         _overlay(axes, images[model])
@@ -71,11 +71,16 @@ def _drawn(
             axes = figure.add_subplot(grid[row, column])
             strongest = max(float(own[token].max()) for own in maps.values())
             _overlay(axes, images[model], maps[model][token].numpy(), strongest)
-            axes.set_title(words[token], fontsize=9)
+            axes.set_title(_as_text(words[token]), fontsize=9)
     data = io.BytesIO()
     figure.savefig(data, dpi=90, metadata={"Software": None})
     plt.close(figure)
     return data.getvalue()
+
+
+def _as_text(words: str) -> str:
+    """Words in which a $ begins no formula; matplotlib's own switch for that does not reach where it wraps lines."""
+    return words.replace("$", r"\$")
 
 
 def _bars(axes: Axes, words: Sequence[str], maps: Mapping[str, Tensor], colours: Mapping[str, str]) -> None:
@@ -84,7 +89,8 @@ def _bars(axes: Axes, words: Sequence[str], maps: Mapping[str, Tensor], colours:
     for number, (model, own) in enumerate(maps.items()):
         places = [x + width * (number - (len(maps) - 1) / 2) for x in range(len(inner))]
         axes.bar(places, [float(own[i].max()) for i in inner], width, label=model, color=colours[model])
-    axes.set_xticks(range(len(inner)), [words[i] for i in inner], rotation=0 if len(inner) < 20 else 60)
+    labels = [_as_text(words[i]) for i in inner]
+    axes.set_xticks(range(len(inner)), labels, rotation=0 if len(inner) < 20 else 60)
     axes.set_ylabel("activation (max)")
     axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0)  # over no bar
 

@@ -19,7 +19,7 @@ TITLES = {
     "hps_v2": "HPS v2",
     "pick_score": "PickScore",
     "vqa_score": "VQAScore",
-    "captioner": "captioner's log p",
+    "captioner": "captioner's score",
     "frechet": "Fréchet distance",
     "fid": "FID",
 }
@@ -95,7 +95,7 @@ def _benchmark(name: str, rows: Mapping[str, dict], peers: Mapping[str, dict[str
     """The lines of one benchmark; a peer that it did not judge has "nan"."""
     scale = SCALES.get(name, 100)
     unit, digits = ("%", 1) if scale == 100 else ("", 2)
-    head = f"{TITLES.get(name, name):<20}{'base':>8}{'tuned':>8}{'gain':>8}   {'95% interval':<18}{'images':>7}"
+    head = f"{TITLES.get(name, name):<20}{'base':>8}{'tuned':>8}{'gain':>8}   {'95% interval':<18}{'judged':>7}"
     head += "".join(f"{clean(peer, 60):>{_width(peer)}}" for peer in peers)
     yield from (head, "-" * len(head))
     for category, row in rows.items():

@@ -17,6 +17,8 @@ from torch import Tensor
 from torchvision.ops import box_convert, nms
 from transformers import PreTrainedTokenizerBase
 
+from comat.models.finite import finite
+
 
 class Detector(Protocol):
     @property
@@ -100,9 +102,15 @@ def boxes_of_nouns(scores: Tensor, boxes: Tensor, weights: Tensor, limits: Thres
 
 
 def find_boxes(detector: Detector, images: Tensor, nouns: Sequence[Sequence[str]], limits: Thresholds) -> list[Boxes]:
-    """For each of the (B, 3, H, W) images in [0, 1] the boxes of its nouns, of which every image has some; in px."""
+    """For each of the (B, 3, H, W) images in [0, 1] the boxes of its nouns, of which every image has some; in px.
+
+    Raises:
+        NotFinite: if what the detector computes is no number.
+    """
     captions = [caption_of(group) for group in nouns]
     scores, boxes = detector(images, [caption for caption, _ in captions])
+    # What is no number would be no box: an object that is missing.
+    scores, boxes = (finite(found, "Grounding DINO", found.dtype) for found in (scores, boxes))
     height, width = images.shape[-2:]
     found = []
     for row, (caption, spans) in enumerate(captions):

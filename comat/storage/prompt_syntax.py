@@ -43,9 +43,11 @@ _CHANGED = (
     ("emphasis", re.compile(r"(?:(?<=[,;.] )|(?<=[,;])|^)\((?P<kept>[^()]+)\)(?=\s*(?:[,;.]|$))")),
     ("emphasis", re.compile(r"(?:(?<=\ba )|(?<=\ban )|(?<=\bthe ))\((?P<kept>\w+)\)(?= \w)")),
     ("wildcard", re.compile(r"__(?P<kept>[\w/-]+?)__")),
-    ("command", re.compile(r"\s*\bBREAK\b(?P<comma>)")),
+    ("command", re.compile(r"(?<=\S)\s*\bBREAK\b(?P<comma>)")),
     ("parts", re.compile(r"\s*::(?:-?[\d.]+)?(?P<comma>)(?=\s|$|\w)")),
 )
+_QUOTED = re.compile('"[^"]+"|“[^“”]+”|«[^«»]+»')
+"""Text to be written, which stands as it is. A prompt that is in quotation marks as a whole is none."""
 _SPACES = (
     re.compile(r"\s+(?=[,;.](?:\s|$))(?P<kept>)"),
     re.compile(r"(?:,\s*)+(?P<kept>,)"),
@@ -86,7 +88,10 @@ def without_syntax(text: str) -> Plain:
 def substitute(plain: Plain, pattern: re.Pattern[str], kind: str) -> Plain:
     """Leave of each match the group that took part, or a comma where it is named `comma`; count it under `kind`."""
     pieces, origin, at, removed = [], [], 0, Counter(plain.removed)
+    quoted = [one.span() for one in _QUOTED.finditer(plain.text) if one[0] != plain.text.strip()]
     for match in pattern.finditer(plain.text):
+        if any(start < match.start() and match.end() < end for start, end in quoted):
+            continue
         start, end = match.span(match.lastgroup) if match.lastgroup else (match.end(), match.end())
         pieces += [plain.text[at : match.start()], plain.text[start:end]]
         origin += [*plain.origin[at : match.start()], *plain.origin[start:end]]

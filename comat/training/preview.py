@@ -13,10 +13,10 @@ from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
 from comat.diffusion.backbones import Backbone
-from comat.diffusion.finite import NotFinite
 from comat.diffusion.lora import merged
 from comat.diffusion.sampling import decoded, sample_latents
 from comat.errors import UserError
+from comat.models.finite import NotFinite
 from comat.params import PreviewParams, SamplingParams
 from comat.storage.images import EXACT, read_rgb, to_bytes, webp
 from comat.storage.tables import write_bytes

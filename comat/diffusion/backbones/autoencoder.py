@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderKLQwenImage
 from torch import Tensor
 
-from comat.diffusion.finite import finite
+from comat.models.finite import finite
 from comat.models.loading import load_model, loaded
 from comat.running.device import DTYPES
 

@@ -28,6 +28,7 @@ ROWS = pa.schema(
     {
         "model": pa.string(),
         "class": pa.string(),
+        "prompt": pa.string(),
         "kind": pa.string(),
         "text": pa.string(),
         "number": pa.int32(),
@@ -56,18 +57,20 @@ def first_image(work: Path, model: str, number: int, kind: str) -> Path:
 
 
 def attacked(model: str, attack: Attack, target: Target, samples: int, image: Callable[[str], Path]) -> list[dict]:
-    """The rows of a class: images of the prompt as it is, of random words behind it, and of those that were found.
+    """The rows of a prompt: images of it as it is, of random words behind it, and of those that were found.
 
-    A class whose first clean image is another already is not attacked, as in the published code: its clean rows alone.
+    One whose first clean image is of another class already is not attacked, as in the published code: its clean rows
+    alone.
     """
     label = attack.classifier.number(target.name)
-    same = {"model": model, "class": target.name}
+    same = {"model": model, "class": target.name, "prompt": target.prompt}
 
     def judged(kind: str, texts: Sequence[str]) -> list[dict]:
         seen = _seen(attack, target, texts, image(kind))
         own = [same | {"kind": kind, "text": text, "number": number} for number, text in enumerate(texts)]
-        names = attack.classifier.names
-        return [row | {"seen": names[at], "wrong": at != label} for row, at in zip(own, seen, strict=True)]
+        names = [attack.classifier.names[at] for at in seen]
+        mine = attack.classifier.names[label]
+        return [row | {"seen": name, "wrong": name != mine} for row, name in zip(own, names, strict=True)]
 
     rows = judged("clean", [target.prompt] * samples)
     if rows[0]["wrong"]:
@@ -95,16 +98,19 @@ def _seen(attack: Attack, target: Target, texts: Sequence[str], first: Path) -> 
 
 
 def picture(rows: Sequence[Mapping], targets: Sequence[Target], work: Path, most: int = 6) -> Image.Image | None:
-    """The first image of classes that both models drew: base beside tuned, as asked for above, attacked below."""
-    first = {(row["model"], row["class"], row["kind"]): row for row in rows if row["number"] == 0}
+    """The first image of prompts whose class both models drew: base beside tuned, attacked below."""
+    first = {(row["model"], row["class"], row["prompt"], row["kind"]): row for row in rows if row["number"] == 0}
     shown = [
-        (number, target.name)
+        (number, target)
         for number, target in enumerate(targets)
-        if all((model, target.name, "attack") in first for model in ("base", "tuned"))
+        if all((model, target.name, target.prompt, "attack") in first for model in ("base", "tuned"))
     ][:most]
     if not shown:
         return None
-    texts = ["; ".join(f"{m}: {first[m, name, 'attack']['text']}" for m in ("base", "tuned")) for _, name in shown]
+    texts = [
+        "; ".join(f"{m}: {first[m, one.name, one.prompt, 'attack']['text']}" for m in ("base", "tuned"))
+        for _, one in shown
+    ]
     images: dict[str, list[np.ndarray]] = {
         kind: [read_rgb(first_image(work, model, number, kind)) for number, _ in shown for model in ("base", "tuned")]
         for kind in KINDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ KIND = "ForImageClassification"
 class Classifier:
     """Any image classifier of transformers, by its own size and normalisation; gradients flow to the pixels.
 
-    A class is called by the first of its names: ImageNet's "tench, Tinca tinca" is "tench".
+    A class is called by the first of its names, ImageNet's "tench, Tinca tinca" is "tench"; by all of them where two
+    begin alike. Of two that are called the same ("crane") the first is meant.
 
     Raises:
         UserError: if it cannot be had, or is no classifier of two or more named classes.
@@ -32,7 +34,7 @@ class Classifier:
         name = (config.architectures or [""])[0]
         if not name.endswith(KIND) or not hasattr(transformers, name):
             raise UserError(f"model {model!r}: expected an image classifier, a ResNet{KIND} say, found {name!r}")
-        self.names = [str(config.id2label[number]).split(",")[0].strip() for number in range(len(config.id2label))]
+        self.names = names_of([str(config.id2label[number]) for number in range(len(config.id2label))])
         if len(self.names) < 2 or all(own.startswith("LABEL_") for own in self.names):
             raise UserError(f"model {model!r}: expected two or more classes with names in id2label of its config.json")
         kind = getattr(transformers, name)
@@ -54,6 +56,12 @@ class Classifier:
             some = ", ".join(self.names[:5])
             raise UserError(f"the classifier has no class {name!r}: it has {len(lower)}, {some} among them")
         return lower.index(name.lower())
+
+
+def names_of(labels: Sequence[str]) -> list[str]:
+    """What each class is called."""
+    first = [label.split(",")[0].strip() for label in labels]
+    return [label.strip() if first.count(name) > 1 else name for label, name in zip(labels, first, strict=True)]
 
 
 def _side(model: str, revision: str | None) -> int:

@@ -11,23 +11,27 @@ KINDS = {"clean": "as it is", "random": "+ random words", "attack": "+ found wor
 
 
 def summary(rows: Sequence[Mapping], resamples: int, seed: int) -> dict[str, dict]:
-    """Of each model: classes, those attacked, and by kind the share of their images that are of another class.
+    """Of each model: prompts, those attacked, and by kind the share of their images that are of another class.
 
-    Intervals are over classes; `clean` is of the attacked classes, as the others are.
+    Intervals are over classes; `clean` is of the attacked prompts, as the others are.
     """
     found: dict[str, dict] = {}
     for model in dict.fromkeys(row["model"] for row in rows):
         own = [row for row in rows if row["model"] == model]
-        hit = {row["class"] for row in own if row["kind"] == "attack"}
+        hit = {_asked(row) for row in own if row["kind"] == "attack"}
         rates = {}
         for kind in KINDS:
-            part = [row for row in own if row["kind"] == kind and row["class"] in hit]
+            part = [row for row in own if row["kind"] == kind and _asked(row) in hit]
             if part:
                 wrong, groups = [float(row["wrong"]) for row in part], [row["class"] for row in part]
                 mean, low, high = enough_interval(wrong, groups, resamples, seed)
                 rates[kind] = {"wrong": mean, "low": low, "high": high, "images": len(part)}
-        found[model] = {"classes": len({row["class"] for row in own}), "attacked": len(hit), "rates": rates}
+        found[model] = {"prompts": len(set(map(_asked, own))), "attacked": len(hit), "rates": rates}
     return found
+
+
+def _asked(row: Mapping) -> tuple[str, str]:
+    return row["class"], row["prompt"]
 
 
 def attack_table(found: Mapping[str, dict]) -> str:
@@ -35,7 +39,7 @@ def attack_table(found: Mapping[str, dict]) -> str:
     head = f"{'model':<8}{'attacked':>14}   {'prompt':<18}{'wrong':>8}   {'95% interval':<18}{'images':>8}"
     lines = [head, "-" * len(head)]
     for model, own in found.items():
-        of = f"{own['attacked']} of {own['classes']}"
+        of = f"{own['attacked']} of {own['prompts']}"
         for kind, rate in own["rates"].items():
             interval = "none" if rate["low"] is None else f"[{rate['low']:.1%}, {rate['high']:.1%}]"
             lines.append(

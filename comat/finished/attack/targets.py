@@ -29,7 +29,7 @@ def targets_of(names: Sequence[str], template: str) -> list[Target]:
     if "{}" not in template:
         raise UserError(f"the template {template!r} has no {{}}: that is where the class goes, as in 'a photo of {{}}'")
     article = inflect.engine().a
-    return [Target(name, template.replace("{}", article(name))) for name in names]
+    return [Target(name, template.replace("{}", article(name))) for name in dict.fromkeys(names)]
 
 
 def read_targets(file: Path) -> list[Target]:

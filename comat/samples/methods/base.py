@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from comat.diffusion.backbones import Backbone, PromptEmbeddings
-from comat.diffusion.finite import finite
 from comat.diffusion.schedulers import Sampler
+from comat.models.finite import finite
 from comat.params import SamplingParams
 from comat.randomness import generator, noise
 
