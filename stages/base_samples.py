@@ -18,22 +18,24 @@ def main() -> None:
 
     from comat.running.distributed import join
     from comat.samples.draw import draw_base
+    from comat.samples.prompt_files import benchmark_prompts
 
     inputs = [args.prompts, args.entities, args.prompt_embeddings, args.warmup]
-    values = params.model_dump()
-    with join(params.device) as processes, processes.directory("base_samples", values, args.models, inputs) as work:
-        draw_base(
-            params,
-            params.samples,
-            args.prompts,
-            args.entities,
-            args.warmup,
-            work / "out",
-            processes,
-            embeddings=args.prompt_embeddings,
-        )
-        if processes.main:
-            publish(work / "out", args.out)
+    with join(params.device) as processes:
+        values = params.model_dump() | {"benchmarks": benchmark_prompts(params.samples.benchmarks, params.seed)}
+        with processes.directory("base_samples", values, args.models, inputs) as work:
+            draw_base(
+                params,
+                params.samples,
+                args.prompts,
+                args.entities,
+                args.warmup,
+                work / "out",
+                processes,
+                embeddings=args.prompt_embeddings,
+            )
+            if processes.main:
+                publish(work / "out", args.out)
 
 
 if __name__ == "__main__":

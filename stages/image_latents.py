@@ -27,17 +27,15 @@ def main() -> None:
 
     launch_where_asked("stages.image_latents")
 
-    from comat.corpora.pictures.read import as_file, choose
+    from comat.corpora.pictures.read import choose, state_of
     from comat.running.distributed import join
     from comat.storage.tables import write_json
 
     section = params.image_latents
     with join(params.device) as processes:
         chosen = choose(section, params.seed)
-        with (
-            as_file(chosen) as listing,
-            processes.directory("image_latents", params.model_dump(), args.models, [listing]) as work,
-        ):
+        values = params.model_dump() | {"pictures": state_of(chosen.pictures)}
+        with processes.directory("image_latents", values, args.models, []) as work:
             counts = encode(params, chosen.pictures, work, processes)
             if not processes.main:
                 return

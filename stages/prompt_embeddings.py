@@ -34,8 +34,7 @@ def main() -> None:
     from comat.running.shared_store import Row, SharedStore
     from comat.storage.tables import write_json
 
-    inputs = [args.prompts, args.image_latents] if params.prompt_embeddings.store else []
-    values = params.model_dump()
+    stored = params.prompt_embeddings.store
 
     def compute(batches: Sequence[Sequence[str]]) -> Iterator[list[Row]]:
         if not batches:
@@ -45,18 +44,17 @@ def main() -> None:
         for part in batches:
             yield [Row(embedding_id(text), as_tensors(encode([text])), text) for text in part]
 
-    with (
-        join(params.device) as processes,
-        processes.directory("prompt_embeddings", values, args.models, inputs) as work,
-    ):
-        if params.prompt_embeddings.store:
-            texts = list_texts(params, args.prompts, args.image_latents)
-            size = params.prompt_embeddings.shard_size
-            SharedStore(processes, work, size, texts, embedding_id, TOGETHER).fill(compute, "prompt embeddings")
-        elif processes.main:
-            write_json(work / NOT_STORED, {"text_encoders": "are loaded where prompts are read"})
-        if processes.main:
-            publish(work, args.out)
+    with join(params.device) as processes:
+        texts = list_texts(params, args.prompts, args.image_latents) if stored else []
+        values = params.model_dump() | {"texts": texts}  # of files of benchmarks among them
+        with processes.directory("prompt_embeddings", values, args.models, []) as work:
+            if stored:
+                size = params.prompt_embeddings.shard_size
+                SharedStore(processes, work, size, texts, embedding_id, TOGETHER).fill(compute, "prompt embeddings")
+            elif processes.main:
+                write_json(work / NOT_STORED, {"text_encoders": "are loaded where prompts are read"})
+            if processes.main:
+                publish(work, args.out)
 
 
 def list_texts(params: Params, prompts: Path, image_latents: Path) -> list[str]:

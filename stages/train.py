@@ -76,6 +76,8 @@ def main() -> None:
             args.caption_entities,
             find_columns(params.base_model, params.base_revision),
         )
+        if data.held_out and processes.main:
+            print(f"{args.image_latents}: {data.held_out} images are left out: their captions are evaluation prompts")
         backbone = load_backbone(params, args.warmup, args.prompt_embeddings)
         trainer = Trainer(params, backbone, data, work, processes, live, told)
         trainer.run()

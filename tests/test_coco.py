@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from ruamel.yaml import YAML
 from comat.corpora.pictures.listed import Picture, Place
 from comat.corpora.pictures.photos import Photo, Tally, fit, read_photos
 from comat.corpora.pictures.photos import read_photo as photo_of
-from comat.corpora.pictures.read import choose, pictures_in
+from comat.corpora.pictures.read import choose, pictures_in, state_of
 from comat.errors import UserError
-from comat.params import ImageLatentsParams
+from comat.params import ImageLatentsParams, load
 from comat.storage.tensor_store import TensorStore, TensorStoreWriter
 from tests.conftest import ROOT, run
 
@@ -246,6 +247,22 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bytes(world: Path, monkeypatc
         assert (world / "data/image_latents" / file.name).read_bytes() == file.read_bytes(), file.name
     report = json.loads((world / "whole/report.json").read_text())
     assert (report["stored"], report["skipped"]) == (8, {"unreadable": 2})
+
+
+def test_a_run_that_was_cut_off_sees_another_image_of_the_same_name(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that could not be read, mended; what was stored of the first run is of no use then."""
+    monkeypatch.chdir(world)
+    pictures = choose(load("params.yaml").image_latents, 0).pictures
+    names, before = [picture.name for picture in pictures], state_of(pictures)
+    image = world / "coco/train2017" / names[0]
+    shutil.copy(world / "coco/train2017" / names[1], image)
+    os.utime(image, ns=(0, 0))
+    after = state_of(pictures)
+    assert [a == b for a, b in zip(before, after, strict=True)] == [False] + [True] * (len(names) - 1)
+    image.unlink()
+    assert state_of(pictures)[0] != after[0]
 
 
 def test_without_a_folder_the_store_is_empty(world: Path) -> None:

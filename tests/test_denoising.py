@@ -19,7 +19,7 @@ from comat.method.batch import NO_IMAGES, Batch
 from comat.method.denoising import denoising_loss
 from comat.params import load
 from comat.randomness import generator
-from comat.storage.tables import ENTITIES, read_safetensors, read_table, write_table
+from comat.storage.tables import ENTITIES, EVALUATION_PROMPTS, read_safetensors, read_table, write_table
 from comat.storage.tensor_store import TensorStore
 from comat.tokenizers import find_columns
 from comat.training.data import TrainingData
@@ -153,6 +153,26 @@ def data_of(root: Path, **changes: object) -> TrainingData:
     folders = [root / "data" / name for name in names]
     columns = find_columns(params.base_model)
     return TrainingData(params, params.discriminator_input, params.train.guard, *folders, columns)
+
+
+def test_images_whose_captions_are_held_out_teach_nothing(tokencompose: Path, tmp_path: Path) -> None:
+    """The caption of one image in other letters, that of another with a word more: neither is in 50 batches."""
+    shutil.copytree(tokencompose, tmp_path / "p")
+    root, before = tmp_path / "p", data_of(tokencompose)
+    assert before.images is not None
+    ids = before.image_ids
+    exact, near = (before.images.caption(id) for id in ids[:2])
+    same = {id for id in ids if before.images.caption(id) in (exact, near)}
+    rows = [{"list": "own", "text": text, "near": 0.5} for text in (f"{exact.upper()}!", f"{near} here")]
+    write_table(root / "data/prompts/evaluation.parquet", rows, EVALUATION_PROMPTS)
+    data = data_of(root)
+    assert not set(data.image_ids) & same and 2 <= data.held_out == len(ids) - len(data.image_ids)
+    drawn = {caption for n in range(50) for caption in data.batch(n).real.captions}
+    assert drawn == {before.images.caption(id) for id in data.image_ids}
+    everything = [{"list": "own", "text": before.images.caption(id), "near": 1.0} for id in ids]
+    write_table(root / "data/prompts/evaluation.parquet", everything, EVALUATION_PROMPTS)
+    with pytest.raises(UserError, match=r"the captions of all .* images are evaluation prompts"):
+        data_of(root)
 
 
 def test_the_row_trains(tokencompose: Path) -> None:

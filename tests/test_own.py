@@ -167,10 +167,16 @@ def test_a_preset_without_its_images_goes_on_without(folder: Path) -> None:
         (["--prompts", "../my.txt", "--images", "../empty"], "none of 0 images has a caption"),
         (["--prompts", "../my.txt", "--hold-out", "0"], "no prompt is held out"),
         (["--prompts", "../my.txt", "--prompts", "../broken.jsonl"], "broken.jsonl, line 2: not JSON"),
+        (
+            ["--prompts", "../my.txt", "--prompts", "../other/my.txt"],
+            "two of the lists would stand at data/own/prompts/my",
+        ),
     ],
 )
 def test_where_anything_is_wrong_nothing_is_written(folder: Path, words: list[str], message: str) -> None:
-    (folder.parent / "empty").mkdir()
+    for name in ("empty", "other"):
+        (folder.parent / name).mkdir()
+    shutil.copy(folder.parent / "my.txt", folder.parent / "other")
     (folder.parent / "broken.jsonl").write_text('{"prompt": "a cup"}\n{"prompt"\n')
     before = (folder / "params.yaml").read_text()
     assert message in refused("init", *words)

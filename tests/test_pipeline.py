@@ -52,6 +52,7 @@ RERUN = {
         "image_latents",
         "prompt_embeddings",
         "base_samples",
+        "train",  # what keeps held-out prompts from it
         "samples",
         "evaluate",
     ],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -16,6 +18,8 @@ from comat.errors import UserError
 from comat.estimate.calls import ENCODERS, measure
 from comat.estimate.memory import held, needs
 from comat.estimate.plan import Counts, disk, work
+from comat.running.distributed import Processes
+from comat.samples import prompt_files
 from comat.storage.tensor_store import TensorStore, TensorStoreWriter
 from tests.conftest import run, write_inputs
 from tests.processes import finish, start
@@ -142,3 +146,24 @@ def test_the_estimate_counts_the_store(stored_and_not: dict[bool, Path]) -> None
     assert holding == ["prompt_embeddings"]
     plain = load(stored_and_not[False] / "params.yaml")
     assert ENCODERS in held(plain, calls) and disk(plain, calls, known)["prompt_embeddings"] == 0
+
+
+@pytest.mark.parametrize("stage", ["prompt_embeddings", "base_samples"])
+def test_prompts_of_benchmarks_are_part_of_what_goes_on(
+    stored_and_not: dict[bool, Path], monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """A run that was ended goes on with the same prompts only, whichever file they are from."""
+    seen: list[Mapping[str, object]] = []
+
+    def directory(self: Processes, name: str, values: Mapping[str, object], *rest: object) -> NoReturn:
+        seen.append(values)
+        raise UserError("enough")
+
+    monkeypatch.setattr(Processes, "directory", directory)
+    row = {"source": "geneval", "category": "c", "split": "test"}
+    for text in ("one", "another"):
+        rows = [{"id": text, "text": text, **row}]
+        monkeypatch.setattr(prompt_files, "benchmark_prompts", lambda *args, rows=rows: rows)
+        with pytest.raises(SystemExit):
+            run(stage, stored_and_not[True])
+    assert seen[0] != seen[1] and "'another'" in str(seen[1]) and "'another'" not in str(seen[0])

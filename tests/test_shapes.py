@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from tokenizers import pre_tokenizers
 from comat.shapes.recipe.base import DOMINANT, long_tailed_examples
 from comat.shapes.recipe.tokenizers import clip_tokenizer, words
 from comat.shapes.world.captions import describe, parse_prompt
+from comat.shapes.world.corpora import T2I_COMPBENCH, held_out, key_of, write_coco
 from comat.shapes.world.oracle import judge, read_image
 from comat.shapes.world.render import render
 from comat.shapes.world.scenes import (
@@ -154,3 +157,17 @@ def test_the_models_do_not_say_where_they_were_made() -> None:
     configs = list((ROOT / "data/shapes/models").rglob("*.json"))
     assert configs
     assert not [path for path in configs if "_name_or_path" in path.read_text()]
+
+
+def test_no_real_image_shows_what_a_held_out_prompt_says(tmp_path: Path) -> None:
+    """In whatever order it names things. Drawn freely, one image in fifteen did, of the words alone."""
+    prompts = [
+        line
+        for name in T2I_COMPBENCH
+        for line in (ROOT / f"data/shapes/corpora/t2i-compbench/{name}_val.txt").read_text().splitlines()
+    ]
+    assert {key_of(parse_prompt(prompt)) for prompt in prompts} == held_out() and len(prompts) == 270
+    write_coco(tmp_path / "coco", 300, 8)
+    tables = json.loads((tmp_path / "coco/annotations/captions_train2017.json").read_text())
+    captions = [entry["caption"] for entry in tables["annotations"]]
+    assert len(captions) == 600 and not {key_of(parse_prompt(caption)) for caption in captions} & held_out()

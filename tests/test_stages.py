@@ -42,6 +42,7 @@ def test_every_stage_leaves_its_outputs_and_no_work(project: Path) -> None:
         "corpora/manifest.json",
         "prompts/prompts.parquet",
         "prompts/dropped.parquet",
+        "prompts/evaluation.parquet",
         "entities/entities.parquet",
         "warmup/unet/config.json",
         "reference_latents/index.parquet",

@@ -13,7 +13,6 @@ from comat.captioners.checkpointing import checkpoint_layers
 from comat.errors import UserError
 from comat.models.loading import loaded
 from comat.params import GENEVAL2_MODEL, CaptionerParams, OneCaptioner
-from comat.running.device import LOSS_SCALE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from comat.captioners.git import Git
     from comat.captioners.vlm import Vlm
 
+LOSS_SCALE = 1024.0
+"""Of fp16 at first. torch's own 65,536 overflows, each time at the price of an iteration: see docs/speed.md."""
 Shared: TypeAlias = "dict[tuple[str, str | None], PreTrainedModel]"
 """Vision-language models by hub id or folder and revision."""
 

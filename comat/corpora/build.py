@@ -39,7 +39,7 @@ REASONS = {"exact": "in the evaluation", "near": "near an evaluation prompt"}
 
 @dataclass(frozen=True)
 class Corpus:
-    """Rows of `prompts.parquet` and of `dropped.parquet`, and the report.
+    """Rows of `prompts.parquet`, of `dropped.parquet` and of `evaluation.parquet`, and the report.
 
     The report counts what was read, kept, held out of that, and dropped by reason, by source; what each evaluation list
     removed; tokens with start and end, of the tokenizer that makes most; languages by guess; and shows examples.
@@ -47,6 +47,7 @@ class Corpus:
 
     rows: list[dict]
     dropped: list[dict]
+    evaluation: list[dict]
     report: dict
 
 
@@ -100,7 +101,9 @@ def build_corpus(params: PromptsParams, seed: int, tokenizers: Sequence[PreTrain
         "examples": examples(rows, seed),
         "syntax": spelling.report(),
     }
-    return Corpus(rows, dropped, report)
+    near = params.near_duplicate
+    evaluation = [{"list": name, "text": text, "near": near} for name, own in lists.items() for text in own]
+    return Corpus(rows, dropped, evaluation, report)
 
 
 def check_held_out(report: dict, benchmarks: BenchmarkFiles) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from datasketch import MinHash, MinHashLSH
 
 from comat.corpora.text import folded
+from comat.storage.tables import EVALUATION_PROMPTS, read_table
 
 BANDS, ROWS = 64, 2
 """Of the MinHash signatures. A pair of similarity s is overlooked with probability (1 - s^2)^64: 1e-8 at 0.5."""
@@ -53,6 +55,14 @@ class Contamination:
             self._grams[key] = _grams(key)
             self._lsh.insert(key, _signature(self._grams[key]))
         self._some = frozenset().union(*self._grams.values())
+
+    @classmethod
+    def of_prompts(cls, folder: Path) -> Contamination:
+        """With the lists that the stage prompts has compared its training prompts with."""
+        rows, lists = read_table(folder / "evaluation.parquet", EVALUATION_PROMPTS), dict[str, list[str]]()
+        for row in rows:
+            lists.setdefault(row["list"], []).append(row["text"])
+        return cls(lists, min((row["near"] for row in rows), default=1.0))
 
     def match(self, text: str) -> Match | None:
         """The evaluation prompt that `text` is or nearly is, the most similar one; None if there is none."""

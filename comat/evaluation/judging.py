@@ -63,11 +63,13 @@ class Judging:
         section, file = getattr(self.section, name), getattr(self.files, name, None)
         inputs = [Path(path) for path in (file, self.spacy_model) if isinstance(path, str) and Path(path).exists()]
         code = [file for part in JUDGING for file in _sources(PACKAGE / part)]
+        dialogue = getattr(section, "dialogue", None)  # how a vision-language model is asked
         return {
             "benchmark": name,
             "evaluators": dict(evaluators),
             "models": {model.role: identity(model) for model in self._models(name)},
             "parameters": section if isinstance(section, bool) else section.model_dump(),
+            "asked": dialogue.model_dump() if dialogue else None,
             "captioner": self.captioner.model_dump(include=set(CaptionerParams.model_fields))
             if name == "captioner"
             else None,

@@ -9,8 +9,6 @@ import torch
 from comat.errors import UserError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-LOSS_SCALE = 1024.0
-"""Of fp16 at first. torch's own 65,536 overflows, each time at the price of an iteration: see docs/speed.md."""
 
 
 def use_deterministic_algorithms(on: bool) -> None:

@@ -28,6 +28,13 @@ from comat.storage.places import inside
 PROMPTS = pa.schema(
     {"id": pa.string(), "text": pa.string(), "source": pa.string(), "category": pa.string(), "split": pa.string()}
 )
+EVALUATION_PROMPTS = pa.schema(
+    {
+        "list": pa.string(),
+        "text": pa.string(),
+        "near": pa.float64(),  # the similarity from which on another text is nearly this one
+    }
+)
 DROPPED_PROMPTS = pa.schema(
     {
         "text": pa.string(),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from comat.corpora.contamination import Contamination
 from comat.errors import UserError
 from comat.method.attribute_concentration import Entity
 from comat.method.batch import NO_IMAGES, Batch, RealImages
@@ -21,7 +22,8 @@ class TrainingData:
     """Prompts with their entities and reference latents, and real latents with captions and the entities of these.
 
     `columns` says where the base model's attention maps hold the tokens of an entity; `guarded` are the rows of the
-    prompts that are set apart for the guard.
+    prompts that are set apart for the guard. Images whose captions are prompts that are held out, or near them, teach
+    nothing: `held_out` of them.
     """
 
     def __init__(
@@ -64,14 +66,16 @@ class TrainingData:
         real_world = bool(params.lambda_adv) and discriminator_input == "real_world"
         store = _image_latents(images) if learns or real_world else None
         self.images, self.real_world = store if learns else None, store if real_world else None
+        self.image_ids = _not_held_out(store, images, prompts) if store is not None else []
+        self.held_out = len(store) - len(self.image_ids) if store is not None else 0
         self.captioned: dict[str, list[Entity]] = {}
         if params.grounds_real and store is not None:
             self.captioned = _entities(captions, columns, params.attribute_tokens)
-            if not any(id in self.captioned for id in store.ids):
+            if not any(id in self.captioned for id in self.image_ids):
                 raise UserError(
-                    f"{captions}: not one of the {len(store)} captions of real images has an entity, so attribute "
-                    "concentration would train on nothing; look at its report.json, or set attribute_images to "
-                    "generated"
+                    f"{captions}: not one of the {len(self.image_ids)} captions of real images has an entity, so "
+                    "attribute concentration would train on nothing; look at its report.json, or set "
+                    "attribute_images to generated"
                 )
 
     def batch(self, iteration: int) -> Batch:
@@ -88,7 +92,7 @@ class TrainingData:
         return Batch(iteration, [text for _, text in picked], entities, reference, real)
 
     def _draw_images(self, store: TensorStore, purpose: str, iteration: int, count: int) -> RealImages:
-        ids = [store.sorted_id(i) for i in self._epochs(purpose, iteration, count, len(store))]
+        ids = [self.image_ids[i] for i in self._epochs(purpose, iteration, count, len(self.image_ids))]
         latents, captions = torch.stack([store[id]["latents"] for id in ids]), [store.caption(id) for id in ids]
         return RealImages(latents, captions, [self.captioned.get(id, []) for id in ids])
 
@@ -106,6 +110,22 @@ def _entities(folder: Path, columns: Columns, tokens: str) -> dict[str, list[Ent
     for row in read_table(folder / "entities.parquet", ENTITIES):
         if row["kept"] and (own := columns(row["noun_tokens" if tokens == "noun" else "tokens"])):
             found.setdefault(row["prompt_id"], []).append(Entity(row["lemma"], own))
+    return found
+
+
+def _not_held_out(store: TensorStore, images: Path, prompts: Path) -> list[str]:
+    """The ids of the images that may be trained on, sorted.
+
+    Raises:
+        UserError: if there are none.
+    """
+    evaluation, ids = Contamination.of_prompts(prompts), [store.sorted_id(i) for i in range(len(store))]
+    found = [id for id in ids if evaluation.match(store.caption(id)) is None]
+    if not found:
+        raise UserError(
+            f"{images}: the captions of all {len(ids)} images are evaluation prompts of {prompts}/evaluation.parquet, "
+            "or near them; give other images, or see prompts.decontaminate"
+        )
     return found
 
 

@@ -13,7 +13,7 @@ from torch.amp import GradScaler
 from torch.optim import AdamW
 from tqdm import tqdm
 
-from comat.captioners.load import load_teacher
+from comat.captioners.load import LOSS_SCALE, load_teacher
 from comat.diffusion.backbones import Backbone
 from comat.diffusion.lora import add_lora, export_lora, lora_state, set_lora_state
 from comat.discriminators import load_discriminator
@@ -21,7 +21,6 @@ from comat.errors import UserError, saving, unbroken
 from comat.method.step import Step
 from comat.params import Params
 from comat.randomness import generator
-from comat.running.device import LOSS_SCALE
 from comat.running.distributed import ALONE, Processes
 from comat.segmenters import Segmenter
 from comat.segmenters.load import load_segmenter
@@ -245,6 +244,8 @@ class Trainer:
         state = self.discriminator.trainable_state() if self.discriminator else {}
         write_safetensors(out / "discriminator" / "discriminator.safetensors", state)
         write_curves(out, self.columns, self.rows, self._looks)
+        if self.data.held_out:
+            kept["images_held_out"] = self.data.held_out
         if left_out := sum(row[LEFT_OUT] for row in self.rows):
             kept[LEFT_OUT] = int(left_out)
         write_json(out / "metrics.json", {"train": {**summary(self.columns, self.rows), **kept}})

@@ -18,6 +18,7 @@ from comat.corpora.own.show import show_corpus
 from comat.corpora.own.sources import own_sources
 from comat.corpora.pictures.photos import Tally, read_photos
 from comat.corpora.pictures.read import Pictures, pictures_in
+from comat.errors import UserError
 from comat.params import Params, PromptSource, load
 from comat.running.stage import publish
 from comat.shapes.world.captions import parse_prompt
@@ -45,6 +46,12 @@ def take_in(path: Path, given: Given, column: str | None, hold_out: float, conso
     """
     console = console or Console(highlight=False)
     params = load(path)
+    targets = [target_of(source, OWN / "prompts") for source in given.prompts]
+    for target, source in zip(targets, given.prompts, strict=True):
+        if targets.count(target) > 1:
+            raise UserError(
+                f"{source}: two of the lists would stand at {target}; give each a name of its own, or each once"
+            )
     sources = own_sources(given.prompts, column, hold_out)
     section = params.prompts.model_copy(update={"sources": sources})
     corpus = build_corpus(section, params.seed, load_tokenizers(params.base_model, params.base_revision))
@@ -53,7 +60,6 @@ def take_in(path: Path, given: Given, column: str | None, hold_out: float, conso
     if given.images is not None:
         found = pictures_in(given.images, given.captions, params.seed)
         console.print(Text(_described(given.images, found, params.resolution)), soft_wrap=True)
-    targets = [target_of(source, OWN / "prompts") for source in given.prompts]
     changes = _of_prompts(sources, targets) | _of_images(params, given) | _of_judges(params, corpus)
     text, lines = _changed(path, changes)
     with atomic_path(path) as part:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,10 +114,13 @@ def _listed(images: Path, captions: Path | None, split: str | None) -> tuple[str
     return "text files beside the images", side_listing(images, files)
 
 
-@contextlib.contextmanager
-def as_file(pictures: Pictures) -> Iterator[Path]:
-    """A temporary file that differs where names or captions do: for the fingerprint of a run that may go on."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "pictures.json"
-        file.write_text(json.dumps([(one.name, one.caption) for one in pictures.pictures]), encoding="utf-8")
-        yield file
+def state_of(pictures: Sequence[Picture]) -> list[tuple[str, str, list[int]]]:
+    """What differs where names, captions or files do: for the fingerprint of a run that may go on.
+
+    Of a file its size and time of modification, of one that is missing nothing.
+    """
+    states: dict[Path, list[int]] = {}
+    for file in {one.place.file for one in pictures}:
+        with contextlib.suppress(OSError):
+            states[file] = [file.stat().st_size, file.stat().st_mtime_ns]
+    return [(one.name, one.caption, [one.place.at, *states.get(one.place.file, [])]) for one in pictures]

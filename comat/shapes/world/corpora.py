@@ -41,16 +41,29 @@ HRS = 120
 ABC6K_PAIRS = 100
 
 
+def key_of(spec: Spec) -> str:
+    """What its captions say, in whatever order they name their groups."""
+    return f"{spec.relation} " + " ".join(sorted(describe_group(g) for g in spec.groups))
+
+
 def unique_specs(category: str, count: int, seen: set[str], rng: random.Random) -> list[Spec]:
-    """`count` specs whose captions, in whatever order they name their groups, are not in `seen`; adds them to it."""
+    """`count` specs whose keys are not in `seen`; adds them to it."""
     specs: list[Spec] = []
     while len(specs) < count:
         spec = sample_spec(category, rng)
-        key = f"{spec.relation} " + " ".join(sorted(describe_group(g) for g in spec.groups))
+        key = key_of(spec)
         if key not in seen:
             seen.add(key)
             specs.append(spec)
     return specs
+
+
+def held_out(seed: int = 0) -> set[str]:
+    """The keys of the validation prompts that `write_prompts` writes."""
+    rng, seen = random.Random(f"corpora {seed}"), set[str]()
+    for file in T2I_COMPBENCH.values():
+        unique_specs(file.category, file.val, seen, rng)
+    return seen
 
 
 def write_prompts(folder: Path, seed: int = 0) -> None:
@@ -121,8 +134,11 @@ def _csv(path: Path, header: list[str], rows: Sequence[Sequence[object]]) -> Non
 
 
 def write_coco(folder: Path, count: int, size: int, seed: int = 0) -> None:
-    """Write `count` clean renders with two captions each: `train2017/*.png`, `annotations/captions_train2017.json`."""
-    rng = random.Random(f"coco {seed}")
+    """Write `count` clean renders with two captions each: `train2017/*.png`, `annotations/captions_train2017.json`.
+
+    None shows what a validation prompt of the same seed says.
+    """
+    rng, apart = random.Random(f"coco {seed}"), held_out(seed)
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     (part / "train2017").mkdir(parents=True)
@@ -130,7 +146,10 @@ def write_coco(folder: Path, count: int, size: int, seed: int = 0) -> None:
     pictures: list[dict[str, object]] = []
     captions: list[dict[str, object]] = []
     for number in tqdm(range(1, count + 1), desc="render COCO images"):
-        spec = sample_spec(rng.choice(("color", "color", "spatial", "counting", "complex")), rng)
+        category = rng.choice(("color", "color", "spatial", "counting", "complex"))
+        spec = sample_spec(category, rng)
+        while key_of(spec) in apart:
+            spec = sample_spec(category, rng)
         name = f"{number:012d}.png"
         Image.fromarray(render(scene_for(spec, rng), size)[0]).save(part / "train2017" / name)
         pictures.append({"id": number, "file_name": name, "width": size, "height": size})
