@@ -119,11 +119,11 @@ def _not_held_out(store: TensorStore, images: Path, prompts: Path) -> list[str]:
     Raises:
         UserError: if there are none.
     """
-    evaluation, ids = Contamination.of_prompts(prompts), [store.sorted_id(i) for i in range(len(store))]
-    found = [id for id in ids if evaluation.match(store.caption(id)) is None]
+    evaluation = Contamination.of_prompts(prompts)
+    found = sorted(id for id in store.ids if evaluation.match(store.caption(id)) is None)  # read in their order
     if not found:
         raise UserError(
-            f"{images}: the captions of all {len(ids)} images are evaluation prompts of {prompts}/evaluation.parquet, "
+            f"{images}: the captions of all {len(store)} images are evaluation prompts of {prompts}/evaluation.parquet, "
             "or near them; give other images, or see prompts.decontaminate"
         )
     return found
