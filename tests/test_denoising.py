@@ -171,7 +171,7 @@ def test_images_whose_captions_are_held_out_teach_nothing(tokencompose: Path, tm
     assert drawn == {before.images.caption(id) for id in data.image_ids}
     everything = [{"list": "own", "text": before.images.caption(id), "near": 1.0} for id in ids]
     write_table(root / "data/prompts/evaluation.parquet", everything, EVALUATION_PROMPTS)
-    with pytest.raises(UserError, match=r"the captions of all .* images are evaluation prompts"):
+    with pytest.raises(UserError, match=r"all \d+ captions are evaluation prompts"):
         data_of(root)
 
 
