@@ -123,8 +123,8 @@ def _not_held_out(store: TensorStore, images: Path, prompts: Path) -> list[str]:
     found = sorted(id for id in store.ids if evaluation.match(store.caption(id)) is None)  # read in their order
     if not found:
         raise UserError(
-            f"{images}: all {len(store)} captions are evaluation prompts of {prompts}/evaluation.parquet, or near them; "
-            "give other images, or see prompts.decontaminate"
+            f"{images}: all {len(store)} captions are evaluation prompts of {prompts}/evaluation.parquet, or near "
+            "them; give other images, or see prompts.decontaminate"
         )
     return found
 
