@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import hashlib
 import http.server
 import json
 import re
@@ -20,7 +22,7 @@ from ruamel.yaml import YAML
 from comat.cli import app
 from comat.errors import UserError
 from comat.finished.publish import check_name
-from comat.finished.recorded import STAGES
+from comat.finished.recorded import STAGES, check_results
 from tests.conftest import ROOT
 from tests.test_cli import CliRunner
 
@@ -235,6 +237,26 @@ def test_parameters_that_the_run_was_not_made_by_are_not_published(
     said = f"the stage {stage} was run with {was!r} ({tmp_path / 'dvc.lock'})"
     assert said in result.stderr and "run `dvc repro`, or put the value back" in result.stderr
     assert not (tmp_path / "pub").exists()
+
+
+def test_results_of_two_runs_are_not_published_together(finished: Path, tmp_path: Path) -> None:
+    """A file of another run, as after `git checkout dvc.lock` alone; a LoRA trained after the evaluation."""
+    values = YAML(typ="safe").load(finished / "params.yaml")
+    write_lock(tmp_path / "dvc.lock", values)
+    whole = YAML(typ="safe").load(tmp_path / "dvc.lock")
+    metrics = (finished / "data/evaluate/metrics.json").read_bytes()
+    made = [{"path": "data/train/lora", "md5": "1.dir"}]
+    for read, md5, said in (
+        ("1.dir", hashlib.md5(metrics).hexdigest(), None),
+        ("1.dir", "0" * 32, "metrics.json: not what the stage evaluate made by .*dvc.lock; run `dvc checkout`"),
+        ("0.dir", hashlib.md5(metrics).hexdigest(), "the stage samples was run with another data/train/lora than"),
+    ):
+        whole["stages"]["train"]["outs"] = made
+        whole["stages"]["samples"]["deps"] = [{"path": "data/train/lora", "md5": read}]
+        whole["stages"]["evaluate"]["outs"] = [{"path": "data/evaluate/metrics.json", "md5": md5}]
+        YAML().dump(whole, tmp_path / "dvc.lock")
+        with contextlib.nullcontext() if said is None else pytest.raises(UserError, match=said):
+            check_results(finished / "data", tmp_path / "dvc.lock")
 
 
 def test_values_that_are_equal_in_another_spelling_are_published(

@@ -16,7 +16,7 @@ from huggingface_hub.utils import validate_repo_id
 from comat.errors import UserError, clean, first_line
 from comat.evaluation.distances import DISTANCES
 from comat.evaluation.scores import drawn
-from comat.finished.recorded import check_recorded
+from comat.finished.recorded import check_recorded, check_results
 from comat.finished.weights import FinishedRun, finished_run
 from comat.models.names import named_models
 from comat.params import Params
@@ -49,7 +49,8 @@ def assemble(params: Params, values: Path, data: Path, name: str, out: Path) -> 
         name: of the repository, by which the card's code loads what it needs.
 
     Raises:
-        UserError: if the run is not finished and evaluated, or was made by other parameters than those of `values`.
+        UserError: if the run is not finished and evaluated, or was made by other parameters than those of `values`,
+            or the lock is of another.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: there is something already; give another --folder, or remove it")
@@ -59,6 +60,7 @@ def assemble(params: Params, values: Path, data: Path, name: str, out: Path) -> 
         if not path.is_file():
             raise UserError(f"{path}: missing; run `dvc repro` first")
     check_recorded(params, values, lock)
+    check_results(data, lock)
     copies = {"report.html": results / "report.html", "params.yaml": values, "dvc.lock": lock}
     copies |= {path.name: path for path in run.lora_folder.iterdir() if path.is_file()}
     if run.warmed:

@@ -1,8 +1,9 @@
-"""Whether the parameters are those that a run was made by, which `dvc.lock` records stage by stage."""
+"""Whether parameters and results are those of one run, which `dvc.lock` records stage by stage."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,15 @@ STAGES = (
 _FILE = "params.yaml"  # as dvc.yaml calls it
 
 
+class _File(BaseModel):
+    path: str
+    md5: str | None = None
+
+
 class _Stage(BaseModel):
     params: dict[str, dict[str, Any]] = {}
+    deps: list[_File] = []
+    outs: list[_File] = []
 
 
 class _Lock(BaseModel):
@@ -55,7 +63,8 @@ def check_recorded(params: Params, values: Path, lock: Path) -> None:
     Raises:
         UserError: naming the first key that differs, or if the lock does not record the run.
     """
-    recorded = _read(lock)
+    stages = _read(lock)
+    recorded = {name: stage.params.get(_FILE, {}) for name, stage in stages.items()}
     for stage in NEEDED:
         if not recorded.get(stage):
             raise UserError(
@@ -69,15 +78,42 @@ def check_recorded(params: Params, values: Path, lock: Path) -> None:
             )
 
 
-def _read(lock: Path) -> dict[str, dict[str, Any]]:
-    """Stage → dotted key → value."""
+def check_results(data: Path, lock: Path) -> None:
+    """See that the results in `data` are those of the lock, and of one run: what was evaluated is what was trained.
+
+    Of what is a folder the lock alone is compared with itself.
+
+    Raises:
+        UserError: naming the first that is not.
+    """
+    stages = _read(lock)
+    made = {out.path: (name, out.md5) for name, stage in stages.items() for out in stage.outs}
+    for name in NEEDED:
+        stage = stages.get(name, _Stage())
+        for dep in stage.deps:
+            maker, md5 = made.get(dep.path, ("", None))
+            if md5 and dep.md5 and md5 != dep.md5:
+                raise UserError(
+                    f"{lock}: the stage {name} was run with another {dep.path} than the stage {maker} has made since; "
+                    "run `dvc repro`"
+                )
+        for out in stage.outs:
+            path = data / Path(out.path).relative_to("data") if out.path.startswith("data/") else Path(out.path)
+            if out.md5 and path.is_file() and hashlib.md5(path.read_bytes()).hexdigest() != out.md5:
+                raise UserError(
+                    f"{path}: not what the stage {name} made by {lock}; run `dvc checkout` for that, or `dvc repro`"
+                )
+
+
+def _read(lock: Path) -> dict[str, _Stage]:
+    """The stages by their names."""
     try:
         found = _Lock.model_validate(read_bounded(str(lock), lock.read_text(encoding="utf-8")))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         place = clean(".".join(map(str, problem["loc"])), 200)
         raise UserError(f"{lock}: not as DVC writes it: {place}: {problem['msg']}; run `dvc repro`") from None
-    return {name: stage.params.get(_FILE, {}) for name, stage in found.stages.items()}
+    return found.stages
 
 
 def _differences(params: Params, recorded: Mapping[str, Any]) -> Iterator[tuple[str, object, object]]:
