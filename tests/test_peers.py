@@ -224,7 +224,7 @@ def test_the_command_prints_the_peer_beside_base_and_tuned(
     result = CliRunner().invoke(app, ["evaluate", "--model", f"{tiny}/{given[0]}", *given[1:]])
     assert result.exit_code == 0, result.stderr
     head = result.stdout.splitlines()[0].split()
-    assert head[-4:] == ["95%", "interval", "images", name]
+    assert head[-4:] == ["95%", "interval", "judged", name]
     assert name in CliRunner().invoke(app, ["show"]).stdout
     assert "nan" not in result.stdout
 
