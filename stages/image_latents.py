@@ -8,11 +8,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comat.errors import UserError, main_guard
+from comat.errors import main_guard
 from comat.models.lock import pinned
 from comat.params import Params, load
 from comat.running.launch import launch_where_asked
-from comat.running.stage import options, publish
+from comat.running.stage import options, publish, say_fewer
 
 if TYPE_CHECKING:
     from comat.corpora.pictures.listed import Picture
@@ -27,6 +27,7 @@ def main() -> None:
 
     launch_where_asked("stages.image_latents")
 
+    from comat.corpora.pictures.photos import check_lost
     from comat.corpora.pictures.read import choose, state_of
     from comat.running.distributed import join
     from comat.storage.tables import write_json
@@ -39,9 +40,8 @@ def main() -> None:
             counts = encode(params, chosen.pictures, work, processes)
             if not processes.main:
                 return
-            if chosen.pictures and not counts["stored"]:
-                listed = f"{len(chosen.pictures)} images of {section.captions or section.images}"
-                raise UserError(f"{section.images}: none of the {listed} could be read: {counts['skipped']}")
+            say_fewer("image_latents.count", section.count, len(chosen.pictures), "images with a caption")
+            check_lost(section.images or "", len(chosen.pictures), counts["skipped"])
             report = {"listed": len(chosen.pictures), "without_caption": chosen.without, **counts}
             write_json(work / "report.json", report)
             publish(work, args.out)

@@ -9,7 +9,7 @@ from comat.errors import main_guard
 from comat.models.lock import pinned
 from comat.params import load
 from comat.running.launch import launch_where_asked
-from comat.running.stage import options, publish
+from comat.running.stage import options, publish, say_fewer
 
 
 @main_guard
@@ -43,6 +43,8 @@ def main() -> None:
     ):
         rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
         python_random(params.seed, "reference prompts").shuffle(rows)  # so that a part of them is of every category
+        if processes.main:
+            say_fewer("reference_latents.count", section.count, len(rows), "training prompts")
         rows = rows[: section.count or len(rows)]
         store = SharedStore(processes, work, section.shard_size, rows, itemgetter("id"), section.batch_size)
         store.fill(compute, "reference latents")

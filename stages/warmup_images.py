@@ -9,7 +9,7 @@ from comat.errors import main_guard
 from comat.models.lock import pinned
 from comat.params import load
 from comat.running.launch import launch_where_asked
-from comat.running.stage import options, publish
+from comat.running.stage import options, publish, say_fewer
 
 SHARD_SIZE = 1024
 """Latents per file: 64 MB at 512 px."""
@@ -51,6 +51,8 @@ def main() -> None:
     ):
         rows = [row for row in read_table(args.prompts / "prompts.parquet", PROMPTS) if row["split"] == "train"]
         python_random(params.seed, "warmup prompts").shuffle(rows)  # so that a part of them is of every category
+        if params.warmup.steps and processes.main:
+            say_fewer("warmup_images.count", params.warmup_images.count, len(rows), "training prompts")
         rows = rows[: params.warmup_images.count] if params.warmup.steps else []
         store = SharedStore(processes, work, SHARD_SIZE, rows, itemgetter("id"), params.warmup_images.batch_size)
         store.fill(compute, "warm-up images")

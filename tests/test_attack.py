@@ -233,9 +233,13 @@ def test_attack_on_a_finished_run(project: Path, tmp_path: Path, monkeypatch: py
     unknown = next(
         n for n in ("ball", "cone", "star") if all(row["kind"] == "clean" for row in rows if row["class"] == n)
     )
-    nothing = CliRunner().invoke(app, [*asked[:-1], str(tmp_path / "none"), "--class", unknown])
+    nothing = CliRunner().invoke(app, [*asked, "--class", unknown])
     assert nothing.exit_code == 1 and "the classifier knew no class in what both models first drew" in nothing.output
-    assert (tmp_path / "none/rows.parquet").is_file()
+    (tmp_path / "long.csv").write_text("prompt,classname\na ball on a table,ball\n")
+    long = [*asked[:3], *asked[5:], "--prompts", str(tmp_path / "long.csv"), "--class", "cone"]
+    none = CliRunner().invoke(app, long)
+    assert none.exit_code == 1 and "none of the prompts is of cone: give one for each class" in none.output
+    assert (tmp_path / "out/attack.json").read_bytes() == text  # of the run before, as its pictures are
     wrong = CliRunner().invoke(app, [*asked, "--class", "cube"])
     assert wrong.exit_code == 1 and "the classifier has no class 'cube': it has 3, ball, cone, star" in wrong.output
 

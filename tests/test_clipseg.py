@@ -12,6 +12,7 @@ from PIL import Image
 from transformers import AutoTokenizer, CLIPSegForImageSegmentation, CLIPSegProcessor, ViTImageProcessor
 
 from comat.errors import UserError
+from comat.models.finite import NotFinite
 from comat.segmenters.clipseg import ClipSeg
 
 CPU = torch.device("cpu")
@@ -55,6 +56,13 @@ def test_masks_are_those_of_the_model_called_by_hand(model: Path) -> None:
     masks = ClipSeg(str(model), None, threshold, CPU, torch.float32).masks(images(3), NOUNS)
     assert [tuple(m.shape) for m in masks] == [(2, 40, 24), (0, 40, 24), (3, 40, 24)]
     assert (torch.cat(masks) == (torch.stack(expected) > threshold)).float().mean() > 0.999
+
+
+def test_what_is_no_number_is_no_missing_object(model: Path) -> None:
+    segmenter = ClipSeg(str(model), None, 0.5, CPU, torch.float32)
+    segmenter.model.clip.vision_model.embeddings.patch_embedding.weight.fill_(float("nan"))
+    with pytest.raises(NotFinite, match=r"CLIPSeg: 5 of 5 results are no finite numbers in float32"):
+        segmenter.masks(images(3), NOUNS)
 
 
 def test_preprocessing_is_its_processors(model: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -79,6 +80,22 @@ def test_tensors_of_the_main_process_reach_the_others(tmp_path: Path) -> None:
     assert finish(start(2, receive, tmp_path)) == [0, 0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
     assert Processes().tensors_from_main({"a": torch.ones(1)}, torch.device("cpu")) == {"a": torch.ones(1)}
+
+
+def wait_for_long_work(way: str) -> None:
+    """The main process works for longer than the others would wait for anything that they do together."""
+    with join("cpu") as processes:
+        dist.distributed_c10d._set_pg_timeout(timedelta(seconds=2))
+        for number in range(2):
+            asked = (f"look {number}",) if way == "from_main_at_leisure" else ()
+            found = getattr(processes, way)(*asked, lambda: time.sleep(4) or os.getpid())
+            assert (found == os.getpid()) == processes.main
+
+
+def test_long_work_of_the_main_process_is_waited_for(tmp_path: Path) -> None:
+    assert finish(start(2, wait_for_long_work, "from_main_at_leisure")) == [0, 0]
+    assert finish(start(2, wait_for_long_work, "from_main", errors=tmp_path / "stderr")) == [1, 1]
+    assert Processes().from_main_at_leisure("look", lambda: 7) == 7
 
 
 def rows(count: int) -> Batch:

@@ -19,11 +19,13 @@ from typer.testing import CliRunner
 
 from comat.cli import app
 from comat.estimate import card
+from comat.estimate.calls import Calls
 from comat.estimate.card import Card
+from comat.estimate.cost import Cost
 from comat.estimate.doctor import device, disk, hub, launched, loggers, versions, weights
 from comat.estimate.findings import Finding, report, verdict
 from comat.estimate.inputs import inputs, judged, spacy_model
-from comat.estimate.memory import Need
+from comat.estimate.memory import Need, needs
 from comat.estimate.needed import configurations, fitting, needed, room
 from comat.models.names import ModelName
 from comat.params import EvaluateParams, Params, load
@@ -159,17 +161,42 @@ def test_what_others_wrote_is_shown_as_text_within_the_width() -> None:
 
 
 def test_memory_is_compared_stage_by_stage() -> None:
-    """Of 10 GB: 8 are well, 9.5 are tight, 11 fail; the part that takes most and the parameter are named."""
+    """Of 10 GB: 8 are well, 9.5 are tight, 11 fail. Where it is not well every part is named, the largest first."""
     for most, state in ((5e9, "ok"), (6.5e9, "warning"), (8e9, "problem")):
-        found = fitting(Need("warmup", {"denoiser": 3e9, "activations": most}), Card("a card", 10**10))
-        assert found.name == "memory of warmup" and found.state == state and "for activations" in found.found
-        assert ("warmup.lora_rank" in found.remedy) == (state != "ok")
+        parts = {"denoiser": 3e9, "activations": most}
+        found = fitting(Need("warmup", parts, {"lower a batch": most}), Card("a card", 10**10))
+        assert found.name == "memory of warmup" and found.state == state
+        every = f"{most / 1e9:.1f} GB for activations" + ", 3.0 GB for denoiser" * (state != "ok")
+        assert found.found.endswith(f"on a card; {every}")
+        assert found.remedy == f"lower a batch (at most {most / 1e9:.1f} GB less)" * (state != "ok")
 
 
-def test_no_batch_is_lowered_where_frozen_weights_are_too_many() -> None:
-    need = Need("train", {"denoiser": 2.5e10, "LoRA: weights, gradients, AdamW": 2e9, "activations of 1 samples": 1e9})
-    assert need.remedy(24 * 10**9) == "take a device of more memory, for frozen weights alone are 25.0 GB"
-    assert need.remedy(25 * 10**9).startswith("lower train.device_batch")
+def test_the_change_that_brings_most_stands_first() -> None:
+    need = Need("train", {"denoiser": 2.5e10}, {"lower one": 1e9, "lower another": 3e9}, least=2.1e10)
+    assert need.remedy(22 * 10**9) == "lower another (at most 3.0 GB less) or lower one (at most 1.0 GB less)"
+    assert need.remedy(20 * 10**9) == "take a device of more memory: 21.0 GB stay whatever is changed"
+
+
+def test_only_what_can_still_be_changed_is_named(make_params) -> None:
+    """Weights: 100, 10 of them text encoders'; copies: 30; LoRA: 16 * 5; activations of 4 samples: 40."""
+    calls = Calls(weights={"denoiser": 90, "text encoders": 10}, trained={"LoRA": 5}, merged=30, replay=Cost(0, 10, 0))
+
+    def of(precision: str, store: bool, **train: object) -> Need:
+        own = make_params(precision=precision, lora_rank=5, alpha=0.0, beta=0.0, global_batch=4, image_batch=0)
+        p = changed(own, prompt_embeddings={"store": store}, train=train)
+        return next(need for need in needs(p, calls) if need.stage == "train")
+
+    free = of("fp32", False, device_batch=4, gradient_checkpointing="none")
+    assert free.changes == {
+        "lower train.device_batch, now 4": 30,
+        "set train.gradient_checkpointing to all": 40,
+        "lower lora_rank, now 5": 64,
+        "set prompt_embeddings.store to true": 10,
+        "set precision to bf16": 30 + (100 + 40) / 2,
+    }
+    assert free.least == 90 / 2
+    bound = of("bf16", True, device_batch=1, gradient_checkpointing="all")
+    assert bound.changes == {"lower lora_rank, now 5": 64} and bound.least == 90 + 30
 
 
 def test_room_is_compared() -> None:

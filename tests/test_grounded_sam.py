@@ -20,6 +20,7 @@ from torchvision.ops import box_convert
 from transformers import BertModel, GroundingDinoProcessor, SamProcessor
 
 from comat.errors import UserError
+from comat.models.finite import NotFinite
 from comat.params import Params
 from comat.segmenters import sam
 from comat.segmenters.grounded_sam import GroundedSam
@@ -195,6 +196,17 @@ def test_a_batch_is_its_images_one_by_one(both: dict[str, GroundedSam], kind: st
     for row, group in enumerate(nouns):
         (alone,) = both[kind].masks(images[row : row + 1], [group])
         assert (alone == together[row]).float().mean() > 0.999 or not group
+
+
+@pytest.mark.parametrize("kind", ["grounded_sam", "grounded_sam_hf"])
+def test_what_is_no_number_is_no_missing_object(both: dict[str, GroundedSam], kind: str, monkeypatch) -> None:
+    """A box is found, and its image's features have overflown."""
+    masker, box = both[kind].masker, torch.tensor([[5.0, 5.0, 20.0, 20.0]])
+    encoder = masker.model.image_encoder if kind == "grounded_sam" else masker.model.vision_encoder
+    patches = next(part for part in encoder.modules() if isinstance(part, torch.nn.Conv2d))
+    monkeypatch.setattr(patches.weight, "data", torch.full_like(patches.weight, float("nan")))
+    with pytest.raises(NotFinite, match="Segment Anything: 1 of 1 results are no finite numbers"), torch.no_grad():
+        masker(blurred(1), [box])
 
 
 @pytest.mark.parametrize("kind", ["grounded_sam", "grounded_sam_hf"])

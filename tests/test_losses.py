@@ -106,6 +106,19 @@ def test_the_loss_averages_over_entities_and_layers_and_sums_over_prompts() -> N
     assert_close(pixels[0], pixels[1])
 
 
+def test_the_pixel_level_is_of_the_layers_of_each_size() -> None:
+    """Halves of .4 and .1 on a 2x2 map, twice, and .2 everywhere on a 1x1 map, whose mask is the whole of it.
+
+    Cross-entropy of the first, -(2 log .4 + 2 log .9) / 4 of two equal layers, of the second -log .2; their sum, and
+    half of it.
+    """
+    fine, coarse = map_of([[0.4, 0.1], [0.4, 0.1]]), map_of([[0.2]])
+    of = ({"a": fine, "b": fine, "c": coarse}, [[Entity("ball", (1,))]], [LEFT])
+    wanted = -(math.log(0.4) + math.log(0.9)) / 2 - math.log(0.2)
+    assert_close(attribute_concentration_loss(*of, alpha=0.0, beta=2.0), torch.tensor(2 * wanted))
+    assert_close(attribute_concentration_loss(*of, alpha=0.0, beta=2.0, reduction="mean"), torch.tensor(wanted))
+
+
 def test_tokencompose_squares_the_mean_over_heads_and_averages_over_tokens() -> None:
     """Two heads with shares inside of 3/4 and 1/4, mean 1/2: (1 - 1/2)^2 = 1/4 for each of the two tokens.
 

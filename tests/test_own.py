@@ -183,6 +183,37 @@ def test_where_anything_is_wrong_nothing_is_written(folder: Path, words: list[st
     assert (folder / "params.yaml").read_text() == before and written(folder) == set()
 
 
+def test_what_stands_there_and_is_another_is_not_replaced(folder: Path) -> None:
+    """A list and images that were edited since; one that is not read by name stays out as well."""
+    call("init", "--prompts", "../natural.csv", "--images", "../photos", "--hold-out", "0.2")
+    before = (folder / "params.yaml").read_text()
+    again = ["init", "--prompts", "../natural.csv", "--images", "../photos", "--hold-out", "0.2"]
+    call(*again)
+    images = folder / "data/own/images/photos"
+    (images / "a.txt").write_text("a bright room")
+    assert "data/own/images/photos: stands there and is not what ../photos is" in refused(*again)
+    (images / "a.txt").write_text("a dark room")
+    (images / "d.txt").write_text("another")
+    assert "stands there" in refused(*again)
+    (images / "d.txt").unlink()
+    listed = folder / "data/own/prompts/natural.csv"
+    listed.write_text(listed.read_text() + "99;a mended line\n")
+    assert "data/own/prompts/natural.csv: stands there" in refused(*again)
+    assert listed.read_text().endswith("a mended line\n") and (folder / "params.yaml").read_text() == before
+
+
+def test_what_is_taken_in_is_a_copy(folder: Path) -> None:
+    """Of a link what it leads to: a relative one would lead nowhere from there."""
+    (folder.parent / "store.png").write_bytes((folder.parent / "photos/a.png").read_bytes())
+    (folder.parent / "photos/e.png").symlink_to("../store.png")
+    call("init", "--prompts", "../natural.csv", "--images", "../photos", "--hold-out", "0.2")
+    taken = folder / "data/own/images/photos"
+    (taken / "a.txt").write_text("a bright room")
+    assert (folder.parent / "photos/a.txt").read_text() == "a dark room"
+    assert not (taken / "e.png").is_symlink()
+    assert (taken / "e.png").read_bytes() == (folder.parent / "store.png").read_bytes()
+
+
 @pytest.mark.parametrize("name", ["params.yaml", *(f"presets/{p.name}" for p in (ROOT / "presets").glob("*.yaml"))])
 def test_a_parameter_file_keeps_its_comments(name: str) -> None:
     text = (ROOT / name).read_text()
@@ -220,6 +251,11 @@ def test_a_duplicate_of_a_held_out_prompt_is_not_trained_on(tmp_path: Path) -> N
     assert found.report["total"] == {"train": 15, "test": 5, "too_long": 0}
     folded = {text.strip("!").lower() for text in held(found.rows)}
     assert not folded & {row["text"].strip("!").lower() for row in found.rows if row["split"] == "train"}
+
+
+def test_of_a_source_without_words_nothing_is_held_out(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no training prompt is left: see prompts\.sources"):
+        corpus(tmp_path, {"a.txt": ["🙂", "🙂🙂"]}, hold_out=0.1)
 
 
 def test_at_least_one_is_held_out_and_one_is_left(tmp_path: Path) -> None:

@@ -41,6 +41,12 @@ def test_a_pair_without_its_twin_is_an_error(tmp_path: Path) -> None:
         read_shown(tmp_path / "scores.parquet", 5)
 
 
+def test_nothing_judged_is_an_error(tmp_path: Path) -> None:
+    write_table(tmp_path / "scores.parquet", [], SCORES)
+    with pytest.raises(UserError, match="no benchmark has judged single images"):
+        read_shown(tmp_path / "scores.parquet", 5)
+
+
 def test_categories_take_turns_among_equal_gains() -> None:
     """Gains 1 of categories x x y, and one of 2: the 2 first, then x, y, x. A second seed comes after the first."""
 

@@ -24,6 +24,7 @@ from comat.errors import UserError
 from comat.evaluation import peers
 from comat.params import Params, load
 from comat.randomness import generator
+from comat.samples import peers as drawing_of_peers
 from comat.samples.peers import Peer, Weights, commit_of, draw_peer, load_pipeline
 from comat.storage.images import read_rgb
 from comat.storage.tables import IMAGE_INDEX, read_table, write_table
@@ -88,6 +89,29 @@ def test_images_that_are_there_are_left_and_those_of_another_model_refused(
     assert drawn[2].read_bytes() == before[drawn[2]]
     with pytest.raises(UserError, match=r"holds images of another model or run \(model, fingerprint\)"):
         evaluate_peer(params, Peer("peer", Weights(str(tiny / "sdxl"))), base, out)
+
+
+def test_a_batch_is_drawn_whole_wherever_a_run_was_ended(
+    project: Path, params: Params, tiny: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Four images in batches of two, of which the second and the third lack: both batches again, as they were."""
+    base, out = project / "data/base_samples", tmp_path / "peer"
+    own = params.model_copy(update={"samples": params.samples.model_copy(update={"batch_size": 2})})
+    evaluate_peer(own, Peer("peer", Weights(str(tiny / "sd15"))), base, out)
+    paths = [out / row["path"] for row in read_table(out / "index.parquet", IMAGE_INDEX)]
+    for path in paths[1:3]:
+        path.unlink()
+    batches: list[list[str]] = []
+    drawn = drawing_of_peers._drawn
+
+    def seen(drawing, method, weights, asked):
+        batches.extend([(row["prompt_id"], row["seed"]) for row in part] for part in asked)
+        return drawn(drawing, method, weights, asked)
+
+    monkeypatch.setattr(drawing_of_peers, "_drawn", seen)
+    evaluate_peer(own, Peer("peer", Weights(str(tiny / "sd15"))), base, out)
+    rows = [(row["prompt_id"], row["seed"]) for row in read_table(out / "index.parquet", IMAGE_INDEX)]
+    assert batches == [rows[:2], rows[2:]] and all(path.is_file() for path in paths)
 
 
 def test_images_drawn_elsewhere_are_judged_where_all_are_there(

@@ -111,6 +111,20 @@ def test_a_peer_of_other_images_or_judges_is_marked(
     ]
 
 
+def test_a_peer_that_was_judged_in_another_way_is_marked(
+    project: Path, base: Path, params: Params, tiny: Path, tmp_path: Path
+) -> None:
+    """By the same judges: T2I-CompBench's own threshold was another, and the words of a question."""
+    peers, run = tmp_path / "peers", project / "data/evaluate"
+    evaluate_peer(params, 3, judging_of(params), Peer("sd", Weights(str(tiny / "sd15"))), base, peers / "sd")
+    asked = json.loads((run / "judging.json").read_text())
+    assert asked == json.loads((peers / "sd/judging.json").read_text()) and "clip_score" in asked
+    asked["clip_score"] |= {"parameters": {"weight": 2.5}, "files": "another"}
+    (peers / "sd/judging.json").write_text(json.dumps(asked))
+    said = "sd: judged with other files and parameters in clip_score; run `comat evaluate` for it again"
+    assert read_peers(run, base, peers)[1] == [said]
+
+
 def test_a_peer_drawn_by_other_parameters_is_marked(
     project: Path, base: Path, params: Params, tiny: Path, tmp_path: Path
 ) -> None:

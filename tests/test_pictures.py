@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageCms
 
 from comat.corpora.pictures.listed import Picture, Place
-from comat.corpora.pictures.photos import Tally, fit, read_photo, read_photos
+from comat.corpora.pictures.photos import Tally, check_lost, fit, read_photo, read_photos
 from comat.corpora.pictures.read import choose, pictures_in
 from comat.errors import UserError
 from comat.params import ImageLatentsParams
@@ -289,6 +289,16 @@ def test_nothing_with_a_caption_is_an_error_of_the_stage(project: Path, tmp_path
         run("image_latents", tmp_path)
     assert "none of 1 images has a caption" in capsys.readouterr().err
     assert (project / "data/image_latents/report.json").read_bytes() == before
+
+
+def test_a_folder_that_is_half_empty_is_refused_and_what_is_left_out_said(capsys) -> None:
+    check_lost("coco", 10, {})
+    assert capsys.readouterr().err == ""
+    check_lost("coco", 10, {"missing": 4, "unreadable": 1})
+    said = "coco: 5 of 10 images with a caption are left out (4 missing, 1 unreadable)"
+    assert capsys.readouterr().err == f"{said}\n"
+    with pytest.raises(UserError, match=r"coco: 6 of 10 images.*expected at most 50%: complete the folder"):
+        check_lost("coco", 10, {"missing": 6})
 
 
 def test_entries_that_cannot_be_opened_are_counted(tmp_path: Path) -> None:

@@ -108,6 +108,18 @@ def test_replay_has_the_gradient_of_the_full_graph(make_params, term: str, sched
     has_the_full_gradient(step, lora, batch)
 
 
+def test_means_are_over_the_attribute_steps_as_well(make_params) -> None:
+    """The region level of one layer is one term a step: its mean over two steps is half of their sum."""
+    of = {**TERMS["attribute"], "beta": 0.0, "attribute_steps": 2}
+    step, lora, batch = build(make_params(**of, attribute_reduction="mean"))
+    step.layers = step.layers[:1]
+    values = has_the_full_gradient(step, lora, batch)
+    own, weights, same = build(make_params(**of))
+    own.layers = own.layers[:1]
+    assert own(same)["attribute"] == pytest.approx(2 * values["attribute"], rel=1e-6)
+    assert relative(gradient(weights), 2 * gradient(lora)) < 1e-6
+
+
 def test_sd15_replays_as_well(make_params, tiny) -> None:
     step, lora, batch = build(make_params(base_model=str(tiny / "sd15"), discriminator_model=str(tiny / "sd15")))
     has_the_full_gradient(step, lora, batch)
@@ -136,8 +148,12 @@ class Reads(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_no_chunk_reads_a_number(make_params) -> None:
-    """The samplers read their schedules, and draws on the CPU are read, equally often however many chunks there are."""
+def test_no_chunk_reads_a_number(make_params, monkeypatch) -> None:
+    """The samplers read their schedules, and draws on the CPU are read, equally often however many chunks there are.
+
+    But for the segmenter, which looks once a chunk whether what it computed are numbers.
+    """
+    monkeypatch.setattr("comat.segmenters.clipseg.finite", lambda values, part, dtype: values)
     totals = []
     for chunk in (1, 32):
         params = make_params(alpha=1.0, beta=0.5)

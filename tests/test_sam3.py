@@ -15,6 +15,7 @@ from transformers import Sam3Model, Sam3Processor
 
 from benchmarks.segmenters import SIZES, sam3_config
 from comat.errors import UserError
+from comat.models.finite import NotFinite
 from comat.models.names import named_models
 from comat.segmenters.load import load_segmenter
 from comat.segmenters.sam3 import Limits, Sam3
@@ -84,6 +85,14 @@ def test_a_noun_longer_than_its_text_encoder_reads_is_cut_off(model: Path) -> No
     segmenter = load(model)
     long, cut = (segmenter.masks(images(1), [["ball " * count]])[0] for count in (100, 60))
     assert torch.equal(long, cut)
+
+
+def test_what_is_no_number_is_no_missing_object(model: Path) -> None:
+    segmenter = load(model)
+    for weight in segmenter.model.vision_encoder.parameters():
+        weight.fill_(float("nan"))
+    with pytest.raises(NotFinite, match=r"SAM 3: 2 of 2 results are no finite numbers"):
+        segmenter.masks(images(1), [["ball", "cube"]])
 
 
 def test_nothing_found_is_an_empty_mask(model: Path) -> None:

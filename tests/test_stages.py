@@ -19,7 +19,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from comat.diffusion.load import load_backbone
-from comat.errors import main_guard
+from comat.errors import UserError, main_guard
 from comat.params import Params
 from comat.randomness import generator, noise
 from comat.storage.images import to_bytes
@@ -53,6 +53,7 @@ def test_every_stage_leaves_its_outputs_and_no_work(project: Path) -> None:
         "samples/index.parquet",
         "evaluate/metrics.json",
         "evaluate/evaluators.json",
+        "evaluate/judging.json",
         "evaluate/pictures/grid.png",
         "evaluate/pictures/attention-0.png",
         "evaluate/likelihood.json",
@@ -155,6 +156,39 @@ def test_training_twice_gives_the_same_bytes(project: Path, tmp_path: Path) -> N
     again.export(tmp_path / "out")
     for file in TRAINED:
         assert (tmp_path / "out" / file).read_bytes() == (project / "data/train" / file).read_bytes(), file
+
+
+def test_objects_that_are_never_found_end_training(project: Path, tmp_path: Path, monkeypatch) -> None:
+    """The first three entities have no mask. Where one has, training goes on, and says what share had none."""
+    monkeypatch.setattr("comat.training.trainer.SOUGHT", 3)
+    for mask in (False, True):
+        again = trainer(project, tmp_path / f"work{mask}")
+        assert again.segmenter is not None
+        found = iter([mask])
+
+        def masks(images: torch.Tensor, nouns, found=found) -> list[torch.Tensor]:
+            rows = [[next(found, False) for _ in group] for group in nouns]
+            return [torch.tensor(row, dtype=torch.bool)[:, None, None].expand(-1, *images.shape[2:]) for row in rows]
+
+        monkeypatch.setattr(again.segmenter, "masks", masks)
+        if mask:
+            again.run()
+            again.export(tmp_path / "out")
+            said = json.loads((tmp_path / "out/metrics.json").read_text())["train"]
+            sought = sum(row["masks"] for row in again.rows)
+            assert said["masks_empty"] == (sought - 1) / sought < 1
+        else:
+            with pytest.raises(UserError, match=r"the segmenter found none of the \d+ entities of \d iterations"):
+                again.run()
+
+
+def test_a_run_without_any_gradient_is_no_good_run(project: Path, tmp_path: Path, monkeypatch) -> None:
+    again = trainer(project, tmp_path / "work")
+    values = again.iterate(0)
+    monkeypatch.setattr(again, "_update", lambda values: values | {"grad_norm": 0.0, "skipped": 0})
+    monkeypatch.setattr(again, "_backward", lambda iteration: dict(values))
+    with pytest.raises(UserError, match=r"none of \d+ iterations gave the LoRA weights a gradient"):
+        again.run()
 
 
 def test_killed_training_ends_with_the_same_bytes(project: Path, tmp_path: Path) -> None:

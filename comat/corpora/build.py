@@ -143,6 +143,8 @@ def _set_apart(source: PromptSource, seed: int, categories: Sequence[str], texts
         return set()
     category_of = {folded(text): category for category, text in zip(categories, texts, strict=True)}
     keys = [key for key in category_of if key]
+    if len(keys) < 2:  # none may be left to train on, nor none to hold out
+        return set()
     count = min(max(1, round(source.hold_out * len(keys))), len(keys) - 1)
     return set(stratified(keys, count, category_of.__getitem__, python_random(seed, "hold out", source.name)))
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.filesize import decimal
 
-from comat.errors import HELPS
 from comat.estimate.calls import ENCODERS, Calls
 from comat.estimate.plan import Counts, warmup_images
 from comat.params import Params
@@ -16,6 +15,7 @@ ADAM = 16
 """Bytes of a trained number in float32: weight, gradient and AdamW's two moments."""
 CHUNK = 4
 """Images that the segmenters take at once, at most."""
+ACTIVATIONS, TRAINED, MERGED = "activations", "weights, gradients, AdamW", "copies of merged weights"
 
 
 @dataclass(frozen=True)
@@ -24,18 +24,19 @@ class Need:
 
     stage: str
     parts: dict[str, float]
+    changes: dict[str, float] = field(default_factory=dict)  # a change of parameters → bytes that it takes away at most
+    least: float = 0.0  # bytes that stay whatever is changed
 
     @property
     def total(self) -> float:
         return sum(self.parts.values())
 
     def remedy(self, memory: int) -> str:
-        """What to do where the stage is to fit so many bytes: no batch is small enough for too many weights."""
-        moves = {part for part in self.parts if part.startswith("activations") or part.endswith("AdamW")}
-        frozen = sum(size for part, size in self.parts.items() if part not in moves)
-        if frozen > memory:
-            return f"take a device of more memory, for frozen weights alone are {decimal(int(frozen))}"
-        return f"lower {HELPS.get(f'stages.{self.stage}', '')}"
+        """What to do where the stage is to fit so many bytes, from the change that brings most."""
+        if self.least > memory or not self.changes:
+            return f"take a device of more memory: {decimal(int(self.least))} stay whatever is changed"
+        told = sorted(self.changes.items(), key=lambda change: -change[1])
+        return " or ".join(f"{change} (at most {decimal(int(less))} less)" for change, less in told)
 
 
 def needs(p: Params, c: Calls, judged: Mapping[str, Mapping[str, int]] | None = None) -> list[Need]:
@@ -57,7 +58,46 @@ def needs(p: Params, c: Calls, judged: Mapping[str, Mapping[str, int]] | None = 
         "samples": base | {"LoRA": 4.0 * c.trained["LoRA"]} | _activations(p.samples.batch_size, shown),
         "evaluate": judging(p, c, judged or {}),
     }
-    return [Need(stage, parts) for stage, parts in own.items() if parts]
+    return [_need(stage, parts, p) for stage, parts in own.items() if parts]
+
+
+def _need(stage: str, parts: dict[str, float], p: Params) -> Need:
+    """With what `params.yaml` can still change of it: each by itself, none that is changed already."""
+    active = sum(size for part, size in parts.items() if part.startswith(ACTIVATIONS))
+    trained = sum(size for part, size in parts.items() if part.endswith(TRAINED))
+    stays = sum(parts.values()) - active - trained
+    changes: dict[str, float] = {}
+    key, batch = _batch(stage, p)
+    if batch > 1:
+        changes[f"lower {key}, now {batch}"] = active * (1 - 1 / batch)
+    if stage == "warmup_images" and p.native_resolution > p.resolution:
+        changes["lower native_resolution"] = active
+    if stage == "train" and p.train.gradient_checkpointing != "all":
+        changes["set train.gradient_checkpointing to all"] = active
+    if stage == "train" and p.lora_rank > 1:
+        changes[f"lower lora_rank, now {p.lora_rank}"] = trained * (1 - 1 / p.lora_rank)
+    if stage == "warmup" and trained and not p.warmup.lora_rank:
+        changes["set warmup.lora_rank above 0"] = trained * (1 - 4 / ADAM)
+        stays += trained * 4 / ADAM  # frozen then
+    if ENCODERS in parts and not p.prompt_embeddings.store:
+        changes["set prompt_embeddings.store to true"] = parts[ENCODERS]
+        stays -= parts[ENCODERS]
+    if stage == "evaluate":
+        changes["choose smaller models in section evaluate"] = stays
+        stays = 0.0
+    elif p.precision == "fp32" and stage != "warmup":  # which computes in float32 whatever the precision
+        merged = parts.get(MERGED, 0.0)
+        changes["set precision to bf16"] = merged + (sum(parts.values()) - merged - trained) / 2
+        stays = (stays - merged) / 2
+    return Need(stage, parts, changes, stays)
+
+
+def _batch(stage: str, p: Params) -> tuple[str, int]:
+    """The parameter that says how many samples a stage takes at once, and what it is."""
+    if stage == "train":
+        return "train.device_batch", p.train.device_batch
+    section = "samples" if stage == "base_samples" else stage
+    return f"{section}.batch_size", getattr(getattr(p, section), "batch_size", 1)
 
 
 def held(p: Params, c: Calls) -> dict[str, int]:
@@ -73,10 +113,10 @@ def denoisers(c: Calls) -> tuple[str, ...]:
 def memory(p: Params, c: Calls) -> dict[str, float]:
     """Bytes on the device while `train` runs, by part; activations are those of the phase that holds the most."""
     chunk = min(p.train.device_batch, max(p.global_batch, p.image_batch))
-    trained = {f"{name}: weights, gradients, AdamW": float(ADAM * count) for name, count in c.trained.items()}
+    trained = {f"{name}: {TRAINED}": float(ADAM * count) for name, count in c.trained.items()}
     phase, most = max(phases(p, c, chunk).items(), key=lambda one: one[1])
-    copies = {"copies of merged weights": float(c.merged)}
-    return held(p, c) | trained | copies | {f"activations of {chunk} samples: {phase}": most}
+    copies = {MERGED: float(c.merged)}
+    return held(p, c) | trained | copies | {f"{ACTIVATIONS} of {chunk} samples: {phase}": most}
 
 
 def phases(p: Params, c: Calls, chunk: int) -> dict[str, float]:
@@ -104,10 +144,10 @@ def warmup(p: Params, c: Calls) -> dict[str, float]:
     if not p.warmup.steps:
         return {}
     twice = 1 if p.precision == "fp32" else 2  # `warmup` is measured in the precision of the parameters
-    learns = {"LoRA: weights, gradients, AdamW": float(ADAM * c.warmup_lora)} if p.warmup.lora_rank else {}
+    learns = {f"LoRA: {TRAINED}": float(ADAM * c.warmup_lora)} if p.warmup.lora_rank else {}
     each = 4 if p.warmup.lora_rank else ADAM
     return {
-        "denoiser" if p.warmup.lora_rank else "denoiser: weights, gradients, AdamW": float(each * c.unet),
+        "denoiser" if p.warmup.lora_rank else f"denoiser: {TRAINED}": float(each * c.unet),
         "autoencoder and text encoders": 4.0 * c.others,
         **learns,
         **_activations(p.warmup.batch_size, twice * c.warmup.peak),
@@ -128,11 +168,12 @@ def judging(p: Params, c: Calls, judged: Mapping[str, Mapping[str, int]]) -> dic
 def host(p: Params, c: Calls, n: Counts) -> float:
     """Bytes of the host's memory for what the text encoders say of `warmup`'s prompts, besides a GPU's.
 
-    It is the most that a stage needs there: states are written from the device and read as pages of their file.
+    Of what grows with the parameters it is the most: states are written from the device and read as pages of their
+    file. Models pass through it while they are loaded, one at a time, which is not counted.
     """
     twice = 1 if p.precision == "fp32" else 2  # as in `warmup`
     return float(twice * c.embedding * warmup_images(p, n))
 
 
 def _activations(batch: int, each: float) -> dict[str, float]:
-    return {f"activations of {batch} samples": batch * each}
+    return {f"{ACTIVATIONS} of {batch} samples": batch * each}

@@ -14,7 +14,7 @@ from comat.errors import UserError
 from comat.estimate.calls import measure
 from comat.estimate.card import Card, card_of, host_memory
 from comat.estimate.counted import counts
-from comat.estimate.findings import Finding
+from comat.estimate.findings import Finding, State
 from comat.estimate.memory import Need, host, needs
 from comat.estimate.plan import disk, scratch
 from comat.estimate.published import described
@@ -87,14 +87,14 @@ def needed(params: Params, data: Path) -> Iterator[Finding]:
 
 def fitting(need: Need, card: Card) -> Finding:
     """What one stage needs on the device, against what is there."""
-    part, most = max(need.parts.items(), key=lambda one: one[1])
-    found = (
-        f"needs {decimal(int(need.total))} of {decimal(card.memory)} on {card.name}; {decimal(int(most))} for {part}"
-    )
-    if need.total > card.memory:
-        return Finding(f"memory of {need.stage}", "problem", found, need.remedy(card.memory))
-    tight = need.total > TIGHT * card.memory
-    return Finding(f"memory of {need.stage}", "warning" if tight else "ok", found, need.remedy(card.memory) * tight)
+    found = f"needs {decimal(int(need.total))} of {decimal(card.memory)} on {card.name}; "
+    parts = sorted(need.parts.items(), key=lambda one: -one[1])
+    if need.total <= TIGHT * card.memory:
+        part, most = parts[0]
+        return Finding(f"memory of {need.stage}", "ok", found + f"{decimal(int(most))} for {part}")
+    found += ", ".join(f"{decimal(int(size))} for {part}" for part, size in parts if size)
+    state: State = "problem" if need.total > card.memory else "warning"
+    return Finding(f"memory of {need.stage}", state, found, need.remedy(card.memory))
 
 
 def room(wanted: float, free: int, unknown: bool) -> Finding:

@@ -29,6 +29,7 @@ from comat.judges.oracle import in_world
 from comat.judges.renders import clean_renders
 from comat.params import CocoPrompts, FidParams, FrechetParams
 from comat.running.distributed import ALONE, Processes
+from comat.running.stage import say_fewer
 from comat.storage.images import read_rgb, to_bytes
 
 DISTANCES = ("frechet", "fid")
@@ -107,6 +108,8 @@ def _to_photographs(
     features = Later[nn.Module](id, lambda: Inception(name, revision, file))
     looks = _featured("fid", features, judging, processes)
     pictures, size = choose(coco, judging.seed).pictures, judging.section.batch_size
+    if processes.main:
+        say_fewer("samples.benchmarks.coco.count", coco.count, len(pictures), "photographs with a caption")
     resized = RESIZED[own.resize]
     batches = [_photographs(pictures[at : at + size], resized, processes) for at in range(0, len(pictures), size)]
     real, left_out = looks.of(batches, "photographs")

@@ -60,13 +60,24 @@ class Judging:
         Raises:
             UserError: if a model or file cannot be had.
         """
-        section, file = getattr(self.section, name), getattr(self.files, name, None)
-        inputs = [Path(path) for path in (file, self.spacy_model) if isinstance(path, str) and Path(path).exists()]
         code = [file for part in JUDGING for file in _sources(PACKAGE / part)]
+        return self.asked(name) | {
+            "evaluators": dict(evaluators),
+            "device": self.device.type,
+            "files and code": fingerprint(name, self._inputs(name), code),
+            "packages": {package: version(package) for package in PACKAGES},
+        }
+
+    def asked(self, name: str) -> dict[str, object]:
+        """What a project can change of how a benchmark judges: whose scores differ in it stand on unequal ground.
+
+        Raises:
+            UserError: if a model or file cannot be had.
+        """
+        section = getattr(self.section, name)
         dialogue = getattr(section, "dialogue", None)  # how a vision-language model is asked
         return {
             "benchmark": name,
-            "evaluators": dict(evaluators),
             "models": {model.role: identity(model) for model in self._models(name)},
             "parameters": section if isinstance(section, bool) else section.model_dump(),
             "asked": dialogue.model_dump() if dialogue else None,
@@ -74,10 +85,12 @@ class Judging:
             if name == "captioner"
             else None,
             "precision": self.precision if name in ("captioner", *VLM_JUDGES) else "fp32",
-            "device": self.device.type,
-            "files and code": fingerprint(name, inputs, code),
-            "packages": {package: version(package) for package in PACKAGES},
+            "files": fingerprint(name, self._inputs(name), []),
         }
+
+    def _inputs(self, name: str) -> list[Path]:
+        paths = (getattr(self.files, name, None), self.spacy_model)
+        return [Path(path) for path in paths if isinstance(path, str) and Path(path).exists()]
 
     def _models(self, name: str) -> Iterator[ModelName]:
         if name == "captioner":

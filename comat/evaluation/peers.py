@@ -24,7 +24,8 @@ def evaluate_peer(
 ) -> dict:
     """Draw what `out` lacks of the prompts and seeds of the folder `base`, and write what the benchmarks say of it.
 
-    `out` holds what `draw_peer` writes, `scores.parquet`, `evaluators.json` and `metrics.json`, which is returned.
+    `out` holds what `draw_peer` writes, `scores.parquet`, `evaluators.json`, `judging.json` and `metrics.json`,
+    which is returned.
 
     Raises:
         UserError: as `draw_peer`, or if a benchmark covers none of the images.

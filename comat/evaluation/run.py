@@ -16,7 +16,7 @@ from comat.storage.tables import write_csv, write_json, write_table
 
 
 def evaluate(judging: Judging, base: Path, tuned: Path, out: Path, processes: Processes = ALONE) -> dict:
-    """Write `metrics.json`, `scores.parquet`, `evaluators.json` and `categories.csv`; returns the metrics.
+    """Write `metrics.json`, `scores.parquet`, `evaluators.json`, `judging.json`, `categories.csv`; returns the metrics.
 
     All processes judge, and the main one writes; the others return nothing.
 
@@ -46,7 +46,9 @@ def judge(
     out: Path,
     processes: Processes = ALONE,
 ) -> dict:
-    """Write `scores.parquet`, `evaluators.json` and `metrics.json` of images; returns the metrics.
+    """Write `scores.parquet`, `evaluators.json`, `judging.json` and `metrics.json` of images; returns the metrics.
+
+    `metrics.json` comes last, and goes first: where it stands, all of it is of one judgement.
 
     Args:
         summary: from the rows of one benchmark, the number of resamples and the seed to its metrics.
@@ -66,7 +68,9 @@ def judge(
     for name, found in found_distances.items():
         metrics[name] = distance(found.distances) | found.counts
         evaluators[name] = found.evaluators
+    (out / "metrics.json").unlink(missing_ok=True)
     write_table(out / "scores.parquet", scores, SCORES)
     write_json(out / "evaluators.json", evaluators)
+    write_json(out / "judging.json", {name: judging.asked(name) for name in metrics})
     write_json(out / "metrics.json", metrics)
     return metrics

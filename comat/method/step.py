@@ -32,6 +32,8 @@ TERMS = ("i2t", "i2t_real", "attribute", "adversarial")
 Eq. 3 with its weight lambda."""
 DENOISING = "denoising"
 """A term beside those of Eq. 6: Eq. 1 on real images, with its weight."""
+MASKS, EMPTY_MASKS = "masks", "masks_empty"
+"""Entities that the segmenter was asked for, and those of them that it found nothing of."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Step:
         discriminator: Discriminator | None,
     ) -> None:
         self.loss_scale = 1.0
+        self.found: list[Tensor] = []  # in this iteration, of the entities of each image: whether they have a mask
         self.p, self.backbone, self.chunk = params, backbone, train.device_batch
         self.captioner = captioner if params.concept_activation else None
         self.several = [one.name for one in teachers_of(self.captioner) if one.name] if self.captioner else []
@@ -88,6 +91,7 @@ class Step:
         the device: what the weights held waits on the host.
         """
         steps, map_steps = self.draw_steps(batch.iteration)
+        self.found = []
         generated = denoised = None
         if self.p.generates:
             with merged(self.backbone.denoiser):
@@ -121,6 +125,8 @@ class Step:
             "adversarial": adversarial,
             "discriminator": total(discriminator),
             **({DENOISING: total(denoising)} if self.p.denoising_weight else {}),
+            MASKS: float(sum(map(len, self.found))),
+            EMPTY_MASKS: total([(~own).sum() for own in self.found]),
         }
 
     def _apart(
@@ -213,6 +219,7 @@ class Step:
         for span in spans(len(latents), self.chunk):
             nouns = [[entity.noun for entity in group] for group in entities[span]]
             masks += self.real_segmenter.masks(self.backbone.decode(latents[span]), nouns)
+        self.found += [own.flatten(1).any(1) for own in masks]
         return masks
 
     def denoise_noised(
@@ -287,7 +294,9 @@ class Step:
                 adversarials.append(adversarial.detach())
             if batch and segmenter:
                 nouns = [[entity.noun for entity in group] for group in batch.entities[span]]
-                masks += segmenter.masks(images.detach(), nouns)
+                found = segmenter.masks(images.detach(), nouns)
+                self.found += [own.flatten(1).any(1) for own in found]
+                masks += found
             if loss.requires_grad:
                 gradient[span] = torch.autograd.grad(self.loss_scale * loss, z)[0]
         read = captioner or discriminator

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from comat.errors import UserError
 from comat.evaluation.scores import SCORES
 from comat.evaluation.summary import by_benchmark, paired
 from comat.judges.benchmark import Drawn
@@ -76,9 +77,12 @@ def read_shown(table: Path, count: int) -> Shown:
     """At most `count` pairs that either model wins, by the main benchmark of `scores.parquet`, the first.
 
     Raises:
-        UserError: if an image lacks its twin.
+        UserError: if an image lacks its twin, or no benchmark has judged any.
     """
-    benchmark, rows = next(iter(by_benchmark(read_table(table, SCORES, anywhere=["path"])).items()))
+    judged = by_benchmark(read_table(table, SCORES, anywhere=["path"]))
+    if not judged:
+        raise UserError(f"{table}: no benchmark has judged single images: switch one on in section evaluate")
+    benchmark, rows = next(iter(judged.items()))
     pairs = [_pair(base, tuned) for base, tuned in paired(rows)]
     won, lost = (in_turns(p for p in pairs if sign * p.gain > 0) for sign in (1, -1))
     gains, losses = (visible_first(own[: LOOKED_AT * count])[:count] for own in (won, lost))

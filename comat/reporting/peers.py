@@ -82,3 +82,11 @@ def _wrong(run: Path, base: Path, peer: Path) -> Iterator[str]:
         other = [name for name in theirs if name in ours and theirs[name] != ours[name]]
         if other:
             yield f"judged by others in {', '.join(other)}"
+    asked = [folder / "judging.json" for folder in (peer, run)]
+    if all(file.is_file() for file in asked):
+        how: type[dict[str, dict[str, object]]] = dict[str, dict[str, object]]
+        before, now = (read_json(file, how, "how judges were asked", REMEDY) for file in asked)
+        for name in (name for name in before if name in now):
+            keys = sorted(key for key in now[name] if before[name].get(key) != now[name][key])
+            if keys:
+                yield f"judged with other {' and '.join(keys)} in {name}"

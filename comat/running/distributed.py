@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,15 +25,18 @@ from comat.running.workdir import stage_directory
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=30)
 """Longest wait for a process that lives: for a slow disk or download. One that dies is noticed at once."""
+ASKING = 0.2
+"""Seconds between two looks at whether the main process is done with long work."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process is `rank` of `count`, started by the process `launcher`."""
+    """This process is `rank` of `count`, started by the process `launcher`; on the `board` they leave notes."""
 
     rank: int = 0
     count: int = 1
     launcher: int = 0
+    board: dist.Store | None = None
 
     @property
     def main(self) -> bool:
@@ -73,6 +77,25 @@ class Processes:
             with self._talking():
                 dist.broadcast_object_list(box)
         return box[0][0]
+
+    def from_main_at_leisure(self, what: str, value: Callable[[], T]) -> T:
+        """`from_main` where the main process works for longer than `PATIENCE`; `what` is its name, a new one each time.
+
+        A collective operation would end the waiting processes after that; they look at the board instead.
+        """
+        if self.count == 1:
+            return value()
+        assert self.board is not None, "several processes without a board"
+        if self.main:
+            found = value()
+            with self._talking():
+                self.board.set(f"comat/done/{what}", "")
+            return self.from_main(lambda: found)
+        while True:
+            with self._talking():
+                if self.board.check([f"comat/done/{what}"]):
+                    return self.from_main(value)
+            time.sleep(ASKING)
 
     def tensors_from_main(self, tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
         """The named tensors of the main process, on all, on the CPU; the others' own are not looked at.
@@ -166,7 +189,7 @@ def join(device: str) -> Iterator[Processes]:
             f"{os.environ['MASTER_PORT']} ({first_line(error)}); see that all of them are started, or ask for one"
         ) from None
     try:
-        processes = Processes(state.process_index, state.num_processes, os.getppid())
+        processes = Processes(state.process_index, state.num_processes, os.getppid(), board)
         yield processes
         processes.wait()  # until the main process has published
     except Exception as error:

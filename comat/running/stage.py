@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import os
+import platform
 import shutil
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,8 +29,11 @@ def options(
     return parser.parse_args(argv)
 
 
-def publish(folder: Path, out: Path) -> None:
+def publish(folder: Path, out: Path, place: Callable[[str, str], object] | None = None) -> None:
     """Put a finished working folder in the place of `out`; its files are linked there where the disk is the same.
+
+    Args:
+        place: what gives a file its name in `out`, where it is not to be linked.
 
     Raises:
         UserError: if a file cannot be written there; what stood there before still does.
@@ -37,13 +43,19 @@ def publish(folder: Path, out: Path) -> None:
         shutil.rmtree(left)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        shutil.copytree(folder, part, copy_function=_place)
+        shutil.copytree(folder, part, copy_function=place or _place)
     except shutil.Error as error:
         shutil.rmtree(part)
         source, _, reason = error.args[0][0]  # of the first file; the rest says the same
         raise UserError(f"{out}: cannot copy {source} there: {reason}; the finished work waits in {folder}") from None
     shutil.rmtree(out, ignore_errors=True)
     part.rename(out)
+
+
+def say_fewer(parameter: str, asked: int | None, there: int, what: str) -> None:
+    """Say where there is less than `asked`, which is then all that is taken; None or 0 asks for all."""
+    if asked and there < asked:
+        print(f"{parameter} is {asked:,}, and there are {there:,} {what}: all of them are taken", file=sys.stderr)
 
 
 @contextmanager
@@ -53,10 +65,11 @@ def written_whole(out: Path) -> Iterator[Path]:
     What else stands in `out` stays. It is for what is made in one go; each process has a folder of its own.
     """
     out = out.resolve()  # a link may lead to another disk
-    for left in out.parent.glob(f".{out.name}.*.part"):  # by a run that was killed
+    own = f".{out.name}.{platform.node().replace('.', '-')}"  # several machines may share the disk
+    for left in out.parent.glob(f"{glob.escape(own)}.*.part"):  # by a run that was killed
         if not psutil.pid_exists(int(left.name.split(".")[-2])):
             shutil.rmtree(left, ignore_errors=True)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    part = out.with_name(f"{own}.{os.getpid()}.part")
     part.mkdir(parents=True)
     try:
         yield part
@@ -75,6 +88,6 @@ def _place(source: str, target: str) -> None:
     The working folder goes right after, and until then nothing writes into a file that has its name.
     """
     try:
-        os.link(source, target)
+        os.link(os.path.realpath(source), target)
     except OSError:
         shutil.copy2(source, target)

@@ -113,7 +113,10 @@ def draw_peer(
     if elsewhere and processes.main:
         _see_images([out / row["path"] for row in index])
     if todo:
-        batches = [todo[at : at + batch_size] for at in range(0, len(todo), batch_size)]
+        # Whole batches, wherever a run was interrupted: an image's rounding may depend on those that it is drawn with.
+        batches = [index[at : at + batch_size] for at in range(0, len(index), batch_size)]
+        lacking = {row["path"] for row in todo}
+        batches = [part for part in batches if any(row["path"] in lacking for row in part)]
         own = _drawn(drawing, peer.method, weights, processes.share(batches))
         results = processes.in_order(own, len(batches))
         title = f"samples of {peer.name}"
@@ -122,7 +125,8 @@ def draw_peer(
                 write_json(out / RECORD, record)
             (out / METRICS).unlink(missing_ok=True)
             for row, image in zip(part, images, strict=True):
-                write_bytes(out / row["path"], image)
+                if row["path"] in lacking:
+                    write_bytes(out / row["path"], image)
     if processes.main:
         if elsewhere or not _is_index(out / "index.parquet", index):
             (out / METRICS).unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPSegForImageSegmentation
 
+from comat.models.finite import finite
 from comat.models.loading import load_model, loaded
 from comat.models.preprocess import image_processor
 
@@ -65,5 +66,6 @@ class ClipSeg:
         pixels = inputs.pixel_values.to(self.model.dtype)
         seen = self.model.clip.vision_model(pixel_values=pixels, output_hidden_states=True).hidden_states
         logits = decode(self.model, seen, texts, rows, pixels.shape[-2:])
+        finite(logits, "CLIPSeg", pixels.dtype)  # what is no number would be no mask: an object that is missing
         full = F.interpolate(logits[:, None].float(), images.shape[-2:], mode="bilinear")[:, 0]
         return list((full.sigmoid() > self.threshold).split(counts))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, GroundingDinoForObjectDetection, SamModel
 
+from comat.models.finite import finite
 from comat.models.loading import load_model, loaded
 from comat.models.preprocess import image_processor
 from comat.segmenters.grounded_sam import BOXES
@@ -54,6 +55,7 @@ class SegmentAnythingHF:
         for start in range(0, len(images), CHUNK):
             pixels = self.processor(images=list(images[start : start + CHUNK]), do_rescale=False, return_tensors="pt")
             seen = self.model.get_image_embeddings(pixels.pixel_values.to(self.dtype)).float()
+            seen = finite(seen, "Segment Anything", self.dtype)  # what is no number would be no mask
             for row, own in enumerate(boxes[start : start + CHUNK]):
                 original, resized = (pixels[key][row].tolist() for key in ("original_sizes", "reshaped_input_sizes"))
                 scale = own.new_tensor([resized[1] / original[1], resized[0] / original[0]] * 2)

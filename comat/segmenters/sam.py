@@ -12,6 +12,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
 from comat.errors import UserError
+from comat.models.finite import finite
 from comat.segmenters.grounded_sam import BOXES
 from comat.segmenters.weights import load_weights, read_weights
 
@@ -41,7 +42,7 @@ class SegmentAnything:
     """
 
     def __init__(self, model: Sam, threshold: float, device: torch.device, dtype: torch.dtype) -> None:
-        self.model = model.requires_grad_(False).eval().to(device)
+        self.model, self.dtype = model.requires_grad_(False).eval().to(device), dtype
         self.model.mask_threshold = torch.tensor(threshold).logit().item()
         model.image_encoder.to(dtype)
         model.image_encoder.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
@@ -69,6 +70,7 @@ class SegmentAnything:
         for start in range(0, len(images), CHUNK):
             pixels, corners = self.preprocess(images[start : start + CHUNK]), boxes[start : start + CHUNK]
             seen = self.model.image_encoder(self.model.preprocess(pixels))
+            finite(seen, "Segment Anything", self.dtype)  # what is no number would be no mask
             for row, own in enumerate(corners):
                 asked = self.transform.apply_boxes_torch(own, size).split(BOXES)
                 parts = [self._filled(seen[row : row + 1], part, tuple(pixels.shape[-2:]), size) for part in asked]

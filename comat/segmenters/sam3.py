@@ -12,6 +12,7 @@ from transformers import Sam3Model, Sam3Processor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
+from comat.models.finite import finite
 from comat.models.loading import load_model, loaded
 
 TOKENS = 32
@@ -101,6 +102,8 @@ class Sam3:
             text_embeds=BaseModelOutputWithPooling(pooler_output=torch.stack(texts)),
             attention_mask=torch.stack(read),
         )
+        for said in (found.pred_logits, found.presence_logits, found.pred_masks):
+            finite(said, "SAM 3", self.dtype)  # what is no number would be no mask: an object that is missing
         instances = self.processor.post_process_instance_segmentation(
             found, self.limits.threshold, self.limits.mask_threshold, target_sizes=[tuple(size)] * len(nouns)
         )

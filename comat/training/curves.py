@@ -15,7 +15,8 @@ from comat.training.guard import COLUMNS as LOOKS
 Rows = Sequence[Mapping[str, float]]
 COLUMNS = ["iteration", "loss", "i2t", "attribute", "adversarial", "discriminator", "grad_norm", "skipped"]
 LEFT_OUT = "boxes_left_out"
-"""Instances that the segmenter has found but left out: in the metrics where there are any, not in the curves."""
+"""Instances that the segmenter has found but left out: in the metrics where there are any, not in the curves. So are
+those that it has not found, as a share of the entities that it was asked for."""
 TAIL = 20
 """Iterations at the end that the metrics are means of."""
 

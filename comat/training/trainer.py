@@ -18,7 +18,7 @@ from comat.diffusion.backbones import Backbone
 from comat.diffusion.lora import add_lora, export_lora, lora_state, set_lora_state
 from comat.discriminators import load_discriminator
 from comat.errors import UserError, saving, unbroken
-from comat.method.step import Step
+from comat.method.step import EMPTY_MASKS, MASKS, Step
 from comat.params import Params
 from comat.randomness import generator
 from comat.running.distributed import ALONE, Processes
@@ -35,6 +35,8 @@ from comat.training.loggers import NOBODY, Loggers
 from comat.training.watch import Watch
 
 STATE = "state.safetensors"
+SOUGHT = 100
+"""Entities of which the segmenter finds some, if it finds anything at all."""
 
 
 class Trainer:
@@ -121,7 +123,8 @@ class Trainer:
         for iteration in bar:
             if self.watch:
                 self.watch.at(iteration)
-            if self.p.train.guard.every and self.processes.from_main(partial(self._stops, iteration)):
+            guarded, what = bool(self.p.train.guard.every), f"the look before iteration {iteration}"
+            if guarded and self.processes.from_main_at_leisure(what, partial(self._stops, iteration)):
                 break
             values = self._backward(iteration)
             with unbroken():
@@ -132,11 +135,17 @@ class Trainer:
             if (skipped := self._skipped_in_a_row()) >= self.p.train.max_skipped:
                 self._save()
                 raise UserError(self._diagnosis(skipped))
+            self._check_masks()
         # A single one at the end may be a loss scale that has just grown too large.
         if (skipped := self._skipped_in_a_row()) and (skipped > 1 or skipped == len(self.rows)):
             raise UserError(self._diagnosis(skipped))
-        if self.guard:
-            self.guard.look(len(self.rows))
+        if not any(row["grad_norm"] for row in self.rows):
+            raise UserError(
+                f"none of {len(self.rows)} iterations gave the LoRA weights a gradient, so the tuned model would be "
+                "the base; give some loss something to learn from: concept_activation, lambda_adv, masks of entities"
+            )
+        if self.p.train.guard.every:
+            self.processes.from_main_at_leisure("the last look", self._last_look)
         if self.watch:
             self.watch.finish(self.rows, self._looks)
 
@@ -184,6 +193,25 @@ class Trainer:
         if learned:
             self.scaler.update()
         return {**values, "grad_norm": norm, "skipped": int(not finite)}
+
+    def _last_look(self) -> None:
+        if self.guard:
+            self.guard.look(len(self.rows))
+
+    def _check_masks(self) -> None:
+        """Attribute concentration on objects that are never found would be a run like any other, by its curves.
+
+        Raises:
+            UserError: if none of the first `SOUGHT` entities or more has a mask.
+        """
+        sought, empty = (sum(row[name] for row in self.rows) for name in (MASKS, EMPTY_MASKS))
+        if sought >= SOUGHT and empty == sought:
+            self._save()
+            raise UserError(
+                f"the segmenter found none of the {int(sought)} entities of {len(self.rows)} iterations, so attribute "
+                f"concentration learns nothing from them; look at segmenter_model and its threshold, or set "
+                "attribute_steps to 0"
+            )
 
     def _stops(self, iteration: int) -> bool:
         return self.guard is not None and self.guard.stops(iteration)
@@ -248,6 +276,8 @@ class Trainer:
             kept["images_held_out"] = self.data.held_out
         if left_out := sum(row[LEFT_OUT] for row in self.rows):
             kept[LEFT_OUT] = int(left_out)
+        if sought := sum(row[MASKS] for row in self.rows):
+            kept[EMPTY_MASKS] = sum(row[EMPTY_MASKS] for row in self.rows) / sought
         write_json(out / "metrics.json", {"train": {**summary(self.columns, self.rows), **kept}})
 
 

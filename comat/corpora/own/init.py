@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import io
 import shutil
 from collections.abc import Sequence
@@ -42,7 +43,8 @@ def take_in(path: Path, given: Given, column: str | None, hold_out: float, conso
     """Look at everything, then copy it to `data/own` and write the parameters; what is there already is used in place.
 
     Raises:
-        UserError: as the stages would; nothing is written then.
+        UserError: as the stages would, or where something else stands there by one of the names; nothing is written
+            then.
     """
     console = console or Console(highlight=False)
     params = load(path)
@@ -52,6 +54,10 @@ def take_in(path: Path, given: Given, column: str | None, hold_out: float, conso
             raise UserError(
                 f"{source}: two of the lists would stand at {target}; give each a name of its own, or each once"
             )
+    moves = [*zip(given.prompts, targets, strict=True)]
+    moves += [(path, target_of(path, OWN / "images")) for path in (given.images, given.captions) if path is not None]
+    for source, target in moves:
+        _check_same(source, target)
     sources = own_sources(given.prompts, column, hold_out)
     section = params.prompts.model_copy(update={"sources": sources})
     corpus = build_corpus(section, params.seed, load_tokenizers(params.base_model, params.base_revision))
@@ -65,11 +71,8 @@ def take_in(path: Path, given: Given, column: str | None, hold_out: float, conso
     with atomic_path(path) as part:
         part.write_text(text, encoding="utf-8")
         load(part)  # before anything is copied
-        for source, target in zip(given.prompts, targets, strict=True):
+        for source, target in moves:
             _copy(source, target)
-        for beside in (given.images, given.captions):
-            if beside is not None:
-                _copy(beside, target_of(beside, OWN / "images"))
     for line in [*lines, *_notes(params, corpus), f"{path} is written; `dvc repro` runs it"]:
         console.print(Text(line), soft_wrap=True)
 
@@ -80,11 +83,28 @@ def target_of(source: Path, folder: Path) -> Path:
     return full.relative_to(Path.cwd()) if full.is_relative_to(OWN.resolve()) else folder / full.name
 
 
+def _check_same(source: Path, target: Path) -> None:
+    """Refuse to put what was given in the place of something else, as of a copy that was edited."""
+    if target.exists() and not _equal(source, target):
+        raise UserError(
+            f"{target}: stands there and is not what {source} is, edited since perhaps; give {target} itself to use "
+            "it, or move it away"
+        )
+
+
+def _equal(one: Path, other: Path) -> bool:
+    if not (one.is_dir() and other.is_dir()):
+        return one.is_file() and other.is_file() and filecmp.cmp(one, other)
+    names, others = ({p.relative_to(root) for p in root.rglob("*") if p.is_file()} for root in (one, other))
+    return names == others and all(filecmp.cmp(one / name, other / name) for name in names)
+
+
 def _copy(source: Path, target: Path) -> None:
-    if source.resolve() == target.resolve():
+    """A copy of its own: what a person changes in one of the two stays as it is in the other."""
+    if target.exists():
         return
     if source.is_dir():
-        publish(source, target)
+        publish(source, target, shutil.copy2)
         return
     with atomic_path(target) as part:
         shutil.copyfile(source, part)

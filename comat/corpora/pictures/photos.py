@@ -6,8 +6,9 @@ import errno
 import io
 import os
 import struct
+import sys
 from collections import Counter, deque
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps
 from torch import Tensor
 
 from comat.corpora.pictures.listed import Picture
+from comat.errors import UserError
 
 BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error)
 """What Pillow raises for files that are damaged or no images."""
@@ -25,6 +27,8 @@ CLOSED = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, e
 DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # modes of more than 8 bits, which Pillow would clip to white
 PROFILED = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "PA": "RGB", "RGB": "RGB", "RGBA": "RGB", "CMYK": "CMYK"}
 """Mode → the mode of its colours, which a colour profile is of."""
+LOST = 0.5
+"""Share of the listed images that may be left out: above it a folder is not unpacked, or a disk not mounted."""
 READERS = min(4, os.cpu_count() or 1)
 AHEAD = 64  # images that wait, decoded, for the model
 
@@ -72,6 +76,22 @@ class Tally:
     def report(self) -> dict:
         skipped, converted = (dict(sorted(counts.items())) for counts in (self.skipped, self.converted))
         return {"stored": self.stored, "skipped": skipped, "converted": converted}
+
+
+def check_lost(folder: str, listed: int, skipped: Mapping[str, int]) -> None:
+    """Say how many of the `listed` images of `folder` were skipped, and why.
+
+    Raises:
+        UserError: if that is more than `LOST` of them.
+    """
+    lost = sum(skipped.values())
+    if not lost:
+        return
+    why = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+    found = f"{folder}: {lost:,} of {listed:,} images with a caption are left out ({why})"
+    if lost > LOST * listed:
+        raise UserError(f"{found}; expected at most {LOST:.0%}: complete the folder, or take them off the captions")
+    print(found, file=sys.stderr)
 
 
 Square = Callable[[Image.Image, int], Tensor]

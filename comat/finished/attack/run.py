@@ -17,6 +17,8 @@ from comat.finished.attack.summary import attack_table, summary
 from comat.finished.attack.targets import Target
 from comat.finished.attack.words import candidates
 from comat.finished.generate import finished_model
+from comat.models.names import ModelName
+from comat.models.record import identity
 from comat.params import Params
 from comat.running.device import choose_device
 from comat.running.workdir import fingerprint, work_directory
@@ -49,10 +51,13 @@ def attack(
     classifier = Classifier(*judge, choose_device(params.device), torch.float32)
     named = {classifier.number(name) for name in classes}
     targets = [one for one in targets_of(classifier.names) if not named or classifier.number(one.name) in named]
+    if not targets:
+        raise UserError(f"none of the prompts is of {', '.join(classes) or 'a class'}: give one for each class")
     params, backbone = finished_model(params, data, [target.prompt for target in targets])
     words = candidates(backbone.tokenizers).without(classifier.names)
     settings = {"classifier": judge, "samples": samples, "candidates": len(words), **asdict(search)}
     values = {**settings, "params": params.model_dump(), "targets": [asdict(target) for target in targets]}
+    values["classifier"] = identity(ModelName("classifier", *judge))  # another one of the same name is another run
     own = Attack(backbone, params, params.grad_steps, classifier, words, search, params.samples.batch_size)
     rows: list[dict] = []
     with work_directory("attack", fingerprint(values, [data / "warmup", data / "train/lora"])) as work:
@@ -60,13 +65,14 @@ def attack(
             backbone.denoiser.requires_grad_(False)
             rows += run(name, own, targets, samples, work)
         sheet = picture(rows, targets, work)
-        write_table(out / "rows.parquet", rows, ROWS)
-        found = summary(rows, params.evaluate.bootstrap, params.seed)
-        write_json(out / "attack.json", {**settings, "models": found})
         if not sheet:
+            saw = sorted({row["seen"] for row in rows})
             raise UserError(
                 f"{out}: the classifier knew no class in what both models first drew of it, so there is nothing to "
-                "compare; what it saw stands in rows.parquet. Is it a classifier of such images and names?"
+                f"compare; it saw {', '.join(saw[:5])}. Is it a classifier of such images and names?"
             )
+        found = summary(rows, params.evaluate.bootstrap, params.seed)
+        write_table(out / "rows.parquet", rows, ROWS)
+        write_json(out / "attack.json", {**settings, "models": found})
         write_image(out / "attack.png", sheet)
     return attack_table(found)
