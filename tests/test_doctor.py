@@ -175,6 +175,7 @@ def test_the_change_that_brings_most_stands_first() -> None:
     need = Need("train", {"denoiser": 2.5e10}, {"lower one": 1e9, "lower another": 3e9}, least=2.1e10)
     assert need.remedy(22 * 10**9) == "lower another (at most 3.0 GB less) or lower one (at most 1.0 GB less)"
     assert need.remedy(20 * 10**9) == "take a device of more memory: 21.0 GB stay whatever is changed"
+    assert Need("image_latents", {}).remedy(1) == "take a device of more memory: nothing is left to change"
 
 
 def test_only_what_can_still_be_changed_is_named(make_params) -> None:

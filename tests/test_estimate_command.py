@@ -50,10 +50,10 @@ def test_what_is_no_size_is_one_line(text: str) -> None:
 
 
 def test_the_verdict_says_what_to_lower() -> None:
-    own = [Need("warmup", {"activations": 5e9}), Need("train", {"a": 2e9, "b": 1e9})]
+    own = [Need("warmup", {"activations": 5e9}, {"lower a": 2e9}), Need("train", {"a": 2e9, "b": 1e9})]
     assert "It fits 6.0 GB: the most is 5.0 GB, in warmup" in verdict(own, Card("x", 6 * 10**9))
     over = verdict(own, Card("x", 4 * 10**9))
-    assert "does not fit 4.0 GB: warmup needs 5.0 GB: lower warmup.batch_size" in over and "train" not in over
+    assert "does not fit 4.0 GB: warmup needs 5.0 GB: lower a (at most 2.0 GB less)" in over and "train" not in over
 
 
 def test_another_card_is_planned_for(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

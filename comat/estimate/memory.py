@@ -33,7 +33,9 @@ class Need:
 
     def remedy(self, memory: int) -> str:
         """What to do where the stage is to fit so many bytes, from the change that brings most."""
-        if self.least > memory or not self.changes:
+        if not self.changes:
+            return "take a device of more memory: nothing is left to change"
+        if self.least > memory:
             return f"take a device of more memory: {decimal(int(self.least))} stay whatever is changed"
         told = sorted(self.changes.items(), key=lambda change: -change[1])
         return " or ".join(f"{change} (at most {decimal(int(less))} less)" for change, less in told)
@@ -76,7 +78,9 @@ def _need(stage: str, parts: dict[str, float], p: Params) -> Need:
         changes["set train.gradient_checkpointing to all"] = active
     if stage == "train" and p.lora_rank > 1:
         changes[f"lower lora_rank, now {p.lora_rank}"] = trained * (1 - 1 / p.lora_rank)
-    if stage == "warmup" and trained and not p.warmup.lora_rank:
+    if stage == "warmup" and p.warmup.lora_rank > 1:
+        changes[f"lower warmup.lora_rank, now {p.warmup.lora_rank}"] = trained * (1 - 1 / p.warmup.lora_rank)
+    elif stage == "warmup" and not p.warmup.lora_rank:
         changes["set warmup.lora_rank above 0"] = trained * (1 - 4 / ADAM)
         stays += trained * 4 / ADAM  # frozen then
     if ENCODERS in parts and not p.prompt_embeddings.store:
