@@ -180,7 +180,7 @@ def test_the_change_that_brings_most_stands_first() -> None:
 
 def test_only_what_can_still_be_changed_is_named(make_params) -> None:
     """Weights: 100, 10 of them text encoders'; copies: 30; LoRA: 16 * 5; activations of 4 samples: 40."""
-    calls = Calls(weights={"denoiser": 90, "text encoders": 10}, trained={"LoRA": 5}, merged=30, replay=Cost(0, 10, 0))
+    calls = Calls(weights={"denoiser": 90, "text encoders": 10}, trained={"LoRA": 5}, merged=30, replay=Cost(peak=10))
 
     def of(precision: str, store: bool, **train: object) -> Need:
         own = make_params(precision=precision, lora_rank=5, alpha=0.0, beta=0.0, global_batch=4, image_batch=0)
