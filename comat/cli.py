@@ -167,7 +167,7 @@ def evaluate(
     from comat.evaluation.judging import Judging
     from comat.evaluation.peers import evaluate_peer
     from comat.models.lock import pinned
-    from comat.models.names import judges
+    from comat.models.names import captioners, judges
     from comat.params import load
     from comat.running.device import choose_device
     from comat.running.distributed import join
@@ -193,7 +193,8 @@ def evaluate(
         raise UserError("--revision, --unet and --lora say how --model draws: give it, or remove them")
     own = load(params)
     base = ("base_model", "vae") if run else ()
-    own = pinned(own, data / "models", *base, *(judge.role for judge in judges(own.evaluate)))
+    asked = [*judges(own.evaluate), *(captioners(own) if own.evaluate.captioner else ())]
+    own = pinned(own, data / "models", *base, *(judge.role for judge in asked))
     launch_where_asked("comat.cli")
     files, parser = own.samples.benchmarks, own.entities.spacy_model
     peer = Peer(name, Weights(model, revision, unet, lora) if model else None, run)

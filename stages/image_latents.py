@@ -40,7 +40,8 @@ def main() -> None:
             counts = encode(params, chosen.pictures, work, processes)
             if not processes.main:
                 return
-            say_fewer("image_latents.count", section.count, len(chosen.pictures), "images with a caption")
+            if section.images:
+                say_fewer("image_latents.count", section.count, len(chosen.pictures), "images with a caption")
             check_lost(section.images or "", len(chosen.pictures), counts["skipped"])
             report = {"listed": len(chosen.pictures), "without_caption": chosen.without, **counts}
             write_json(work / "report.json", report)

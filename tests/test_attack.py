@@ -238,7 +238,7 @@ def test_attack_on_a_finished_run(project: Path, tmp_path: Path, monkeypatch: py
     (tmp_path / "long.csv").write_text("prompt,classname\na ball on a table,ball\n")
     long = [*asked[:3], *asked[5:], "--prompts", str(tmp_path / "long.csv"), "--class", "cone"]
     none = CliRunner().invoke(app, long)
-    assert none.exit_code == 1 and "none of the prompts is of cone: give one for each class" in none.output
+    assert none.exit_code == 1 and "no prompt is of cone: give one of each" in none.output
     assert (tmp_path / "out/attack.json").read_bytes() == text  # of the run before, as its pictures are
     wrong = CliRunner().invoke(app, [*asked, "--class", "cube"])
     assert wrong.exit_code == 1 and "the classifier has no class 'cube': it has 3, ball, cone, star" in wrong.output

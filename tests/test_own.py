@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -196,6 +197,17 @@ def test_what_stands_there_and_is_another_is_not_replaced(folder: Path) -> None:
     (images / "d.txt").write_text("another")
     assert "stands there" in refused(*again)
     (images / "d.txt").unlink()
+    (images / ".hidden").write_text("of no interest")
+    call(*again)
+    (folder.parent / "photos/b.txt").write_text("a dark roof")
+    (images / "b.txt").write_text("a dark root")
+    for place in (images, folder.parent / "photos"):
+        os.utime(place / "b.txt", (0, 0))
+    assert "stands there" in refused(*again)
+    for place in (images, folder.parent / "photos"):
+        (place / "b.txt").unlink()
+    missing = ["init", "--prompts", "../elsewhere/natural.csv", "--hold-out", "0.2"]
+    assert "no such file or folder" in refused(*missing)
     listed = folder / "data/own/prompts/natural.csv"
     listed.write_text(listed.read_text() + "99;a mended line\n")
     assert "data/own/prompts/natural.csv: stands there" in refused(*again)
@@ -206,7 +218,13 @@ def test_what_is_taken_in_is_a_copy(folder: Path) -> None:
     """Of a link what it leads to: a relative one would lead nowhere from there."""
     (folder.parent / "store.png").write_bytes((folder.parent / "photos/a.png").read_bytes())
     (folder.parent / "photos/e.png").symlink_to("../store.png")
-    call("init", "--prompts", "../natural.csv", "--images", "../photos", "--hold-out", "0.2")
+    (folder.parent / "more").mkdir()
+    (folder.parent / "more/f.txt").write_text("a caption")
+    (folder.parent / "photos/more").symlink_to("../more")
+    assert "holds data/own itself" in refused("init", "--prompts", "../natural.csv", "--images", "..")
+    for _ in range(2):
+        call("init", "--prompts", "../natural.csv", "--images", "../photos", "--hold-out", "0.2")
+    assert (folder / "data/own/images/photos/more/f.txt").is_file()
     taken = folder / "data/own/images/photos"
     (taken / "a.txt").write_text("a bright room")
     assert (folder.parent / "photos/a.txt").read_text() == "a dark room"

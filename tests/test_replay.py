@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -164,6 +166,16 @@ def test_no_chunk_reads_a_number(make_params, monkeypatch) -> None:
             step(batch)
         totals.append(reads.total)
     assert totals[0] == totals[1] > 0
+
+
+def test_an_image_that_overflows_is_a_step_that_does_not_count(make_params, monkeypatch) -> None:
+    """Not an error of the segmenter, which is shown numbers: the step is skipped, whoever else looks at the image."""
+    step, _, batch = build(make_params(**TERMS["attribute"]))
+    assert math.isfinite(step(batch)["masks_empty"])
+    decode = step.backbone.decode
+    monkeypatch.setattr(step.backbone, "decode", lambda z: decode(z) * math.inf)
+    values = step(batch)
+    assert math.isnan(values["masks_empty"]) and values["masks"] == 3
 
 
 def test_gradients_reach_lora_and_discriminator_alone(make_params) -> None:

@@ -16,6 +16,10 @@ ADAM = 16
 CHUNK = 4
 """Images that the segmenters take at once, at most."""
 ACTIVATIONS, TRAINED, MERGED = "activations", "weights, gradients, AdamW", "copies of merged weights"
+PLAIN = ("rollout", "guard")
+"""Phases of an iteration without gradients."""
+OTHERS = ("captioner", "segmenter", "discriminator", "guard")
+"""Frozen models of `train` that the parameters name beside the base."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +70,22 @@ def needs(p: Params, c: Calls, judged: Mapping[str, Mapping[str, int]] | None = 
 def _need(stage: str, parts: dict[str, float], p: Params) -> Need:
     """With what `params.yaml` can still change of it: each by itself, none that is changed already."""
     active = sum(size for part, size in parts.items() if part.startswith(ACTIVATIONS))
-    trained = sum(size for part, size in parts.items() if part.endswith(TRAINED))
+    trained = sum(size for part, size in parts.items() if part.endswith(TRAINED) or part == "LoRA")
     stays = sum(parts.values()) - active - trained
+    others = sum(size for part, size in parts.items() if part in OTHERS)
     changes: dict[str, float] = {}
     key, batch = _batch(stage, p)
     if batch > 1:
         changes[f"lower {key}, now {batch}"] = active * (1 - 1 / batch)
     if stage == "warmup_images" and p.native_resolution > p.resolution:
         changes["lower native_resolution"] = active
-    if stage == "train" and p.train.gradient_checkpointing != "all":
+    plain = any(part.startswith(ACTIVATIONS) and part.endswith(PLAIN) for part in parts)
+    if stage == "train" and p.train.gradient_checkpointing != "all" and not plain:
         changes["set train.gradient_checkpointing to all"] = active
-    if stage == "train" and p.lora_rank > 1:
+    if others:
+        changes["choose smaller models beside the base"] = others
+        stays -= others
+    if stage in ("train", "samples") and p.lora_rank > 1:
         changes[f"lower lora_rank, now {p.lora_rank}"] = trained * (1 - 1 / p.lora_rank)
     if stage == "warmup" and p.warmup.lora_rank > 1:
         changes[f"lower warmup.lora_rank, now {p.warmup.lora_rank}"] = trained * (1 - 1 / p.warmup.lora_rank)
@@ -87,7 +96,9 @@ def _need(stage: str, parts: dict[str, float], p: Params) -> Need:
         changes["set prompt_embeddings.store to true"] = parts[ENCODERS]
         stays -= parts[ENCODERS]
     if stage == "evaluate":
-        changes["choose smaller models in section evaluate"] = stays
+        changes["choose smaller judges"] = stays
+        if p.precision == "fp32":
+            changes["set precision to bf16, for vision-language models"] = sum(parts.values()) / 2
         stays = 0.0
     elif p.precision == "fp32" and stage != "warmup":  # which computes in float32 whatever the precision
         merged = parts.get(MERGED, 0.0)
@@ -99,7 +110,7 @@ def _need(stage: str, parts: dict[str, float], p: Params) -> Need:
 def _batch(stage: str, p: Params) -> tuple[str, int]:
     """The parameter that says how many samples a stage takes at once, and what it is."""
     if stage == "train":
-        return "train.device_batch", p.train.device_batch
+        return "train.device_batch", chunk_of(p)
     section = "samples" if stage == "base_samples" else stage
     return f"{section}.batch_size", getattr(getattr(p, section), "batch_size", 1)
 
@@ -116,11 +127,16 @@ def denoisers(c: Calls) -> tuple[str, ...]:
 
 def memory(p: Params, c: Calls) -> dict[str, float]:
     """Bytes on the device while `train` runs, by part; activations are those of the phase that holds the most."""
-    chunk = min(p.train.device_batch, max(p.global_batch, p.image_batch))
+    chunk = chunk_of(p)
     trained = {f"{name}: {TRAINED}": float(ADAM * count) for name, count in c.trained.items()}
     phase, most = max(phases(p, c, chunk).items(), key=lambda one: one[1])
     copies = {MERGED: float(c.merged)}
     return held(p, c) | trained | copies | {f"{ACTIVATIONS} of {chunk} samples: {phase}": most}
+
+
+def chunk_of(p: Params) -> int:
+    """Samples that `train` takes through the models at once."""
+    return min(p.train.device_batch, max(p.global_batch, p.image_batch))
 
 
 def phases(p: Params, c: Calls, chunk: int) -> dict[str, float]:

@@ -11,6 +11,7 @@ import torch
 
 from comat.models.names import VLM_JUDGES, ModelName, captioners, judges
 from comat.models.record import identity
+from comat.models.sums import sum_of_file
 from comat.params import BenchmarkFiles, CaptionerParams, EvaluateParams
 from comat.running.workdir import PACKAGE, fingerprint
 
@@ -74,7 +75,7 @@ class Judging:
         Raises:
             UserError: if a model or file cannot be had.
         """
-        section = getattr(self.section, name)
+        section, file = getattr(self.section, name), getattr(self.files, name, None)
         dialogue = getattr(section, "dialogue", None)  # how a vision-language model is asked
         return {
             "benchmark": name,
@@ -85,7 +86,12 @@ class Judging:
             if name == "captioner"
             else None,
             "precision": self.precision if name in ("captioner", *VLM_JUDGES) else "fp32",
-            "files": fingerprint(name, self._inputs(name), []),
+            "parser": fingerprint("parser", [Path(self.spacy_model)], [])
+            if name == "t2i_compbench" and Path(self.spacy_model).exists()
+            else None,
+            "file": sum_of_file(Path(file))[:12] if isinstance(file, str) and Path(file).is_file() else None,
+            "photographs": self.files.coco.model_dump() if name == "fid" and self.files.coco else None,
+            "drawn by": (self.seed, self.resolution) if name in ("fid", "frechet") else None,
         }
 
     def _inputs(self, name: str) -> list[Path]:

@@ -68,9 +68,10 @@ def judge(
     for name, found in found_distances.items():
         metrics[name] = distance(found.distances) | found.counts
         evaluators[name] = found.evaluators
+    asked = {name: judging.asked(name) for name in metrics}
     (out / "metrics.json").unlink(missing_ok=True)
     write_table(out / "scores.parquet", scores, SCORES)
     write_json(out / "evaluators.json", evaluators)
-    write_json(out / "judging.json", {name: judging.asked(name) for name in metrics})
+    write_json(out / "judging.json", asked)
     write_json(out / "metrics.json", metrics)
     return metrics

@@ -68,7 +68,7 @@ class Step:
         discriminator: Discriminator | None,
     ) -> None:
         self.loss_scale = 1.0
-        self.found: list[Tensor] = []  # in this iteration, of the entities of each image: whether they have a mask
+        self.empty: list[Tensor] = []  # of the entities of each image of this iteration: 1 where they have no mask
         self.p, self.backbone, self.chunk = params, backbone, train.device_batch
         self.captioner = captioner if params.concept_activation else None
         self.several = [one.name for one in teachers_of(self.captioner) if one.name] if self.captioner else []
@@ -91,7 +91,7 @@ class Step:
         the device: what the weights held waits on the host.
         """
         steps, map_steps = self.draw_steps(batch.iteration)
-        self.found = []
+        self.empty = []
         generated = denoised = None
         if self.p.generates:
             with merged(self.backbone.denoiser):
@@ -125,8 +125,8 @@ class Step:
             "adversarial": adversarial,
             "discriminator": total(discriminator),
             **({DENOISING: total(denoising)} if self.p.denoising_weight else {}),
-            MASKS: float(sum(map(len, self.found))),
-            EMPTY_MASKS: total([(~own).sum() for own in self.found]),
+            MASKS: float(sum(map(len, self.empty))),
+            EMPTY_MASKS: total([own.sum() for own in self.empty]),
         }
 
     def _apart(
@@ -217,9 +217,19 @@ class Step:
         assert self.real_segmenter, "no loss asks for the masks of real images"
         masks: list[Tensor] = []
         for span in spans(len(latents), self.chunk):
-            nouns = [[entity.noun for entity in group] for group in entities[span]]
-            masks += self.real_segmenter.masks(self.backbone.decode(latents[span]), nouns)
-        self.found += [own.flatten(1).any(1) for own in masks]
+            masks += self.find(self.real_segmenter, self.backbone.decode(latents[span]), entities[span])
+        return masks
+
+    def find(self, segmenter: Segmenter, images: Tensor, entities: Sequence[Sequence[Entity]]) -> list[Tensor]:
+        """The masks of the entities of (B, 3, H, W) images.
+
+        An image that is not finite makes this step's count of empty masks no number, so that it is skipped as any
+        other that overflows; the segmenter, which would call its own weights damaged, is shown numbers.
+        """
+        nouns = [[entity.noun for entity in group] for group in entities]
+        masks = segmenter.masks(images.nan_to_num(), nouns)
+        for image, own in zip(images, masks, strict=True):
+            self.empty.append((~own.flatten(1).any(1)).float() + 0 * image.float().sum())
         return masks
 
     def denoise_noised(
@@ -293,10 +303,7 @@ class Step:
                 loss = loss + self.p.lambda_adv * adversarial
                 adversarials.append(adversarial.detach())
             if batch and segmenter:
-                nouns = [[entity.noun for entity in group] for group in batch.entities[span]]
-                found = segmenter.masks(images.detach(), nouns)
-                self.found += [own.flatten(1).any(1) for own in found]
-                masks += found
+                masks += self.find(segmenter, images.detach(), batch.entities[span])
             if loss.requires_grad:
                 gradient[span] = torch.autograd.grad(self.loss_scale * loss, z)[0]
         read = captioner or discriminator

@@ -182,7 +182,9 @@ def join(device: str) -> Iterator[Processes]:
 
     try:
         state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=PATIENCE)
-        board = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+        keeper = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+        # A launcher that starts the processes anew may keep the store, with the notes of those before.
+        board = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), keeper)
     except RuntimeError as error:
         raise UserError(
             f"the {os.environ['WORLD_SIZE']} processes of this run did not meet at {os.environ['MASTER_ADDR']}:"

@@ -39,7 +39,7 @@ def publish(folder: Path, out: Path, place: Callable[[str, str], object] | None 
         UserError: if a file cannot be written there; what stood there before still does.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    for left in out.parent.glob(f".{out.name}.*.part"):  # by a run that was killed here
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*.part"):  # by a run that was killed here
         shutil.rmtree(left)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:

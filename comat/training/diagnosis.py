@@ -12,6 +12,7 @@ TERMS = {
     "adversarial": "adversarial (Eq. 3)",
     "discriminator": "discriminator (Eq. 3)",
     "denoising": "denoising (Eq. 1)",
+    "masks_empty": "the image that the segmenter was shown",
 }
 
 

@@ -139,7 +139,8 @@ class Trainer:
         # A single one at the end may be a loss scale that has just grown too large.
         if (skipped := self._skipped_in_a_row()) and (skipped > 1 or skipped == len(self.rows)):
             raise UserError(self._diagnosis(skipped))
-        if not any(row["grad_norm"] for row in self.rows):
+        self._check_masks()
+        if self.rows and not any(row["grad_norm"] for row in self.rows):
             raise UserError(
                 f"none of {len(self.rows)} iterations gave the LoRA weights a gradient, so the tuned model would be "
                 "the base; give some loss something to learn from: concept_activation, lambda_adv, masks of entities"
@@ -204,7 +205,7 @@ class Trainer:
         Raises:
             UserError: if none of the first `SOUGHT` entities or more has a mask.
         """
-        sought, empty = (sum(row[name] for row in self.rows) for name in (MASKS, EMPTY_MASKS))
+        sought, empty = self._sought()
         if sought >= SOUGHT and empty == sought:
             self._save()
             raise UserError(
@@ -212,6 +213,11 @@ class Trainer:
                 f"concentration learns nothing from them; look at segmenter_model and its threshold, or set "
                 "attribute_steps to 0"
             )
+
+    def _sought(self) -> tuple[float, float]:
+        """Entities that the segmenter was asked for in the steps that count, and those of them without a mask."""
+        rows = [row for row in self.rows if not row["skipped"]]
+        return sum(row[MASKS] for row in rows), sum(row[EMPTY_MASKS] for row in rows)
 
     def _stops(self, iteration: int) -> bool:
         return self.guard is not None and self.guard.stops(iteration)
@@ -276,8 +282,9 @@ class Trainer:
             kept["images_held_out"] = self.data.held_out
         if left_out := sum(row[LEFT_OUT] for row in self.rows):
             kept[LEFT_OUT] = int(left_out)
-        if sought := sum(row[MASKS] for row in self.rows):
-            kept[EMPTY_MASKS] = sum(row[EMPTY_MASKS] for row in self.rows) / sought
+        sought, empty = self._sought()
+        if sought:
+            kept[EMPTY_MASKS] = empty / sought
         write_json(out / "metrics.json", {"train": {**summary(self.columns, self.rows), **kept}})
 
 

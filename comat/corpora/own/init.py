@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import io
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from comat.tokenizers import load_tokenizers
 
 OWN = Path("data/own")
 EMBEDDED = Path("data/shapes")
+WORDS = 1 << 16
+"""Bytes up to which a file may be text that a person has edited to the same length."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,9 @@ def target_of(source: Path, folder: Path) -> Path:
 
 def _check_same(source: Path, target: Path) -> None:
     """Refuse to put what was given in the place of something else, as of a copy that was edited."""
-    if target.exists() and not _equal(source, target):
+    if OWN.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"{source}: holds {OWN} itself, into which it would be copied; give the folder of your files")
+    if source.exists() and target.exists() and not _equal(source, target):
         raise UserError(
             f"{target}: stands there and is not what {source} is, edited since perhaps; give {target} itself to use "
             "it, or move it away"
@@ -94,9 +99,23 @@ def _check_same(source: Path, target: Path) -> None:
 
 def _equal(one: Path, other: Path) -> bool:
     if not (one.is_dir() and other.is_dir()):
-        return one.is_file() and other.is_file() and filecmp.cmp(one, other)
-    names, others = ({p.relative_to(root) for p in root.rglob("*") if p.is_file()} for root in (one, other))
-    return names == others and all(filecmp.cmp(one / name, other / name) for name in names)
+        return one.is_file() and other.is_file() and _same_bytes(one, other)
+    names = _names(one)
+    return names == _names(other) and all(_same_bytes(one / name, other / name) for name in names)
+
+
+def _names(folder: Path) -> set[Path]:
+    """The files of a folder, those that links lead to as well, without hidden ones, which nobody reads."""
+    found = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found |= {Path(place, name).relative_to(folder) for name in files if not name.startswith(".")}
+    return found
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    """Of images a copy of equal size and time is the same."""
+    return filecmp.cmp(one, other, shallow=one.stat().st_size > WORDS)
 
 
 def _copy(source: Path, target: Path) -> None:

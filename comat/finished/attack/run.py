@@ -51,8 +51,11 @@ def attack(
     classifier = Classifier(*judge, choose_device(params.device), torch.float32)
     named = {classifier.number(name) for name in classes}
     targets = [one for one in targets_of(classifier.names) if not named or classifier.number(one.name) in named]
-    if not targets:
-        raise UserError(f"none of the prompts is of {', '.join(classes) or 'a class'}: give one for each class")
+    without = sorted(named - {classifier.number(target.name) for target in targets})
+    if without:
+        raise UserError(
+            f"no prompt is of {', '.join(classifier.names[number] for number in without)}: give one of each"
+        )
     params, backbone = finished_model(params, data, [target.prompt for target in targets])
     words = candidates(backbone.tokenizers).without(classifier.names)
     settings = {"classifier": judge, "samples": samples, "candidates": len(words), **asdict(search)}
