@@ -119,9 +119,9 @@ def test_a_peer_that_was_judged_in_another_way_is_marked(
     evaluate_peer(params, 3, judging_of(params), Peer("sd", Weights(str(tiny / "sd15"))), base, peers / "sd")
     asked = json.loads((run / "judging.json").read_text())
     assert asked == json.loads((peers / "sd/judging.json").read_text()) and "clip_score" in asked
-    asked["clip_score"] |= {"parameters": {"weight": 2.5}, "files": "another"}
+    asked["clip_score"] |= {"parameters": {"weight": 2.5}, "file": "another"}
     (peers / "sd/judging.json").write_text(json.dumps(asked))
-    said = "sd: judged with other files and parameters in clip_score; run `comat evaluate` for it again"
+    said = "sd: judged with other file and parameters in clip_score; run `comat evaluate` for it again"
     assert read_peers(run, base, peers)[1] == [said]
 
 
