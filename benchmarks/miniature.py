@@ -33,6 +33,7 @@ TRAINED = Path("data/shapes/trained").resolve()
 KEPT_MODELS = Path("data/shapes/models")
 DINO = {"discriminator": "dino", "discriminator_model": str(TRAINED / "dino")}
 VLM = DEFAULT | {"captioner": "vlm", "captioner_model": str(KEPT_MODELS / "vlm")}
+WEAK = DEFAULT | {"captioner_model": str(TRAINED / "captioner_weak")}
 APART = {"base_model": str(TRAINED / "apart"), "discriminator_model": str(TRAINED / "apart")}
 # TokenCompose trains by 1e-3 and 5e-5 on SD1.4: 10 layers and 4 sizes of maps; here they are 5 and 2.
 TOKENCOMPOSE = {
@@ -67,7 +68,8 @@ TABLES: dict[str, dict[str, dict[str, str]]] = {
     "captioners": {
         "default": DEFAULT,
         "captioner-medium": DEFAULT | {"captioner_model": str(TRAINED / "captioner_medium")},
-        "captioner-weak": DEFAULT | {"captioner_model": str(TRAINED / "captioner_weak")},
+        "captioner-weak": WEAK,
+        "captioner-weak-alone": WEAK | NO_CONCENTRATION,  # what of it attribute concentration does
     },
     # Table 5: captioners of other kinds, everything else as in the default run.
     "kinds": {
