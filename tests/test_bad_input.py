@@ -68,7 +68,9 @@ def test_unreadable_images_are_counted_and_an_empty_folder_is_an_error(
     assert report["skipped"] == {"missing": 1, "unreadable": 1}
     for file in files[2:]:
         file.unlink()
-    assert "none of the 5 images" in error_of("image_latents", broken, capsys)
+    assert "5 of 5 images with a caption are left out (4 missing, 1 unreadable)" in error_of(
+        "image_latents", broken, capsys
+    )
 
 
 def test_an_unknown_parameter_stops_a_stage_before_models_load(broken: Path, capsys: pytest.CaptureFixture) -> None:
