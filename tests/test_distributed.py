@@ -85,10 +85,10 @@ def test_tensors_of_the_main_process_reach_the_others(tmp_path: Path) -> None:
 def wait_for_long_work(way: str) -> None:
     """The main process works for longer than the others would wait for anything that they do together."""
     with join("cpu") as processes:
-        dist.distributed_c10d._set_pg_timeout(timedelta(seconds=2))
+        dist.distributed_c10d._set_pg_timeout(timedelta(seconds=4))
         for number in range(2):
             asked = (f"look {number}",) if way == "from_main_at_leisure" else ()
-            found = getattr(processes, way)(*asked, lambda: time.sleep(4) or os.getpid())
+            found = getattr(processes, way)(*asked, lambda: time.sleep(8) or os.getpid())
             assert (found == os.getpid()) == processes.main
 
 
