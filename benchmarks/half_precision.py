@@ -4,9 +4,10 @@
 
 `effect`: a LoRA whose part of every layer is 5e-4 of its weights, and which leads somewhere; the share of its float32
 effect on predictions that is there, along that effect. `gradients`: each term's gradient in the LoRA weights, of an
-iteration that samples in half precision as well: its cosine with float32's, and the ratio of norms. `scale`: the loss
-scales of fp16 at which an iteration's gradients are finite. `cost`: operations, by precision, and bytes kept of one
-replayed sample of SDXL at 512 px in bf16, counted on the meta device.
+iteration that samples in half precision as well, with such a LoRA: its cosine with float32's, and the ratio of norms.
+`scale`: the loss scales of fp16 at which an iteration's gradients are finite, with a fresh LoRA and with one at a
+twentieth of the weights. `cost`: operations, by precision, and bytes kept of one replayed sample of SDXL at 512 px in
+bf16, counted on the meta device.
 
 Three forms take turns: LoRA `merged` into half-precision weights for sampling and peft's own forward, whose branch is
 float32, in replay, as it was; peft's forward `beside` for both; and `once`, as it is: computed in half precision beside
@@ -39,7 +40,7 @@ from comat.randomness import generator
 from comat.running.device import DTYPES
 from comat.tokenizers import load_tokenizers
 
-SIZE, RANK, SAMPLES = 5e-4, 32, 16
+SIZE, RANK, SAMPLES, BATCHES = 5e-4, 32, 16, 5
 COLOURS = ("red", "blue", "green", "yellow", "pink", "black", "white", "orange")
 SHAPES = ("cube", "ball", "star", "ring")
 FORMS = ("merged", "beside", "once")
@@ -99,20 +100,25 @@ def effects(folder: str, precision: str, ups: Sequence[Tensor], seeds: int) -> l
         return [predict(backbone, seed) - old for seed, old in enumerate(before)]
 
 
-def effect(params: Params, seeds: int = 5) -> None:
+def effect(params: Params) -> None:
     ups = directions(params.base_model)
-    exact = effects(params.base_model, "fp32", ups, seeds)
-    print(f"share of float32's effect, LoRA at {SIZE:g} of the weights, {seeds} batches of {SAMPLES}: median (range)")
+    exact = effects(params.base_model, "fp32", ups, BATCHES)
+    print(f"share of float32's effect, LoRA at {SIZE:g} of the weights, {BATCHES} batches of {SAMPLES}: median (range)")
     for precision in ("bf16", "fp16"):
         for name in FORMS:
             with form(name):
-                found = effects(params.base_model, precision, ups, seeds)
+                found = effects(params.base_model, precision, ups, BATCHES)
             shares = [float((d * e).sum() / e.square().sum()) for d, e in zip(found, exact, strict=True)]
-            print(f"  {precision} {name:<8}{statistics.median(shares):>6.2f} ({min(shares):.2f} to {max(shares):.2f})")
+            print(f"  {precision} {name:<8}{spread(shares, 2)}")
 
 
-def setting(params: Params, precision: str, changes: dict[str, object]) -> tuple[Step, list[nn.Parameter], Batch]:
-    """A step of four prompts or two real images, with a LoRA at a twentieth of the weights."""
+def spread(values: Sequence[float], digits: int) -> str:
+    low, middle, high = (f"{value:.{digits}f}" for value in (min(values), statistics.median(values), max(values)))
+    return f"{middle} ({low} to {high})"
+
+
+def setting(params: Params, precision: str, changes: dict[str, object], size: float) -> tuple[Step, list[nn.Parameter]]:
+    """A step of four prompts or two real images, with a LoRA at `size` of the weights."""
     fixed: dict[str, object] = {"sampling_steps": 10, "grad_steps": 2, "attribute_steps": 2, "global_batch": 4}
     p = params.model_copy(update={**fixed, "precision": precision, **changes})
     models = small_models(p, torch.device("cpu"), DTYPES[precision])
@@ -120,43 +126,57 @@ def setting(params: Params, precision: str, changes: dict[str, object]) -> tuple
     layers = [layer for layer, _ in lora.adapted(models.backbone.denoiser)]
     shapes = [layer.lora_B["default"].get_parameter("weight").shape for layer in layers]
     rng = generator(1, "B")
-    shrink(models.backbone.denoiser, [torch.randn(shape, generator=rng) for shape in shapes], 0.05)
-    prompts = ["a red cube and a blue star", "two green rings", "a pink ball", "a yellow star left of a black ring"]
-    rows, entities = generator(2, "latents"), [[Entity("cube", (2, 3)), Entity("star", (6, 7))], *[[]] * 3]
-    latents = torch.randn(6, *models.backbone.latent_shape(p.resolution), generator=rows)
-    real = RealImages(latents[4:], ["a red ring", "a black cube"]) if p.image_batch else NO_IMAGES
-    batch = Batch(0, prompts[: p.global_batch], entities[: p.global_batch], latents[: p.global_batch], real)
-    return Step(p, p.train, models.backbone, models.captioner, models.segmenter, models.discriminator), weights, batch
+    shrink(models.backbone.denoiser, [torch.randn(shape, generator=rng) for shape in shapes], size)
+    return Step(p, p.train, models.backbone, models.captioner, models.segmenter, models.discriminator), weights
 
 
-def gradient(step: Step, weights: Sequence[nn.Parameter], batch: Batch) -> Tensor:
+def batch_of(step: Step, iteration: int) -> Batch:
+    """Colours and latents differ from one iteration to the next, as the noise does."""
+    one, two = COLOURS[iteration % 4], COLOURS[4 + iteration % 4]
+    prompts = [f"a {one} cube and a {two} star", f"two {one} rings", f"a {two} ball", f"a {one} star on a {two} ring"]
+    entities = [[Entity("cube", (2, 3)), Entity("star", (6, 7))], *[[]] * 3]
+    shape = step.backbone.latent_shape(step.p.resolution)
+    latents = torch.randn(6, *shape, generator=generator(2, "latents", iteration))
+    real = RealImages(latents[4:], [f"a {one} ring", f"a {two} cube"]) if step.p.image_batch else NO_IMAGES
+    count = step.p.global_batch
+    return Batch(iteration, prompts[:count], entities[:count], latents[:count], real)
+
+
+def gradient(step: Step, weights: Sequence[nn.Parameter], iteration: int) -> Tensor:
     for weight in weights:
         weight.grad = None
-    step(batch)
+    step(batch_of(step, iteration))
     rows = [torch.zeros_like(w) if w.grad is None else w.grad / step.loss_scale for w in weights]
     return torch.cat([row.flatten().double() for row in rows])
 
 
 def gradients(params: Params) -> None:
-    print("gradient in the LoRA weights against float32's: cosine, ratio of norms")
+    print(
+        f"gradient in the LoRA weights against float32's, LoRA at {SIZE:g} of the weights, {BATCHES} batches: cosine,"
+    )
+    print("ratio of norms: median (range)")
     for term, changes in TERMS.items():
-        exact = gradient(*setting(params, "fp32", changes))
+        step, weights = setting(params, "fp32", changes, SIZE)
+        exact = [gradient(step, weights, iteration) for iteration in range(BATCHES)]
         for precision in ("bf16", "fp16"):
             for name in FORMS:
                 with form(name):
-                    step, weights, batch = setting(params, precision, changes)
+                    step, weights = setting(params, precision, changes, SIZE)
                     step.loss_scale = 1024.0 if precision == "fp16" else 1.0
-                    found = gradient(step, weights, batch)
-                cosine, ratio = found @ exact / found.norm() / exact.norm(), found.norm() / exact.norm()
-                print(f"  {term:<24}{precision} {name:<8}{cosine:>8.4f}{ratio:>7.3f}", flush=True)
+                    found = [gradient(step, weights, iteration) for iteration in range(BATCHES)]
+                pairs = list(zip(found, exact, strict=True))
+                cosines = [float(f @ e / f.norm() / e.norm()) for f, e in pairs]
+                ratios = [float(f.norm() / e.norm()) for f, e in pairs]
+                print(f"  {term:<24}{precision} {name:<8}{spread(cosines, 4)}  {spread(ratios, 3)}", flush=True)
 
 
 def scale(params: Params) -> None:
-    step, weights, batch = setting(params, "fp16", {"image_batch": 2})
     print("fp16, all terms, by the exponent of the loss scale: norm of the gradient in the LoRA weights")
-    for exponent in (0, 5, 10, 12, 14, 15, 16, 18):
-        step.loss_scale = 2.0**exponent
-        print(f"  2^{exponent:<4}{gradient(step, weights, batch).norm():>9.5g}", flush=True)
+    for name, size in (("fresh", 0.0), ("shaken", 0.05)):
+        step, weights = setting(params, "fp16", {"image_batch": 2}, size)
+        for exponent in (0, 5, 10, 12, 13, 14, 15, 16, 18):
+            step.loss_scale = 2.0**exponent
+            print(f"  {name:<8}2^{exponent:<4}{gradient(step, weights, 0).norm():>9.5g}", flush=True)
 
 
 class ByPrecision(Operations):

@@ -26,7 +26,10 @@ JUDGED = typer.Option(PEERS, file_okay=False, help="Folder of the models that we
 SENSITIVITY = typer.Option(DATA / "sensitivity", file_okay=False, help="Folder of the result.")
 IMAGES = typer.Option(None, help="Folder or tar file of images with captions, or a folder of samples.")
 FILES = typer.Argument(None, help="Lists of prompts, or folders of them; none: prompts.sources of the parameters.")
-COLUMN = typer.Option(None, help="Column or key that holds the prompt; by default prompt, caption or text.")
+COLUMN = typer.Option(
+    None,
+    help="Column or key that holds the prompt; by default prompt, caption or text, the first two also in the plural.",
+)
 OWN_PROMPTS = typer.Option(..., help="A list of prompts, or a folder of them; may be given again.")
 OWN_IMAGES = typer.Option(None, help="Folder or tar file of images with captions, for mixed latents.")
 HELD_OUT = "Share of the prompts to hold out for evaluation, drawn by seed."

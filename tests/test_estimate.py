@@ -210,13 +210,23 @@ def test_the_warm_up_is_counted_whole(make_params) -> None:
     calls, known = Calls(warmup=Cost(1, 5, 7), unet=1000, others=200, embedding=50), Counts(4, 2, 5)
     full = p.model_copy(update={"warmup": type(p.warmup).model_validate(values | {"lora_rank": 0})})
     assert sum(warmup(full, calls).values()) == 16 * 1000 + 4 * 200 + 2 * 2 * 7
-    assert host(full, calls, known) == 4 * 2 * 50
+    assert host(full, calls, known)["warmup"] == 4 * 2 * 50
     calls.warmup_lora = 30
     lora = p.model_copy(update={"warmup": type(p.warmup).model_validate(values | {"lora_rank": 3})})
     assert sum(warmup(lora, calls).values()) == 4 * 1000 + 4 * 200 + 16 * 30 + 2 * 2 * 7
     none = p.model_copy(update={"warmup": type(p.warmup).model_validate(values | {"steps": 0})})
-    assert warmup(none, calls) == {} and host(none, calls, known) == 0
+    assert warmup(none, calls) == {} and host(none, calls, known)["warmup"] == 0
     assert disk(none, calls, known)["warmup"] == 0 and disk(full, calls, known)["warmup"] == 4000
+
+
+@pytest.mark.parametrize(
+    ("changes", "every", "expected"), [({}, 20, 200), ({"denoising_weight": 1.0}, 20, 240), ({}, 0, 0)]
+)
+def test_looks_at_the_terms_wait_on_the_host(make_params, changes: dict, every: int, expected: int) -> None:
+    """Of ten LoRA weights, 4 bytes each: four terms, or five with the denoising one, and the gradient of all."""
+    p = make_params(**changes)
+    p = p.model_copy(update={"train": p.train.model_copy(update={"gradients_every": every})})
+    assert host(p, Calls(trained={"LoRA": 10}), Counts(4, 2, 5))["train"] == expected
 
 
 def test_a_working_folder_holds_the_outputs_and_two_states(make_params) -> None:

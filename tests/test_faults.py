@@ -83,7 +83,9 @@ def test_leftovers_of_a_killed_writer_are_not_published(tmp_path: Path, monkeypa
     (tmp_path / ".out.77.part").mkdir()  # half published
     with work_directory("s", "abc") as work:
         (work / "whole").write_text("1")
+        inode = (work / "whole").stat().st_ino
         publish(work, tmp_path / "out")
+    assert (tmp_path / "out/whole").stat().st_ino == inode  # linked, not copied
     assert sorted(p.name for p in (tmp_path / "out").rglob("*")) == ["sub", "whole"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "work"]
 

@@ -183,6 +183,26 @@ def test_objects_that_are_never_found_end_training(project: Path, tmp_path: Path
                     again.run()
 
 
+def test_what_the_segmenter_leaves_out_is_counted(project: Path, tmp_path: Path, monkeypatch) -> None:
+    """Three boxes in each of the four iterations; the committed run of the project had none."""
+    again = trainer(project, tmp_path / "work")
+    assert again.segmenter is not None
+    masks, calls = again.segmenter.masks, []
+
+    def leaves_out(images: torch.Tensor, nouns) -> list[torch.Tensor]:
+        again.segmenter.left_out += 3
+        calls.append(len(again.rows))
+        return masks(images, nouns)
+
+    monkeypatch.setattr(again.segmenter, "masks", leaves_out)
+    again.run()
+    again.export(tmp_path / "out")
+    assert set(calls) == {0, 1, 2, 3}
+    said = json.loads((tmp_path / "out/metrics.json").read_text())["train"]
+    assert said["boxes_left_out"] == 3 * len(calls)
+    assert "boxes_left_out" not in json.loads((project / "data/train/metrics.json").read_text())["train"]
+
+
 def test_a_run_without_any_gradient_is_no_good_run(project: Path, tmp_path: Path, monkeypatch) -> None:
     again = trainer(project, tmp_path / "work")
     values = again.iterate(0)

@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from ruamel.yaml import YAML
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from comat.diffusion.backbones import load_base
-from comat.errors import main_guard
+from comat.diffusion.load import PASSED_THROUGH, load_backbone
+from comat.errors import UserError, main_guard
+from comat.params import load
 from comat.randomness import generator
 from comat.training.warmup import denoising_loss, warm_up
+from tests.conftest import run
 
 
 def setting(make_params, lora_rank: int, steps: int):
@@ -115,3 +119,20 @@ def test_each_parameter_of_the_warm_up_is_read(make_params, tmp_path: Path, othe
 
 def before(model: str) -> torch.Tensor:
     return torch.cat([weight.flatten() for weight in load_base(model).denoiser.parameters()])
+
+
+def test_no_steps_pass_the_base_through_uncopied(broken: Path) -> None:
+    """A note stands in the place of the UNet, and what follows draws by the base model's own."""
+    values = YAML(typ="safe").load(broken / "params.yaml")
+    values["warmup"]["steps"] = 0
+    YAML().dump(values, broken / "params.yaml")
+    run("warmup_images", broken)
+    run("warmup", broken)
+    folder = broken / "data/warmup"
+    assert [path.name for path in folder.rglob("*")] == [PASSED_THROUGH]
+    params = load(broken / "params.yaml")
+    drawn, base = load_backbone(params, folder).denoiser, load_backbone(params).denoiser
+    assert all(torch.equal(a, b) for a, b in zip(drawn.parameters(), base.parameters(), strict=True))
+    (folder / PASSED_THROUGH).unlink()
+    with pytest.raises(UserError, match="expected one folder unet or transformer"):
+        load_backbone(params, folder)

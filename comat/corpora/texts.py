@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from comat.corpora.build import READERS
+from comat.corpora.lists import USUAL
 from comat.corpora.text import normalise
 from comat.errors import UserError
 from comat.params import PromptSource
-
-COLUMNS = ("prompt", "caption", "text")
 
 
 def is_file_name(text: str) -> bool:
@@ -21,7 +20,7 @@ def is_file_name(text: str) -> bool:
 
 
 def texts_in(path: Path) -> list[str]:
-    """The normalised prompts of a file, by its suffix; tables by the first of `COLUMNS` that they have.
+    """The normalised prompts of a file, by its suffix; tables by the first of `USUAL` that they have.
 
     Raises:
         UserError: if the suffix is none of a format, or the file cannot be read.
@@ -29,11 +28,11 @@ def texts_in(path: Path) -> list[str]:
     format = path.suffix.lower().removeprefix(".")
     if format not in READERS:
         raise UserError(f"{path}: expected prompts as .txt, .csv, .json, .jsonl or .parquet, got {path.suffix!r}")
-    for column in COLUMNS:
+    for column in USUAL:
         source = PromptSource.model_validate({"name": path.stem, "format": format, "path": str(path), "column": column})
         try:
             return [text for prompt in READERS[format](source) if (text := normalise(prompt.text))]
         except UserError:
-            if column == COLUMNS[-1] or format == "txt":
+            if column == USUAL[-1] or format == "txt":
                 raise
     raise AssertionError

@@ -9,6 +9,7 @@ from rich.filesize import decimal
 
 from comat.estimate.calls import ENCODERS, Calls
 from comat.estimate.plan import Counts, warmup_images
+from comat.method.step import TERMS
 from comat.params import Params
 
 ADAM = 16
@@ -185,14 +186,19 @@ def judging(p: Params, c: Calls, judged: Mapping[str, Mapping[str, int]]) -> dic
     return max(every, key=lambda parts: sum(parts.values()), default={})
 
 
-def host(p: Params, c: Calls, n: Counts) -> float:
-    """Bytes of the host's memory for what the text encoders say of `warmup`'s prompts, besides a GPU's.
+def host(p: Params, c: Calls, n: Counts) -> dict[str, float]:
+    """Bytes of the host's memory that grow with the parameters, besides a GPU's, by stage.
 
-    Of what grows with the parameters it is the most: states are written from the device and read as pages of their
-    file. Models pass through it while they are loaded, one at a time, which is not counted.
+    In `warmup` it is what the text encoders say of its prompts; in `train` the gradients of the LoRA weights while
+    those of each term are looked at: one of every term, and that of all. States are written from the device and read
+    as pages of their file. Models pass through it while they are loaded, one at a time, which is not counted.
     """
     twice = 1 if p.precision == "fp32" else 2  # as in `warmup`
-    return float(twice * c.embedding * warmup_images(p, n))
+    looks = len(TERMS) + bool(p.denoising_weight) + 1 if p.train.gradients_every else 0
+    return {
+        "warmup": float(twice * c.embedding * warmup_images(p, n)),
+        "train": 4.0 * looks * c.trained.get("LoRA", 0),
+    }
 
 
 def _activations(batch: int, each: float) -> dict[str, float]:

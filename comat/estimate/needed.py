@@ -62,8 +62,15 @@ def _check_schedule(path: Path, steps: int) -> None:
         check_steps(schedule, steps)
 
 
+HOST = {
+    "warmup": ("embeddings of its prompts", "lower warmup_images.count"),
+    "train": ("the gradients of each term", "set train.gradients_every to 0, or lower lora_rank"),
+}
+"""Stage → what of it stands in the host's memory, and what to do where that is too much."""
+
+
 def needed(params: Params, data: Path) -> Iterator[Finding]:
-    """Memory of every stage against the device's, what the warm-up's prompts take of the host's, and the disk."""
+    """Memory of every stage against the device's, what `warmup` and `train` take of the host's, and the disk."""
     try:
         with described(params) as (own, _):
             calls, known = measure(own), counts(params, data)
@@ -73,10 +80,12 @@ def needed(params: Params, data: Path) -> Iterator[Finding]:
     card = card_of(choose_device(params.device))
     for need in needs(params, calls, known.judged):
         yield fitting(need, card)
-    said, there = host(params, calls, known), host_memory()
-    if said > there:
-        found = f"embeddings of its prompts take {decimal(int(said))} of {decimal(there)} of the host's memory"
-        yield Finding("host memory of warmup", "problem", found, "lower warmup_images.count")
+    there = host_memory()
+    for stage, size in host(params, calls, known).items():
+        if size > there:
+            what, remedy = HOST[stage]
+            found = f"{what} take {decimal(int(size))} of {decimal(there)} of the host's memory"
+            yield Finding(f"host memory of {stage}", "problem", found, remedy)
     left, passing = disk(params, calls, known), scratch(params, calls, known)
     yield room(
         2 * sum(size or 0 for size in left.values()) + max(size or 0 for size in passing.values()),

@@ -137,11 +137,15 @@ def _judging(calls: Calls, judged: Mapping[str, Mapping[str, int]], rate: float)
     return _table("evaluate, base and tuned, at most: what was judged before is remembered", rows)
 
 
-def _limits(calls: Calls, precision: str, said: float, unknown: bool) -> str:
+def _limits(calls: Calls, precision: str, on_host: Mapping[str, float], unknown: bool) -> str:
+    said, looks = on_host["warmup"], on_host["train"]
     lines = [
         "DVC's cache holds what is left once more, where the file system cannot share blocks (reflinks).",
         f"The stage warmup trains in float32; its prompts' embeddings take {decimal(int(said))} of the host's memory."
         if said
+        else "",
+        f"Where train looks at each term's gradient, they take {decimal(int(looks))} of the host's memory."
+        if looks
         else "",
         "Not in it: the program and its libraries (0.5 to 1 GB on a CPU), the allocator's reserve, loading, reading "
         "and writing, the stages prompts and entities, and downloads.",

@@ -41,6 +41,11 @@ TERM_CURVES = {
         "cos_i2t_attribute",
         "cos_i2t_adversarial",
     ),
+    "Cosine of the other terms' gradients with each other": (
+        "cos_i2t_real_attribute",
+        "cos_i2t_real_adversarial",
+        "cos_attribute_adversarial",
+    ),
 }
 OPTIONAL = {"Denoising of real images (Eq. 1)": ("denoising",)}
 """Of losses whose columns are there where they were on."""

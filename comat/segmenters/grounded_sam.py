@@ -11,7 +11,7 @@ from torch import Tensor
 from comat.segmenters.grounding import Detector, Thresholds, find_boxes, surest
 
 BOXES = 16
-"""Boxes that a masker fills at once: Segment Anything takes 0.1 GB for each."""
+"""Boxes that a masker fills at once: their memory is bounded so, whatever an image holds (`benchmarks/waste.py`)."""
 QUERIES = 900
 """Boxes that Grounding DINO looks for in an image."""
 

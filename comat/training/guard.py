@@ -7,6 +7,7 @@ looks from outside, at prompts that no step trains on and that are none of the e
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from comat.errors import UserError, unbroken
 from comat.judges.benchmark import Benchmark, Drawn
 from comat.judges.frechet import Features, batches, frechet_distances
 from comat.params import GuardParams, SamplingParams
-from comat.randomness import python_random
+from comat.randomness import python_random, stratified
 from comat.storage.images import read_rgb, to_bytes, write_png
 from comat.storage.tensor_store import TensorStore
 
@@ -31,12 +32,11 @@ ORIGINALS = 256
 
 
 def set_apart(rows: Sequence[dict], section: GuardParams, seed: int) -> list[dict]:
-    """The guard's prompts: training rows of `PROMPTS`, drawn by seed; none while it is off."""
+    """The guard's prompts: training rows of `PROMPTS`, of each category its share, by seed; none while it is off."""
     if not section.every:
         return []
-    drawn = [row for row in rows if row["split"] == "train"]
-    python_random(seed, "guard prompts").shuffle(drawn)
-    return drawn[: section.prompts]
+    rows = [row for row in rows if row["split"] == "train"]
+    return stratified(rows, section.prompts, itemgetter("category"), python_random(seed, "guard prompts"))
 
 
 class Guard:
