@@ -50,21 +50,22 @@ def words(backbone: Backbone, example: Example) -> list[tuple[list[int], list[in
 @torch.no_grad()
 def shares(backbone: Backbone, params: Params, examples: list[Example], tau: int) -> np.ndarray:
     """The mean of each of COLUMNS at training timestep `tau` of a diffusion model."""
-    size = params.resolution
+    size, device = params.resolution, backbone.device
     sampler = backbone.sampler(params.scheduler, params.sampling_steps, backbone.latent_shape(size)[1:])
     index, rows = sampler.start(tau), defaultdict(list)
     for number, example in enumerate(examples):
         picture, masks = render(example.scene, size)
-        latents = backbone.encode_images(torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255)
+        latents = backbone.encode_images(torch.from_numpy(picture).to(device).permute(2, 0, 1)[None].float() / 255)
         own = [generator(SEED, "attention share", tau, number)]
-        z = sampler.noisy(latents, noise(latents.shape[1:], own), [index])
+        z = sampler.noisy(latents, noise(latents.shape[1:], own).to(device), [index])
         prompt = backbone.encode_prompts([example.caption])
         with recorded_maps(backbone.denoiser, backbone.map_layers()) as recording:
-            backbone.denoise(sampler.seen(z, index), sampler.timesteps[index], prompt, params.guidance_scale)
+            backbone.denoise(sampler.seen(z, index), sampler.timesteps[index].to(device), prompt, params.guidance_scale)
         maps = recording.collect(backbone.layout(z.shape[-2:]), 1)
         order = [[o.noun for o in example.scene.objects].index(g.noun) for g in example.spec.groups]
+        drawn = torch.from_numpy(np.stack([*masks])).to(device)
         for layer in maps.values():
-            small = resize_mask(torch.from_numpy(np.stack([*masks])), (layer.shape[2], layer.shape[3])).float()[order]
+            small = resize_mask(drawn, (layer.shape[2], layer.shape[3])).float()[order]
             for entity, (nouns, colours) in enumerate(words(backbone, example)):
                 for name, columns in (("noun", nouns), ("colour", colours)):
                     inside = _inside(layer[0], columns, small)

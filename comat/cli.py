@@ -11,14 +11,13 @@ from pathlib import Path
 import typer
 
 from comat.errors import UserError, clean, main_guard, say
+from comat.finished.commands import DATA, PARAMS, found_result
 from comat.finished.commands import app as finished
 
 HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, context_settings=HELP, help=__doc__)
 app.add_typer(finished)
 PRESETS = Path("presets")
-PARAMS = Path("params.yaml")
-DATA = Path("data")
 PEERS = DATA / "peers"
 PAGE = typer.Option(Path("preference.html"), dir_okay=False, help="The page.")
 KEY = typer.Option(Path("preference-key.json"), dir_okay=False, help="Which side is whose: keep it from the voters.")
@@ -157,7 +156,9 @@ def evaluate(
         None, help="Hub id or folder of a text-to-image pipeline; none: images are in OUT/NAME."
     ),
     revision: str | None = typer.Option(None, help="Its commit, tag or branch."),
-    unet: str | None = typer.Option(None, help="Folder of a UNet that takes the place of its own."),
+    unet: str | None = typer.Option(
+        None, help="Folder of a denoiser (UNet or transformer) that takes the place of its own."
+    ),
     lora: str | None = typer.Option(None, help="Folder of a LoRA in safetensors."),
     method: str | None = typer.Option(None, help="The run's own model by composable, structured or attend_and_excite."),
     tuned: bool = typer.Option(False, "--tuned", help="With --method: the tuned model, not the base."),
@@ -191,7 +192,7 @@ def evaluate(
     if not name:
         raise UserError("give --model, or the --name of a folder that holds images drawn elsewhere")
     check_name(name)
-    _result(data / "evaluate")
+    found_result(data / "evaluate" / "metrics.json")
     if not model and (revision or unet or lora):
         raise UserError("--revision, --unet and --lora say how --model draws: give it, or remove them")
     own = load(params)
@@ -209,20 +210,13 @@ def evaluate(
             say(_table(data / "evaluate", out))
 
 
-def _result(folder: Path) -> Path:
-    path = folder / "metrics.json"
-    if not path.is_file():
-        raise UserError(f"{path}: no result here; run this in the project's root, after `dvc repro`")
-    return path
-
-
 def _table(folder: Path, peers: Path) -> str:
     """The result table of the run in `folder`, with a column for every peer."""
     from comat.reporting.peers import read_peers
     from comat.reporting.results import read_metrics
     from comat.reporting.table import result_table
 
-    path = _result(folder)
+    path = found_result(folder / "metrics.json")
     found, notes = read_peers(folder, folder.parent / "base_samples", peers)
     return "\n\n".join([result_table(read_metrics(path), found), *notes])
 

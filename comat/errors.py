@@ -72,13 +72,18 @@ def first_line(error: BaseException) -> str:
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1])[:300]
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the host or the device had no memory left."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(FULL.search(str(error))))
+
+
 def explained(error: Exception, module: str = "") -> str | None:
     """What went wrong as one line, where the user or the machine is to blame; None for a bug.
 
     `module` is what was started, for example stages.train.
     """
     text = str(error)
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and FULL.search(text)):
+    if is_out_of_memory(error):
         return f"out of memory ({first_line(error)}); lower {HELPS.get(module, 'the batch size')}"
     if DEVICE.search(text) and isinstance(error, RuntimeError | AssertionError):
         return f"the device does not compute ({first_line(error)}); check `device` in params.yaml, and the driver"

@@ -17,7 +17,7 @@ from comat.running.stage import options, publish, say_fewer
 if TYPE_CHECKING:
     from comat.corpora.pictures.listed import Picture
     from comat.running.distributed import Processes
-    from comat.running.shared_store import Row
+    from comat.storage.shard_progress import Row
 
 
 @main_guard
@@ -58,7 +58,8 @@ def encode(params: Params, pictures: list[Picture], work: Path, processes: Proce
     from comat.corpora.pictures.photos import Tally, read_photos
     from comat.diffusion.backbones.autoencoder import encode_images, load_vae
     from comat.running.device import choose_device
-    from comat.running.shared_store import Row, SharedStore
+    from comat.running.shared_store import SharedStore
+    from comat.storage.shard_progress import Row
 
     section, tally = params.image_latents, Tally()
     size = params.resolution

@@ -13,7 +13,7 @@ from comat.running.launch import launch_where_asked
 from comat.running.stage import options, publish
 
 if TYPE_CHECKING:
-    from comat.running.shared_store import Row
+    from comat.storage.shard_progress import Row
 
 TOGETHER = 16
 """Prompts that a process takes at a time; they are encoded one after another."""
@@ -31,7 +31,8 @@ def main() -> None:
     from comat.diffusion.embeddings import NOT_STORED, as_tensors, embedding_id
     from comat.running.device import choose_device
     from comat.running.distributed import join
-    from comat.running.shared_store import Row, SharedStore
+    from comat.running.shared_store import SharedStore
+    from comat.storage.shard_progress import Row
     from comat.storage.tables import write_json
 
     stored = params.prompt_embeddings.store

@@ -23,7 +23,8 @@ def main() -> None:
     from comat.diffusion.sampling import sample_latents
     from comat.randomness import python_random
     from comat.running.distributed import join
-    from comat.running.shared_store import Row, SharedStore
+    from comat.running.shared_store import SharedStore
+    from comat.storage.shard_progress import Row
     from comat.storage.tables import PROMPTS, read_table
 
     section, inputs = params.reference_latents, [args.prompts, args.prompt_embeddings, args.warmup]

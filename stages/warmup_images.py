@@ -28,7 +28,8 @@ def main() -> None:
     from comat.diffusion.sampling import decoded, sample_latents
     from comat.randomness import python_random
     from comat.running.distributed import join
-    from comat.running.shared_store import Row, SharedStore
+    from comat.running.shared_store import SharedStore
+    from comat.storage.shard_progress import Row
     from comat.storage.tables import PROMPTS, read_table
 
     inputs = [args.prompts, args.prompt_embeddings]

@@ -313,3 +313,21 @@ def test_what_qwens_autoencoder_decodes_is_what_diffusers_decodes(families: Path
     mean, std = (torch.tensor(vae.config[f"latents_{name}"]).view(1, -1, 1, 1) for name in ("mean", "std"))
     expected = vae.decode((z * std + mean)[:, :, None]).sample[:, :, 0]
     assert torch.equal(decode(vae, z).clamp(0, 1), expected / 2 + 0.5) and (expected.abs() < 1).any()
+
+
+def test_guidance_takes_its_timestep_to_the_latents(families: Path, monkeypatch) -> None:
+    """Samplers keep timesteps on the CPU; only UNets bring them over themselves."""
+    backbone = load_base(str(families / "sd3"))
+    z = torch.randn(1, *backbone.latent_shape(32)).to("meta")
+    prompts = backbone.encode_prompts(PROMPTS[:1]).to(z.device)
+    backbone.null = backbone.null.to(z.device)
+    seen = []
+
+    def denoise(z: torch.Tensor, t: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+        seen.append(t.device)
+        return z
+
+    monkeypatch.setattr(backbone, "denoise", denoise)
+    for scale in (1.0, 3.0):
+        backbone.guided(z, torch.tensor(500.0), prompts, scale)
+    assert seen == [z.device] * 2

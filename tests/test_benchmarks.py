@@ -147,6 +147,6 @@ def test_of_which_words_the_embeddings_are_the_other_prompt_s(tiny: Path) -> Non
     [("red", "its own"), ("green", "the other prompt's"), ("black", "another"), (None, "no such object")],
 )
 def test_whose_colour_an_object_has(colour: str | None, said: str) -> None:
-    found = [Detection("ball", colour, 0.5, 0.5, 0.1, 0.9)] if colour else []
-    found.append(Detection("cube", "red", 0.2, 0.2, 0.1, 0.9))
+    found = [Detection("ball", colour, 0.5, 0.5, 0.1)] if colour else []
+    found.append(Detection("cube", "red", 0.2, 0.2, 0.1))
     assert colour_words.colour_of(found, Group("ball", "red"), Group("ball", "green")) == said

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader
 from comat.reporting.charts import Axis, line_chart, running_mean
 from comat.reporting.html import figure, score
 from comat.reporting.report import training_charts
-from comat.training.gradients import columns
+from comat.training.gradients import gradient_columns
 
 
 def test_a_running_mean_is_of_what_came_before() -> None:
@@ -36,11 +36,11 @@ def test_lines_run_from_left_to_right_and_leave_gaps_out() -> None:
 
 
 def test_a_training_of_no_iteration_has_no_chart_and_a_part_that_was_off_neither(tmp_path: Path) -> None:
-    terms = ",".join(columns())
+    terms = ",".join(gradient_columns())
     head = f"iteration,loss,i2t,attribute,adversarial,discriminator,grad_norm,skipped,{terms}\n"
     (tmp_path / "curves.csv").write_text(head)
     assert training_charts(tmp_path / "curves.csv") == []
-    (tmp_path / "curves.csv").write_text(head + "0,1.0,1.0,0.0,0.0,0.0,0.5,0" + "," * len(columns()) + "\n")
+    (tmp_path / "curves.csv").write_text(head + "0,1.0,1.0,0.0,0.0,0.0,0.5,0" + "," * len(gradient_columns()) + "\n")
     assert [list(chart.lines) for chart in training_charts(tmp_path / "curves.csv")] == [["loss", "i2t"], ["grad_norm"]]
 
 

@@ -93,6 +93,15 @@ def test_a_batch_is_its_images_one_by_one_without_gradients(model: Path) -> None
     assert not any(weight.requires_grad for weight in segmenter.model.parameters())
 
 
+def test_four_images_are_encoded_at_once(model: Path) -> None:
+    segmenter = ClipSeg(str(model), None, 0.5, CPU, torch.float32)
+    sizes: list[int] = []
+    vision = segmenter.model.clip.vision_model
+    vision.register_forward_pre_hook(lambda _, args, seen: sizes.append(len(seen["pixel_values"])), with_kwargs=True)
+    found = segmenter.masks(images(6), [*NOUNS, *NOUNS])
+    assert sizes == [4, 2] and [len(masks) for masks in found] == [len(group) for group in [*NOUNS, *NOUNS]]
+
+
 def test_a_folder_without_weights_is_one_line(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot load") as caught:
         ClipSeg(str(tmp_path), None, 0.5, CPU, torch.float32)

@@ -207,7 +207,7 @@ def test_the_warm_up_is_counted_whole(make_params) -> None:
     """
     p = make_params(precision="bf16")
     values = p.warmup.model_dump() | {"batch_size": 2}
-    calls, known = Calls(warmup=Cost(1, 5, 7), unet=1000, others=200, embedding=50), Counts(4, 2, 5)
+    calls, known = Calls(warmup=Cost(1, 5, 7), denoiser_weights=1000, others=200, embedding=50), Counts(4, 2, 5)
     full = p.model_copy(update={"warmup": type(p.warmup).model_validate(values | {"lora_rank": 0})})
     assert sum(warmup(full, calls).values()) == 16 * 1000 + 4 * 200 + 2 * 2 * 7
     assert host(full, calls, known)["warmup"] == 4 * 2 * 50
@@ -231,7 +231,7 @@ def test_looks_at_the_terms_wait_on_the_host(make_params, changes: dict, every: 
 
 def test_a_working_folder_holds_the_outputs_and_two_states(make_params) -> None:
     p = make_params()
-    calls = Calls(unet=1000, trained={"LoRA": 10})
+    calls = Calls(denoiser_weights=1000, trained={"LoRA": 10})
     known = Counts(4, 2, 5)
     assert scratch(p, calls, known)["warmup"] == 4 * 1000 + 2 * 12 * 1000
     assert scratch(p, calls, known)["train"] == 4 * 10 + 2 * 12 * 10

@@ -221,8 +221,6 @@ def test_what_is_not_finite_is_an_error() -> None:
 class Brightness(nn.Module):
     """One feature: the sum of an image's values."""
 
-    num_features = 1
-
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.double().sum((1, 2, 3))[:, None]
 

@@ -20,7 +20,7 @@ from comat.models.lock import pinned
 from comat.models.names import ModelName
 from comat.models.record import check_models, write_lock
 from comat.params import Params
-from comat.training.warmup import denoising_loss
+from comat.training.warmup import warmup_loss
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 
@@ -194,7 +194,7 @@ def test_the_warm_up_teaches_what_the_model_predicts(make_params, kind: str, tar
     for weight in backbone.denoiser.conv_out.parameters():
         weight.data.zero_()
     z0, prompts = torch.full((2, 4, 8, 8), 3.0), backbone.encode_prompts(["a", "b"])
-    loss = float(denoising_loss(backbone, z0, prompts, torch.Generator().manual_seed(0), 0.1))
+    loss = float(warmup_loss(backbone, z0, prompts, torch.Generator().manual_seed(0), 0.1))
     rng = torch.Generator().manual_seed(0)
     t = torch.randint(1000, (2,), generator=rng)
     eps = torch.randn(z0.shape, generator=rng)

@@ -13,11 +13,11 @@ from comat.estimate.cost import _Live
 from comat.method.batch import Batch
 from comat.method.step import DENOISING, TERMS, Step
 from comat.reporting.report import OPTIONAL_TERM_CURVES, TERM_CURVES, training_charts
-from comat.training.gradients import columns, measured
+from comat.training.gradients import gradient_columns, measured
 from tests.test_replay import TERMS as LOSSES
 from tests.test_replay import build, gradient, relative
 
-COLUMNS = columns()
+COLUMNS = gradient_columns()
 
 
 def seen(step: Step, batch: Batch, lora: list[torch.nn.Parameter]) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
@@ -105,11 +105,11 @@ def test_the_report_draws_the_iterations_that_were_measured(tmp_path: Path) -> N
     assert titles[-3:] == list(TERM_CURVES)
     assert sorted(name for names in TERM_CURVES.values() for name in names) == sorted(COLUMNS)
     optional = {name for names in OPTIONAL_TERM_CURVES.values() for name in names}
-    assert optional == set(columns((*TERMS, DENOISING))) - set(COLUMNS)
+    assert optional == set(gradient_columns((*TERMS, DENOISING))) - set(COLUMNS)
 
 
 def test_the_report_draws_the_denoising_loss_where_there_is_one(tmp_path: Path) -> None:
-    terms = columns((*TERMS, DENOISING))
+    terms = gradient_columns((*TERMS, DENOISING))
     head = ["iteration", "loss", "i2t", "attribute", "adversarial", "discriminator", "denoising", "grad_norm", *terms]
     rows = [[n, 1.0, 0.0, 0.0, 0.0, 0.0, 0.5 - n / 10, 1.0, *[0.25] * len(terms)] for n in range(3)]
     (tmp_path / "curves.csv").write_text("\n".join(",".join(map(str, row)) for row in (head, *rows)) + "\n")

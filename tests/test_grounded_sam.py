@@ -228,6 +228,18 @@ def test_many_boxes_are_filled_a_few_at_once(both: dict[str, GroundedSam], kind:
     assert together.shape == (40, 48, 60) and (together == alone).float().mean() > 0.999
 
 
+@pytest.mark.parametrize("kind", ["grounded_sam", "grounded_sam_hf"])
+def test_the_detector_sees_four_images_at_once(both: dict[str, GroundedSam], kind: str) -> None:
+    sizes: list[int] = []
+    detector = both[kind].detector
+    hook = detector.model.register_forward_pre_hook(
+        lambda _, args, seen: sizes.append(len(args[0] if args else seen["pixel_values"])), with_kwargs=True
+    )
+    found = both[kind].masks(blurred(6), [PAIRS[kind]] * 6)
+    hook.remove()
+    assert sizes == [4, 2] and [len(masks) for masks in found] == [2] * 6
+
+
 def test_a_noun_has_its_surest_boxes_and_the_others_are_counted(both: dict[str, GroundedSam]) -> None:
     corners, nouns = torch.arange(24.0).view(6, 4), torch.tensor([1, 0, 1, 1, 0, 1])
     left = surest(Boxes(corners, nouns, torch.linspace(0.9, 0.4, 6)), 2)

@@ -16,6 +16,7 @@ from comat.method.attribute_concentration import (
     Entity,
     attribute_concentration_loss,
     pixel_loss,
+    reduced,
     region_loss,
     resize_mask,
 )
@@ -34,6 +35,11 @@ def test_concept_activation_is_the_negative_log_likelihood() -> None:
     counts = torch.tensor([[True, True, False], [True, True, True]])
     assert_close(concept_activation_loss(log_p, counts, "sum"), torch.tensor([3.0, 6.0]))
     assert_close(concept_activation_loss(log_p, counts, "mean"), torch.tensor([1.5, 2.0]))
+
+
+def test_attribute_concentration_names_a_wrong_reduction() -> None:
+    with pytest.raises(ValueError, match="attribute_reduction is 'max': expected 'sum' or 'mean'"):
+        reduced([torch.ones(2)], "max")
 
 
 def test_concept_activation_names_a_wrong_reduction() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from comat.captioners.load import Mixture, Teacher, columns, load_captioner, load_teacher
+from comat.captioners.load import Mixture, Teacher, captioner_columns, load_captioner, load_teacher
 from comat.diffusion.load import load_backbone
 from comat.errors import UserError
 from comat.method.concept_activation import captioners_loss
@@ -124,8 +124,8 @@ def test_each_captioner_has_its_column(make_params, project: Path, tiny: Path, t
 
 def test_captioners_of_one_kind_are_numbered(make_params, tiny: Path) -> None:
     twice = [one_captioner("blip", tiny / "blip").model_dump(), one_captioner("blip", tiny / "blip").model_dump()]
-    assert columns(make_params(captioner=twice, captioner_model=None)) == ["blip", "blip_2"]
-    assert columns(make_params()) == []
+    assert captioner_columns(make_params(captioner=twice, captioner_model=None)) == ["blip", "blip_2"]
+    assert captioner_columns(make_params()) == []
 
 
 def test_every_captioner_is_recorded_with_a_revision_of_its_own(make_params, tiny: Path) -> None:

@@ -102,7 +102,7 @@ def test_the_painter_trains_where_its_model_is() -> None:
     areas, words_of = torch.zeros(4, 3, 8, 8), torch.zeros(4, 3, 24, dtype=torch.bool)
     data = base.Captioned(torch.zeros(4, 4, 16, 16), tokens, pooled, 64, 2, areas, words_of)
     unet = base.build_unet().to("meta")
-    loss = base.denoising_loss(unet, data, DDPMScheduler(**base.NOISE), 0.0, generator(0, "painter"))
+    loss = base.painter_loss(unet, data, DDPMScheduler(**base.NOISE), 0.0, generator(0, "painter"))
     assert loss.device.type == "meta" and loss.shape == ()
 
 

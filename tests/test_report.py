@@ -173,7 +173,7 @@ def test_the_filter_shows_the_pairs_of_a_category_whatever_it_is_called(evaluate
 
 def test_a_reading_says_what_is_missing_then_what_is_there() -> None:
     def found(noun: str | None, colour: str) -> Detection:
-        return Detection(noun, colour, 0.5, 0.5, 0.1, 1.0)
+        return Detection(noun, colour, 0.5, 0.5, 0.1)
 
     spec = parse_prompt("a red star and a blue ball")
     assert reading([found("ball", "orange"), found("ball", "orange"), found(None, "red")], spec) == (

@@ -85,8 +85,8 @@ def test_the_oracle_finds_what_is_wrong() -> None:
     mirrored = verdict(Object("ball", "red", 0.75, 0.5, 0.15), Object("cube", "blue", 0.25, 0.5, 0.15))
     assert (mirrored.correct, mirrored.attributes, mirrored.relation) == (False, True, False)
     swapped = verdict(Object("ball", "blue", 0.25, 0.5, 0.15), Object("cube", "red", 0.75, 0.5, 0.15))
-    assert (swapped.missing, swapped.mismatched, swapped.objects) == (0, 2, True)
-    assert (verdict(ball).missing, verdict(ball).mismatched) == (1, 0)
+    assert (swapped.missing, swapped.ignores, swapped.mismatches) == (0, False, True)
+    assert (verdict(ball).missing, verdict(ball).ignores, verdict(ball).mismatches) == (1, True, False)
     assert not verdict(ball, cube, Object("star", "pink", 0.5, 0.85, 0.12)).correct
 
 

@@ -17,7 +17,7 @@ from comat.diffusion.load import PASSED_THROUGH, load_backbone
 from comat.errors import UserError, main_guard
 from comat.params import load
 from comat.randomness import generator
-from comat.training.warmup import denoising_loss, warm_up
+from comat.training.warmup import warm_up, warmup_loss
 from tests.conftest import run
 
 
@@ -36,9 +36,9 @@ def test_it_learns_and_leaves_a_plain_unet(make_params, tmp_path: Path, lora_ran
     backbone = load_base(params.base_model)
     before = {name: value.clone() for name, value in backbone.denoiser.state_dict().items()}
     embeddings = backbone.encode_prompts(prompts)
-    start = denoising_loss(backbone, latents, embeddings, generator(0, "judge"), 0.1)
+    start = warmup_loss(backbone, latents, embeddings, generator(0, "judge"), 0.1)
     warm_up(backbone, params.warmup, params.seed, latents, prompts, tmp_path)
-    assert denoising_loss(backbone, latents, embeddings, generator(0, "judge"), 0.1) < start
+    assert warmup_loss(backbone, latents, embeddings, generator(0, "judge"), 0.1) < start
     backbone.denoiser.save_pretrained(tmp_path / "unet")
     loaded, report = UNet2DConditionModel.from_pretrained(tmp_path / "unet", output_loading_info=True)
     assert not any(report.values())
@@ -99,7 +99,7 @@ def test_dropped_prompts_are_not_read(make_params) -> None:
     z = torch.randn(3, 4, 8, 8, generator=generator(0, "latents"))
     said = [*(backbone.encode_prompts([text] * 3) for text in ("a red ball", "two stars")), backbone.null.repeat(3)]
     dropped, kept = (
-        [float(denoising_loss(backbone, z, one, generator(0, "judge"), share)) for one in said] for share in (1.0, 0.0)
+        [float(warmup_loss(backbone, z, one, generator(0, "judge"), share)) for one in said] for share in (1.0, 0.0)
     )
     assert dropped == [kept[2]] * 3 and kept[0] != kept[1]
 

@@ -32,7 +32,7 @@ from comat.training.curves import postfix
 from comat.training.loggers import NOBODY, Loggers
 from comat.training.preview import Preview, check_prompts
 from comat.training.trainer import Trainer
-from tests.test_guard import data_of, guarded
+from tests.test_guard import Verdicts, data_of, guarded
 from tests.test_stages import TRAINED, params_of
 
 PROMPTS = ["a red ball", "two green stars & <b>more</b>"]
@@ -295,3 +295,17 @@ def test_a_look_is_black_only_where_nothing_finite_is_drawn(
     raised.pop(0)
     with pytest.raises(UserError, match="no embeddings of the prompt"):
         preview.look(1)
+
+
+def test_a_run_that_patience_ends_at_a_look_is_finished(project: Path, tiny: Path, tmp_path: Path, monkeypatch) -> None:
+    """Guard and sheet both look before iteration 2, of 4, and nothing got better since iteration 0."""
+    params = watched(guarded(project, tiny, every=2, patience=1))
+    notes = Notes()
+    ended = trainer(params, project, tmp_path / "work", loggers=Loggers([notes]))
+    monkeypatch.setattr(ended.guard, "judge", Verdicts([0.9, 0.1]))
+    ended.run()
+    ended.export(tmp_path / "work/out")
+    assert [row["iteration"] for row in ended.rows] == [0, 1]
+    assert [at for at, _ in Page(tmp_path / "work/out/preview.html").looks] == [0, 2]
+    pictures = [step for step, name in notes.told if name.startswith("preview/")]
+    assert pictures == [0] * len(PROMPTS) + [2] * len(PROMPTS)

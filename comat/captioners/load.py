@@ -64,7 +64,7 @@ def load_teacher(
     if not isinstance(own.captioner, list):
         return found[0]
     weights = [one.weight for one in own.captioner]
-    return Mixture([Teacher(*row) for row in zip(columns(own), found, weights, strict=True)])
+    return Mixture([Teacher(*row) for row in zip(captioner_columns(own), found, weights, strict=True)])
 
 
 def load_captioners(
@@ -87,7 +87,7 @@ def load_captioners(
     ]
 
 
-def columns(own: CaptionerParams) -> list[str]:
+def captioner_columns(own: CaptionerParams) -> list[str]:
     """The names of several captioners: their kinds, numbered where one comes twice; none of one alone."""
     if not isinstance(own.captioner, list):
         return []

@@ -1,1 +1,1 @@
-"""The diffusion model: the backbone, its sampling, replay of the recorded steps, LoRA and cross-attention maps."""
+"""The diffusion model: the backbone, its sampling, LoRA and attention maps."""

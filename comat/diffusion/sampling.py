@@ -12,11 +12,21 @@ from tqdm import tqdm
 from comat.diffusion.attention import recorded_maps
 from comat.diffusion.backbones import Backbone
 from comat.diffusion.rollout import rollout
+from comat.diffusion.schedulers import Sampler
 from comat.models.finite import finite
 from comat.params import SamplingParams
 from comat.randomness import generator, noise
 
 T = TypeVar("T")
+
+
+def begun(
+    backbone: Backbone, params: SamplingParams, generators: Sequence[torch.Generator], px: int
+) -> tuple[Sampler, Tensor]:
+    """A fresh sampler, and what it starts from at `px` pixels: (B, C, h, w), row b of the noise of `generators[b]`."""
+    shape = backbone.latent_shape(px)
+    sampler = backbone.sampler(params.scheduler, params.sampling_steps, shape[1:])
+    return sampler, sampler.first(noise(shape, generators).to(backbone.device))
 
 
 @torch.no_grad()
@@ -32,10 +42,8 @@ def sample_latents(
 
     The noise of a sample comes from (seed, purpose, its key); two models sampled with equal keys get equal noise.
     """
-    shape = backbone.latent_shape(px)
-    sampler = backbone.sampler(params.scheduler, params.sampling_steps, shape[1:])
     own = [generator(params.seed, purpose, *key) for key in keys]
-    z = sampler.first(noise(shape, own).to(backbone.device))
+    sampler, z = begun(backbone, params, own, px)
     embeddings = backbone.encode_prompts(prompts)
     z0 = rollout(backbone, sampler, z, embeddings, params.guidance_scale, own, chunk=len(prompts)).z0
     return finite(z0, f"the denoiser, drawing latents ({purpose})", backbone.dtype)
@@ -68,16 +76,14 @@ def attention_of(
     Means over heads, map layers and all sampling steps; maps are brought to the size of the largest.
     """
     own = [generator(params.seed, purpose, *key)]
-    shape = backbone.latent_shape(params.resolution)
-    sampler = backbone.sampler(params.scheduler, params.sampling_steps, shape[1:])
-    z = sampler.first(noise(shape, own).to(backbone.device))
+    sampler, z = begun(backbone, params, own, params.resolution)
     embeddings = backbone.encode_prompts([prompt])
     total, count = torch.zeros(()), 0
     for index in range(len(sampler)):
         x = sampler.seen(z, index)
         with recorded_maps(backbone.denoiser, backbone.map_layers()) as recording:
             prediction = backbone.guided(x, sampler.timesteps[index], embeddings, params.guidance_scale)
-        maps = recording.collect(backbone.layout(shape[1:]), 1)
+        maps = recording.collect(backbone.layout(z.shape[2:]), 1)
         size = max((m.shape[2], m.shape[3]) for m in maps.values())
         for layer in maps.values():
             mean = layer[0].mean(0).permute(2, 0, 1).cpu()

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from comat.entities.lexicon import BUILT, DETERMINERS
-from comat.entities.words import Kind, Word
+from comat.entities.words import IN_PHRASE, Kind, Word
 
 _OF_THINGS = {"without", "no", "sans", "lacking", "lacks", "lack", "neither", "nor", "non"}
 _OF_TWO = {("instead", "of"), ("rather", "than"), ("free", "of"), ("free", "from"), ("devoid", "of"), ("empty", "of"),
            ("absence", "of"), ("lack", "of"), ("bare", "of")}  # fmt: skip
 _NOT = {"not", "n't", "n’t", "never", "isnt", "arent", "doesnt", "dont", "hasnt", "cannot"}
 _NO_NEGATION = {"only", "just", "far", "long", "yet", "too", "unlike", "entirely", "all"}
-_IN_PHRASE = (Kind.NOUN, Kind.ADJECTIVE, Kind.ADVERB, Kind.NUMERAL)
 _LINKS = {"or", "nor"}
 _WEAK_LINKS = {"and", ","}
-_AUXILIARIES = {"be", "have", "do", "can", "will", "would", "should", "could"}
 
 
 def negated(words: list[Word]) -> set[int]:
@@ -81,14 +79,14 @@ def _scope(words: list[Word], start: int) -> Iterator[int]:
 
 
 def _belongs(word: Word) -> bool:
-    return word.kind in _IN_PHRASE or word.lower in DETERMINERS or word.lower in ("any", "single", "visible", "longer")
+    return word.kind in IN_PHRASE or word.lower in DETERMINERS or word.lower in ("any", "single", "visible", "longer")
 
 
 def _goes_on(words: list[Word], link: int) -> bool:
     """Whether a list goes on after a comma, up to an "or", or after "and", with a bare noun."""
     after = words[link + 1 :]
     if words[link].lower == "and":
-        end = next((i for i, word in enumerate(after) if word.kind not in _IN_PHRASE), len(after))
+        end = next((i for i, word in enumerate(after) if word.kind not in IN_PHRASE), len(after))
         bare = 0 < end <= 2 and after[end - 1].kind is Kind.NOUN
         return bare and (end == len(after) or after[end].token.pos_ not in ("VERB", "AUX"))
     for word in after:

@@ -17,16 +17,7 @@ def ends_phrase(words: list[Word], place: int) -> bool:
     if place + 1 == len(words):
         return True
     following = words[place + 1]
-    is_verb = following.kind is Kind.OTHER and following.token.tag_ in (
-        "NN",
-        "NNS",
-        "VBZ",
-        "VBP",
-        "VBD",
-        "VBN",
-        "VBG",
-        "MD",
-    )
+    is_verb = following.kind is Kind.OTHER and following.token.tag_ in _OF_VERBS
     is_misread = words[place].token.pos_ not in ("NOUN", "PROPN") or words[place].lower in COLOURS_THAT_ARE_THINGS
     return (following.closes and following.kind is not Kind.NOUN) or (is_verb and is_misread)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from comat.entities.lexicon import DETERMINERS, MATERIALS, POSSESSIVES, PREPOSITIONS, WITH_A_COMPLEMENT
-from comat.entities.words import Kind, Word
-
-_IN_PHRASE = (Kind.NOUN, Kind.ADJECTIVE, Kind.ADVERB, Kind.NUMERAL)
+from comat.entities.words import IN_PHRASE, Kind, Word
 
 _STATES = MATERIALS | {"vintage"}
 _OPEN_OR_CLOSED = {"open", "closed", "shut", "ajar", "agape"}
@@ -20,7 +18,7 @@ def postposed(words: list[Word], place: int) -> list[Word]:
 def _predicated(words: list[Word], place: int) -> list[Word]:
     """ "the bugs are dark-blue-grey, almost black": adjectives after "be", where no noun follows them."""
     start = place
-    while start and (words[start - 1].kind in _IN_PHRASE or words[start - 1].lower in DETERMINERS):
+    while start and (words[start - 1].kind in IN_PHRASE or words[start - 1].lower in DETERMINERS):
         start -= 1
     at = place + 2
     if words[place + 1 : place + 2] == [] or words[place + 1].token.lemma_ != "be":
@@ -70,7 +68,7 @@ def _absolute(words: list[Word], place: int) -> list[Word]:
 def _is_opened_or_closed(words: list[Word], place: int) -> bool:
     """ "…, mouth open, …", "with eyes closed", "has one eye open"."""
     start = place
-    while start and (words[start - 1].kind in _IN_PHRASE or words[start - 1].lower in DETERMINERS):
+    while start and (words[start - 1].kind in IN_PHRASE or words[start - 1].lower in DETERMINERS):
         start -= 1
     before = words[start - 1] if start else None
     opens = before is None or before.lower in ("with", ",", ".") or before.token.lemma_ == "have"

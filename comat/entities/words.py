@@ -44,6 +44,10 @@ class Kind(Enum):
     OTHER = auto()
 
 
+IN_PHRASE = (Kind.NOUN, Kind.ADJECTIVE, Kind.ADVERB, Kind.NUMERAL)
+"""Of the words inside a noun phrase, between its determiner and its end."""
+
+
 @dataclass
 class Word:
     """One word; hyphenated words are one. `token` is its last, by which the parser treats it."""

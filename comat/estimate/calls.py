@@ -48,7 +48,7 @@ class Calls:
     weights: dict[str, int] = field(default_factory=dict)  # part → bytes of frozen weights
     trained: dict[str, int] = field(default_factory=dict)  # part → numbers that receive gradients
     merged: int = 0  # bytes of the weights that LoRA is merged into
-    unet: int = 0  # weights of the denoiser
+    denoiser_weights: int = 0  # weights of the denoiser
     latent: int = 0  # bytes of a latent in float32
     embedding: int = 0  # bytes of a prompt's embeddings
     others: int = 0  # weights of autoencoder and text encoders
@@ -71,6 +71,8 @@ def measure(p: Params) -> Calls:
             backbone.checkpoint_decoder(checkpoint_as_on_device)
         calls.image = cost(lambda: backbone.decode(latent), modules=[backbone.vae], inputs=[latent])
         calls.image += _take(calls, "captioner", captioned(p))
+    elif p.grounds_generated:
+        calls.image = calls.decode  # for the segmenter alone, without gradients
     if p.attribute_concentration:
         calls.segment = _take(calls, "segmenter", segmented(p))
     if p.lambda_adv:
@@ -84,7 +86,7 @@ def measure(p: Params) -> Calls:
 
 def _sampling(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
     native = _meta(*backbone.latent_shape(p.native_resolution))
-    calls.unet = sum(w.numel() for w in backbone.denoiser.parameters())
+    calls.denoiser_weights = sum(w.numel() for w in backbone.denoiser.parameters())
     calls.weights["denoiser"] = size(backbone.denoiser)
     calls.others = sum(w.numel() for m in (backbone.vae, *backbone.text_encoders) for w in m.parameters())
     calls.weights["autoencoder"], calls.weights[ENCODERS] = size(backbone.vae), size(*backbone.text_encoders)

@@ -11,11 +11,10 @@ from comat.estimate.calls import ENCODERS, Calls
 from comat.estimate.plan import Counts, warmup_images
 from comat.method.step import TERMS
 from comat.params import Params
+from comat.segmenters import CHUNK
 
 ADAM = 16
 """Bytes of a trained number in float32: weight, gradient and AdamW's two moments."""
-CHUNK = 4
-"""Images that the segmenters take at once, at most."""
 ACTIVATIONS, TRAINED, MERGED = "activations", "weights, gradients, AdamW", "copies of merged weights"
 PLAIN = ("rollout", "guard")
 """Phases of an iteration without gradients."""
@@ -57,12 +56,14 @@ def needs(p: Params, c: Calls, judged: Mapping[str, Mapping[str, int]] | None = 
         "warmup_images": base | _activations(p.warmup_images.batch_size, drawn) if p.warmup.steps else {},
         "warmup": warmup(p, c),
         "reference_latents": base | _activations(p.reference_latents.batch_size, c.denoise.peak),
-        "image_latents": base | _activations(p.image_latents.batch_size, c.encode.peak)
+        "image_latents": {"autoencoder": base["autoencoder"]} | _activations(p.image_latents.batch_size, c.encode.peak)
         if p.image_latents.images is not None
         else {},
         "base_samples": base | _activations(p.samples.batch_size, shown),
         "train": memory(p, c),
-        "samples": base | {"LoRA": 4.0 * c.trained["LoRA"]} | _activations(p.samples.batch_size, shown),
+        "samples": base
+        | {"LoRA": 4.0 * c.trained["LoRA"], MERGED: float(c.merged)}
+        | _activations(p.samples.batch_size, shown),
         "evaluate": judging(p, c, judged or {}),
     }
     return [_need(stage, parts, p) for stage, parts in own.items() if parts]
@@ -150,13 +151,14 @@ def phases(p: Params, c: Calls, chunk: int) -> dict[str, float]:
     held = c.image.kept + c.adversary.kept
     runs = max(c.image.peak - c.image.kept, c.adversary.peak - c.adversary.kept)
     segment = min(chunk, CHUNK) * c.segment.peak
+    looks = min(p.train.device_batch, p.train.guard.prompts) * bool(p.train.guard.every)
     return {
         "rollout": chunk * c.denoise.peak,
         "images": chunk * held + max(chunk * runs, segment * p.grounds_generated),
         "replay": max(plain * c.replay.peak, mapped),
         "discriminator": 2 * chunk * c.discriminate.peak,
         "noised real images": max(chunk * c.noised.peak, max(chunk * c.decode.peak, segment) * p.grounds_real),
-        "guard": chunk * max(c.decode.peak, c.guard.peak) * bool(p.train.guard.every),
+        "guard": looks * max(c.denoise.peak, c.decode.peak, c.guard.peak),
     }
 
 
@@ -168,7 +170,7 @@ def warmup(p: Params, c: Calls) -> dict[str, float]:
     learns = {f"LoRA: {TRAINED}": float(ADAM * c.warmup_lora)} if p.warmup.lora_rank else {}
     each = 4 if p.warmup.lora_rank else ADAM
     return {
-        "denoiser" if p.warmup.lora_rank else f"denoiser: {TRAINED}": float(each * c.unet),
+        "denoiser" if p.warmup.lora_rank else f"denoiser: {TRAINED}": float(each * c.denoiser_weights),
         "autoencoder and text encoders": 4.0 * c.others,
         **learns,
         **_activations(p.warmup.batch_size, twice * c.warmup.peak),

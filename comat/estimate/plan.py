@@ -96,14 +96,15 @@ def work(p: Params, c: Calls, n: Counts) -> dict[str, float | None]:
 def disk(p: Params, c: Calls, n: Counts) -> dict[str, float | None]:
     """Bytes that every stage leaves; images are taken as uncompressed."""
     samples = _times(_samples(p, n), 3 * p.resolution**2)
+    kept = p.train_steps // p.train.keep_every if p.train.keep_every else 0
     return {
         "prompt_embeddings": _times(_texts(p, n), c.embedding),
         "warmup_images": _times(warmup_images(p, n), c.latent),
-        "warmup": 4 * c.unet * bool(p.warmup.steps),  # without any the base is passed through
+        "warmup": 4 * c.denoiser_weights * bool(p.warmup.steps),  # without any the base is passed through
         "reference_latents": _times(_used(p.reference_latents.count, n.train), c.latent),
         "image_latents": _times(_used(p.image_latents.count, n.images), c.latent),
         "base_samples": samples,
-        "train": 4 * sum(c.trained.values()),
+        "train": 4 * (sum(c.trained.values()) + kept * c.trained.get("LoRA", 0)),
         "samples": samples,
         "evaluate": _times(None if n.judged is None else sum(own[IMAGES] for own in n.judged.values()), SCORE),
     }
@@ -115,14 +116,15 @@ def scratch(p: Params, c: Calls, n: Counts) -> dict[str, float | None]:
     A state is written whole before the one before it goes.
     """
     found = disk(p, c, n)
-    states = {"warmup": 2 * warmup_state(p, c), "train": 2 * 12 * sum(c.trained.values())}
+    best = 4 * c.trained.get("LoRA", 0) * bool(p.train.guard.every)  # the guard's
+    states = {"warmup": 2 * warmup_state(p, c), "train": 2 * (12 * sum(c.trained.values()) + best)}
     return {stage: None if size is None else size + states.get(stage, 0) for stage, size in found.items()}
 
 
 def warmup_state(p: Params, c: Calls) -> int:
     """Bytes of the warm-up's saved state: the denoiser, and both moments of what learns, in float32."""
-    learns = c.warmup_lora if p.warmup.lora_rank else c.unet
-    return (4 * (c.unet + c.warmup_lora) + 8 * learns) * bool(p.warmup.steps)
+    learns = c.warmup_lora if p.warmup.lora_rank else c.denoiser_weights
+    return (4 * (c.denoiser_weights + c.warmup_lora) + 8 * learns) * bool(p.warmup.steps)
 
 
 def _texts(p: Params, n: Counts) -> int | None:

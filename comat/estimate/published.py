@@ -47,7 +47,7 @@ from comat.params import Params
 READ = 77
 """Tokens that CLIP reads."""
 VIT_H = {"hidden_size": 1280, "mlp_dim": 5120, "num_hidden_layers": 32, "num_attention_heads": 16}
-CLIP_H = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16}
+CLIP_H_VISION = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16}
 CLIP_H_TEXT = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
 NORMALISED = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 SHORTEST = {"size": {"shortest_edge": 800, "longest_edge": 1333}, "image_processor_type": "GroundingDinoImageProcessor"}
@@ -183,7 +183,7 @@ PUBLISHED: dict[str, Callable[[Path], None]] = {
     "facebook/dino-vitb16": _of(ViTConfig),
     "openai/clip-vit-base-patch16": _of(lambda: CLIPConfig(vision_config={"patch_size": 16})),
     "openai/clip-vit-large-patch14": _of(lambda: _clip(CLIP_L, VIT_L, 768)),
-    "yuvalkirstain/PickScore_v1": _of(lambda: _clip(CLIP_H_TEXT, CLIP_H, 1024)),
+    "yuvalkirstain/PickScore_v1": _of(lambda: _clip(CLIP_H_TEXT, CLIP_H_VISION, 1024)),
     "Salesforce/blip-vqa-capfilt-large": _of(BlipConfig),
 }
 """Hub id → what writes its configurations into a folder; the defaults of transformers are those of several of them."""

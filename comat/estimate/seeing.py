@@ -32,6 +32,7 @@ from comat.estimate.meta import emptied, meta_features, meta_model
 from comat.models.loading import loaded
 from comat.params import GroundedSamFiles, GroundedSamParams, GuardParams, OneCaptioner, Params
 from comat.running.device import DTYPES
+from comat.segmenters.clipseg import decode
 
 TOKENS, NOUNS = 16, 2
 """Of a prompt, taken as typical: tokens that a captioner reads, and nouns that a segmenter looks for."""
@@ -131,11 +132,9 @@ def _into(pixels: Tensor, model: nn.Module, call: Callable[[], Tensor], how: Bac
 
 def segmented(p: Params) -> Seen:
     """One image and its nouns through the segmenter."""
-    if p.segmenter == "clipseg":  # every noun comes with an image of its own
+    if p.segmenter == "clipseg":
         source = (p.segmenter_model, p.segmenter_revision, p.precision)
-        model = meta_model(CLIPSegForImageSegmentation, "segmenter_model", *source)
-        pixels = blank_images(model, side_of(model), NOUNS)
-        return Seen(cost(lambda: model(pixel_values=pixels, input_ids=blank_ids(NOUNS, TOKENS)).logits), size(model))
+        return _clipseg(meta_model(CLIPSegForImageSegmentation, "segmenter_model", *source))
     if p.segmenter == "sam3":
         sam = meta_model(Sam3Model, "segmenter_model", p.segmenter_model, p.segmenter_revision, "fp32")
         return _sam3(sam, DTYPES[p.precision])
@@ -159,6 +158,19 @@ def guarded(own: GuardParams, resolution: int) -> Seen:
         seen += Seen(cost(lambda: clip.get_image_features(pixel_values=pixels).pooler_output), size(clip))
         seen += Seen(cost(lambda: clip.get_text_features(input_ids=text).pooler_output))
     return seen
+
+
+def _clipseg(model: CLIPSegForImageSegmentation) -> Seen:
+    """The image is encoded once, and every noun asks it; each noun is read once in a run, which is not counted."""
+    pixels = blank_images(model, side_of(model))
+    texts = torch.empty(NOUNS, model.config.projection_dim, device="meta", dtype=model.dtype)
+    rows = torch.zeros(NOUNS, device="meta", dtype=torch.long)
+
+    def logits() -> Tensor:
+        seen = model.clip.vision_model(pixel_values=pixels, output_hidden_states=True).hidden_states
+        return decode(model, seen, texts, rows, pixels.shape[-2:])
+
+    return Seen(cost(logits), size(model))
 
 
 def _sam3(model: Sam3Model, dtype: torch.dtype) -> Seen:

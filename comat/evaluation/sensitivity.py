@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from comat.captioners import Captioner
-from comat.captioners.load import columns, load_captioners
+from comat.captioners.load import captioner_columns, load_captioners
 from comat.entities.filter import filtered_nouns, reasons
 from comat.entities.parse import entities_of, load_parser
 from comat.errors import UserError
@@ -76,7 +76,7 @@ def measure_sensitivity(
         UserError: if a model cannot be had, or there is no image.
     """
     device, dtype = choose_device(computing.device), DTYPES[computing.precision]
-    names = columns(own) or [own.captioners[0].column]
+    names = captioner_columns(own) or [own.captioners[0].column]
     captioners = dict(zip(names, load_captioners(own, device, dtype), strict=True))
     filtered = filtered_nouns(Path(entities.own_filter) if entities.own_filter else None)
     rows = list(_rows(captioners, load_parser(entities.spacy_model), filtered, images, batch_size, device))

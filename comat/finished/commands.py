@@ -33,6 +33,17 @@ LONG = typer.Option(None, help="Long ones: a CSV with the columns prompt and cla
 RANK = typer.Option(None, min=1, help="Of one LoRA for the stock base, which holds the warm-up as well.")
 
 
+def found_result(path: Path) -> Path:
+    """The file of a finished run.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no result here; run this in the project's root, after `dvc repro`")
+    return path
+
+
 def _without(option: str, others: dict[str, bool]) -> None:
     """What would not be read beside `option` is refused where it was given."""
     given = [other for other, there in others.items() if there]
@@ -221,9 +232,7 @@ def pairs(
     from comat.reporting.pairs import read_shown
     from comat.storage.images import write_image
 
-    table = data / "evaluate/scores.parquet"
-    if not table.is_file():
-        raise UserError(f"{table}: no result here; run this in the project's root, after `dvc repro`")
+    table = found_result(data / "evaluate/scores.parquet")
     found = read_shown(table, count).gains
     if not found:
         raise UserError(f"{table}: no pair got better by the main benchmark: there is nothing to draw")

@@ -75,8 +75,6 @@ class Inception(nn.Module):
         UserError: if the file cannot be had, or its weights are of another architecture.
     """
 
-    num_features = 2048
-
     def __init__(self, model: str, revision: str | None, file: str) -> None:
         super().__init__()
         folder, _ = find_model(ModelName("evaluate.fid.inception_model", model, revision, files=(file,)))

@@ -37,6 +37,5 @@ class Oracle:
     def scores(self, images: Sequence[Drawn], folder: Path) -> Iterator[Score]:
         for image in images:
             verdict = judge(read_rgb(folder / image.path), parse_prompt(image.text))
-            ignored, mismatched = verdict.missing > 0, verdict.missing == 0 and not verdict.attributes
-            details = {"ignored": float(ignored), "mismatched": float(mismatched)}
+            details = {"ignored": float(verdict.ignores), "mismatched": float(verdict.mismatches)}
             yield Score(float(verdict.correct), details)

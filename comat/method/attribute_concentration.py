@@ -136,6 +136,14 @@ def attribute_concentration_loss(
 
 
 def reduced(terms: Sequence[Tensor], reduction: str) -> Tensor:
-    """The "sum" or "mean" of equally shaped terms."""
+    """The "sum" or "mean" of equally shaped terms.
+
+    Raises:
+        ValueError: for another reduction.
+    """
     stacked = torch.stack(list(terms))
-    return stacked.sum(0) if reduction == "sum" else stacked.mean(0)
+    if reduction == "sum":
+        return stacked.sum(0)
+    if reduction == "mean":
+        return stacked.mean(0)
+    raise ValueError(f"attribute_reduction is {reduction!r}: expected 'sum' or 'mean'")

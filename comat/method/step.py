@@ -289,7 +289,8 @@ class Step:
             z = z0[span].detach().requires_grad_()
             loss = z.new_zeros(())
             if captioner or segmenter:
-                images = self.backbone.decode(z)
+                with torch.set_grad_enabled(captioner is not None):
+                    images = self.backbone.decode(z)
             if captioner:
                 rng = self.generator("crop" if batch else "real crop", iteration)
                 seen = jitter_crop(images, rng) if self.p.crop_jitter else images

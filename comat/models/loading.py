@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 from huggingface_hub import errors as hub
 from huggingface_hub import hf_hub_download
 
-from comat.errors import UserError, first_line
+from comat.errors import UserError, first_line, is_out_of_memory
 from comat.models.waiting import limit_waiting
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def loaded(model: str, part: str, load: Callable[[], T]) -> T:
     except UserError:
         raise
     except Exception as error:  # a configuration of others may hold anything, and so may what it makes loaders raise
-        if "out of memory" in str(error):
+        if is_out_of_memory(error):
             raise
         why = f"{type(error).__name__}: {first_line(error)}"
         layout = f"{why} (expected a hub id or a folder in hub layout with safetensors weights)"

@@ -48,7 +48,7 @@ def write_lock(params: Params, out: Path) -> None:
     write_json(out / FILE, entries)
 
 
-def check_models(params: Params, offline: bool = False) -> None:
+def check_models(params: Params) -> None:
     """Look at the models' configurations before any weights are downloaded.
 
     Raises:
@@ -56,7 +56,7 @@ def check_models(params: Params, offline: bool = False) -> None:
             it is not.
     """
     check_configurations(
-        params, {model: find_configurations(model, offline) for model in named_models(params) if not model.files}
+        params, {model: find_configurations(model) for model in named_models(params) if not model.files}
     )
 
 

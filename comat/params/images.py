@@ -15,8 +15,8 @@ class WarmupImagesParams(Section):
 
 
 class WarmupParams(Section):
-    steps: CountOrNone  # optimizer steps; 0 passes the base UNet through, uncopied
-    lora_rank: CountOrNone  # 0 fine-tunes all weights; LoRA is merged into the UNet that is written
+    steps: CountOrNone  # optimizer steps; 0 passes the base's denoiser through, uncopied
+    lora_rank: CountOrNone  # 0 fine-tunes all weights; LoRA is merged into the denoiser that is written
     learning_rate: LearningRate
     weight_decay: NotNegative  # AdamW's
     max_grad_norm: Positive

@@ -46,7 +46,7 @@ class PreviewParams(Section):
 
 
 class TrainParams(Section):
-    device_batch: Count  # samples that go through the UNet at once; changes no result
+    device_batch: Count  # samples that go through the denoiser at once; changes no result
     gradient_checkpointing: Literal["none", "decoder", "all"]  # what runs blocks again, not keeping activations
     checkpoint_every: Count  # iterations
     gradients_every: CountOrNone  # iterations between two measurements of each term's own gradient; 0: none

@@ -18,10 +18,10 @@ class Axis:
     ticks: tuple[float, ...]
 
     @classmethod
-    def around(cls, values: Sequence[float], count: int = 4) -> Axis:
-        """The axis that holds all finite `values`, with about `count` intervals between ticks."""
+    def around(cls, values: Sequence[float]) -> Axis:
+        """The axis that holds all finite `values`, with about four intervals between ticks."""
         finite = [value for value in values if math.isfinite(value)] or [0.0]
-        ticks = [float(tick) for tick in MaxNLocator(count, min_n_ticks=2).tick_values(min(finite), max(finite))]
+        ticks = [float(tick) for tick in MaxNLocator(4, min_n_ticks=2).tick_values(min(finite), max(finite))]
         return cls(ticks[0], ticks[-1], tuple(ticks))
 
     def place(self, value: float) -> float:

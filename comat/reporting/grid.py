@@ -14,6 +14,8 @@ from comat.storage.images import read_rgb
 
 GREEN, RED, INK, PAPER = (30, 140, 60), (200, 50, 50), (40, 40, 40), (255, 255, 255)
 GAP, TEXT, LABEL = 10, 46, 60
+COLUMNS = 4
+"""Pairs in a row of `pair_grid`."""
 
 
 def comparison_grid(prompts: Sequence[str], images: Mapping[str, Sequence[np.ndarray]]) -> Image.Image:
@@ -38,21 +40,21 @@ def comparison_grid(prompts: Sequence[str], images: Mapping[str, Sequence[np.nda
     return sheet
 
 
-def pair_grid(pairs: Sequence[Pair], scale: tuple[float, float] | None, columns: int = 4) -> Image.Image:
+def pair_grid(pairs: Sequence[Pair], scale: tuple[float, float] | None) -> Image.Image:
     """The images of each pair side by side, base on the left, the prompt below.
 
     Frames are green at the upper end of `scale`, red at the lower one, and mixed between; none without a scale.
     """
     size = read_rgb(pairs[0].base.path).shape[0]
-    shown = max(size, 128 // size * size, size)
+    shown = max(size, 128 // size * size)
     width, height = 2 * shown + GAP, shown + TEXT
-    rows = -(-len(pairs) // columns)
-    sheet = Image.new("RGB", (columns * (width + 2 * GAP), rows * (height + GAP) + TEXT // 2), PAPER)
+    rows = -(-len(pairs) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * (width + 2 * GAP), rows * (height + GAP) + TEXT // 2), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     legend = "left: base, right: tuned, same noise" + "; frame: from red to green the score" * (scale is not None)
     draw.text((GAP, 6), legend, INK, font)
     for number, pair in enumerate(pairs):
-        x, y = (number % columns) * (width + 2 * GAP) + GAP, (number // columns) * (height + GAP) + TEXT // 2
+        x, y = (number % COLUMNS) * (width + 2 * GAP) + GAP, (number // COLUMNS) * (height + GAP) + TEXT // 2
         for offset, shot in zip((0, shown + GAP), (pair.base, pair.tuned), strict=True):
             picture = Image.fromarray(read_rgb(shot.path))
             sheet.paste(picture.resize((shown, shown), Image.Resampling.NEAREST), (x + offset, y))
@@ -64,8 +66,9 @@ def pair_grid(pairs: Sequence[Pair], scale: tuple[float, float] | None, columns:
     return sheet
 
 
-SIDE, GUTTER, BETWEEN = 176, 64, 12
-"""Of `pair_columns`, px: an image, the names of the models left of them, what parts two pairs."""
+SIDE, GUTTER, BETWEEN, PICTURE = 176, 64, 12, 256
+"""Of `pair_columns`, px: an image, the names of the models left of them, what parts two pairs; of
+`pair_picture`, an image."""
 
 
 def pair_columns(pairs: Sequence[Pair]) -> Image.Image:
@@ -83,11 +86,11 @@ def pair_columns(pairs: Sequence[Pair]) -> Image.Image:
     return sheet
 
 
-def pair_picture(pair: Pair, side: int = 256) -> Image.Image:
-    """The two images of a pair beside each other, base on the left, `side` px each."""
-    sheet = Image.new("RGB", (2 * side + GAP, side), PAPER)
+def pair_picture(pair: Pair) -> Image.Image:
+    """The two images of a pair beside each other, base on the left, `PICTURE` px each."""
+    sheet = Image.new("RGB", (2 * PICTURE + GAP, PICTURE), PAPER)
     for number, shot in enumerate((pair.base, pair.tuned)):
-        sheet.paste(_scaled(shot.path, side), (number * (side + GAP), 0))
+        sheet.paste(_scaled(shot.path, PICTURE), (number * (PICTURE + GAP), 0))
     return sheet
 
 

@@ -6,27 +6,17 @@ are the same bytes whatever the number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from torch import Tensor
 from tqdm import tqdm
 
 from comat.running.distributed import Processes
+from comat.storage.shard_progress import Row
 from comat.storage.tensor_store import TensorStoreWriter
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Row:
-    """What a store keeps of one image or prompt."""
-
-    id: str
-    tensors: Mapping[str, Tensor]
-    caption: str
 
 
 class SharedStore(Generic[T]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from comat.diffusion.backbones import backbone_class
 from comat.diffusion.stock import stock_options
-from comat.errors import UserError, first_line
+from comat.errors import UserError, first_line, is_out_of_memory
 from comat.models.families import BY_PIPELINE, family_of, left_out
 from comat.models.loading import load_model, loaded, pipeline_index
 from comat.params import DrawingParams
@@ -30,14 +29,13 @@ from comat.running.workdir import fingerprint
 from comat.samples.draw import undrawn
 from comat.samples.peer_lora import load_peer_lora
 from comat.samples.peer_method import MethodRun, pictures_by_method
-from comat.storage.images import BROKEN, png
+from comat.storage.images import BROKEN, READERS, png
 from comat.storage.json_files import read_json
 from comat.storage.tables import IMAGE_INDEX, read_table, write_bytes, write_json, write_table
 from comat.storage.yaml_files import shown
 
 RECORD = "peer.json"
 METRICS = "metrics.json"
-READERS = min(4, os.cpu_count() or 1)
 PLAIN = ("RGB", "L", "P", "1")
 """Modes of Pillow that are read as they look, if nothing is transparent."""
 
@@ -48,7 +46,7 @@ class Weights:
 
     model: str
     revision: str | None = None
-    unet: str | None = None  # folder of a UNet2DConditionModel that takes the place of its own
+    unet: str | None = None  # folder of a denoiser that takes the place of its own
     lora: str | None = None  # folder of a LoRA
 
 
@@ -255,7 +253,7 @@ def _images(
         with torch.no_grad():
             images = pipeline(texts, generator=sources, **_options(pipeline, drawing, len(texts))).images
     except Exception as error:  # whatever pipelines of diffusers raise where they do not fit what is asked
-        if "out of memory" in str(error):
+        if is_out_of_memory(error):
             raise
         why = f"{type(error).__name__}: {first_line(error)}"
         raise UserError(f"{kind} cannot draw {len(texts)} images of {size} px: {why}") from error

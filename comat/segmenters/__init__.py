@@ -7,6 +7,9 @@ from typing import Protocol
 
 from torch import Tensor
 
+CHUNK = 4
+"""Images that a segmenter encodes at once: ViT-H's global attention takes 1 GB of float32 for each."""
+
 
 class Segmenter(Protocol):
     left_out: int

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, CLIPSegForImageSegmentation
 from comat.models.finite import finite
 from comat.models.loading import load_model, loaded
 from comat.models.preprocess import image_processor
+from comat.segmenters import CHUNK
 
 
 def decode(
@@ -57,6 +58,10 @@ class ClipSeg:
     @torch.no_grad()
     def masks(self, images: Tensor, nouns: Sequence[Sequence[str]]) -> list[Tensor]:
         """For each of the (B, 3, H, W) images in [0, 1] the masks of its nouns: (nouns, H, W) bool."""
+        parts = (slice(at, at + CHUNK) for at in range(0, len(images), CHUNK))
+        return [mask for part in parts for mask in self._masks(images[part], nouns[part])]
+
+    def _masks(self, images: Tensor, nouns: Sequence[Sequence[str]]) -> list[Tensor]:
         counts = [len(group) for group in nouns]
         if not sum(counts):
             return [torch.zeros(0, *images.shape[-2:], dtype=torch.bool, device=images.device) for _ in nouns]

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from comat.segmenters import CHUNK
 from comat.segmenters.grounding import Detector, Thresholds, find_boxes, surest
 
 BOXES = 16
@@ -31,6 +32,10 @@ class GroundedSam:
     @torch.no_grad()
     def masks(self, images: Tensor, nouns: Sequence[Sequence[str]]) -> list[Tensor]:
         """For each of the (B, 3, H, W) images in [0, 1] the masks of its nouns: (nouns, H, W) bool."""
+        parts = (slice(at, at + CHUNK) for at in range(0, len(images), CHUNK))
+        return [mask for part in parts for mask in self._masks(images[part], nouns[part])]
+
+    def _masks(self, images: Tensor, nouns: Sequence[Sequence[str]]) -> list[Tensor]:
         images = images.float().clamp(0, 1)
         masks = [images.new_zeros(len(group), *images.shape[-2:], dtype=torch.bool) for group in nouns]
         asked = [i for i, group in enumerate(nouns) if group]

@@ -11,9 +11,8 @@ from transformers import AutoTokenizer, GroundingDinoForObjectDetection, SamMode
 from comat.models.finite import finite
 from comat.models.loading import load_model, loaded
 from comat.models.preprocess import image_processor
+from comat.segmenters import CHUNK
 from comat.segmenters.grounded_sam import BOXES
-
-CHUNK = 4  # images encoded at once, as in comat.segmenters.sam
 
 
 class GroundingDinoHF:

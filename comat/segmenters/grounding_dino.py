@@ -122,10 +122,10 @@ def build(config: str, text_encoder: str, revision: str | None) -> GroundingDINO
 class GroundingDino:
     """A `Detector`; always in float32, in which its published thresholds were chosen."""
 
-    def __init__(self, model: GroundingDINO, device: torch.device, shortest: int = SHORTEST) -> None:
+    def __init__(self, model: GroundingDINO, device: torch.device) -> None:
         self.model = model.requires_grad_(False).eval().to(device)
         self.tokenizer = model.tokenizer
-        self.shortest = shortest
+        self.shortest = SHORTEST
 
     @classmethod
     def load(

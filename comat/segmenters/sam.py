@@ -13,10 +13,9 @@ from torch import Tensor
 
 from comat.errors import UserError
 from comat.models.finite import finite
+from comat.segmenters import CHUNK
 from comat.segmenters.grounded_sam import BOXES
 from comat.segmenters.weights import load_weights, read_weights
-
-CHUNK = 4  # images encoded at once: ViT-H's global attention takes 1 GB of float32 for each
 
 
 def build(weights: dict[str, Tensor]) -> Sam:

@@ -14,10 +14,10 @@ from transformers.models.sam3.modeling_sam3 import Sam3VisionEncoderOutput
 
 from comat.models.finite import finite
 from comat.models.loading import load_model, loaded
+from comat.segmenters import CHUNK
 
 TOKENS = 32
 """Of a noun, as the model's own processor has it."""
-CHUNK = 4  # images encoded at once
 
 
 @dataclass(frozen=True)

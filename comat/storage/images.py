@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from comat.storage.tables import write_bytes
 
 BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error)
 """What Pillow raises for files that are damaged or no images."""
+READERS = min(4, os.cpu_count() or 1)
+"""Threads that read images ahead."""
 
 
 def to_bytes(image: Tensor) -> np.ndarray:

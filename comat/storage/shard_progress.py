@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,19 +15,25 @@ from torch import Tensor
 from comat.storage.tables import write_safetensors
 
 FILE = "unfinished.safetensors"
-Row = tuple[str, dict[str, Tensor], str]
-"""Id, tensors and caption."""
+
+
+class Row(NamedTuple):
+    """What a store keeps of one image or prompt."""
+
+    id: str
+    tensors: Mapping[str, Tensor]
+    caption: str
 
 
 def stacked(rows: Sequence[Row]) -> dict[str, Tensor]:
     """The tensors of rows by name, the rows along the first dimension."""
-    return {name: torch.stack([row[1][name] for row in rows]) for name in rows[0][1]}
+    return {name: torch.stack([row.tensors[name] for row in rows]) for name in rows[0].tensors}
 
 
 def write_progress(folder: Path, shard: int, rows: Sequence[Row]) -> None:
     """Write the rows that shard number `shard` has so far, whole or not at all."""
     tensors = stacked(rows)
-    texts = json.dumps({"shard": shard, "ids": [row[0] for row in rows], "captions": [row[2] for row in rows]})
+    texts = json.dumps({"shard": shard, "ids": [row.id for row in rows], "captions": [row.caption for row in rows]})
     write_safetensors(folder / FILE, tensors, {"rows": texts, "sha256": _checksum(tensors, texts)})
 
 
@@ -47,7 +54,7 @@ def read_progress(folder: Path, shard: int) -> list[Row]:
     if listed["shard"] != shard:
         return []
     rows = zip(listed["ids"], listed["captions"], strict=True)
-    return [(id, {name: t[at].clone() for name, t in tensors.items()}, text) for at, (id, text) in enumerate(rows)]
+    return [Row(id, {name: t[at].clone() for name, t in tensors.items()}, text) for at, (id, text) in enumerate(rows)]
 
 
 def remove_progress(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Latents by id: sharded, checksummed safetensors. An interrupted store goes on a minute before it was killed."""
+"""Tensors by id: sharded, checksummed safetensors. An interrupted store goes on a minute before it was killed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TensorStoreWriter:
         while self._intact(_shard_name(self._count)):
             self._count += 1
         self._rows: list[Row] = read_progress(folder, self._count)
-        ids = [*(id for note in self._notes() for id in note["ids"]), *(row[0] for row in self._rows)]
+        ids = [*(id for note in self._notes() for id in note["ids"]), *(row.id for row in self._rows)]
         self._done, self.last = set(ids), ids[-1] if ids else None
         self._saved = time.monotonic()
 
@@ -70,7 +70,7 @@ class TensorStoreWriter:
 
     def add(self, id: str, tensors: Mapping[str, Tensor], caption: str) -> None:
         """Add a row; it is on disk once its shard is full, the writer is closed, or `save_every` has passed."""
-        self._rows.append((id, {name: tensor.detach().cpu() for name, tensor in tensors.items()}, caption))
+        self._rows.append(Row(id, {name: tensor.detach().cpu() for name, tensor in tensors.items()}, caption))
         if len(self._rows) == self.shard_size:
             self._flush()
         elif time.monotonic() - self._saved >= self._save_every:
@@ -82,7 +82,7 @@ class TensorStoreWriter:
             return
         name = _shard_name(self._count)
         write_safetensors(self.folder / name, stacked(self._rows))
-        ids, captions = [row[0] for row in self._rows], [row[2] for row in self._rows]
+        ids, captions = [row.id for row in self._rows], [row.caption for row in self._rows]
         note = {"sha256": sha256(self.folder / name), "ids": ids, "captions": captions}
         write_json(_note_path(self.folder / name), note)
         remove_progress(self.folder)

@@ -1,1 +1,1 @@
-"""Fine-tuning: the step of Algorithm 1, the loop around it, and the warm-up before it."""
+"""Fine-tuning: the loop around the step of Algorithm 1 (`comat.method`), and the warm-up before it."""

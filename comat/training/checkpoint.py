@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.optim import Optimizer
 
 from comat.errors import UserError, first_line
 from comat.storage.tables import atomic_path
@@ -28,6 +29,27 @@ def write_state(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, o
         file.write(len(header).to_bytes(8, "little") + header)
         for name in names:
             file.write(_bytes(tensors[name]))
+
+
+def moments(name: str, optimizer: Optimizer) -> dict[str, Tensor]:
+    """What an optimizer remembers of its weights, as tensors of a state: name.number.key."""
+    state = optimizer.state_dict()["state"]
+    return {f"{name}.{i}.{key}": value for i, entry in state.items() for key, value in entry.items()}
+
+
+def restore_moments(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimizer of as many weights what `moments` has written, `below` its name."""
+    packed: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, key = name.split(".", 1)
+        packed.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": packed, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def below(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `name` and a dot, without these."""
+    prefix = f"{name}."
+    return {own.removeprefix(prefix): value for own, value in tensors.items() if own.startswith(prefix)}
 
 
 def _header(names: Iterable[str], tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> bytes:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from comat.captioners.load import columns
+from comat.captioners.load import captioner_columns
 from comat.method.step import DENOISING, TERMS
 from comat.params import CaptionerParams, StepParams
 from comat.storage.tables import write_csv
-from comat.training.gradients import columns as term_columns
+from comat.training.gradients import gradient_columns
 from comat.training.guard import COLUMNS as LOOKS
 
 Rows = Sequence[Mapping[str, float]]
@@ -23,14 +23,14 @@ TAIL = 20
 
 def curve_columns(captioner: CaptionerParams, step: StepParams) -> list[str]:
     """`COLUMNS`, after i2t one for each of several captioners, and Eq. 1's where it has any weight."""
-    parts = [f"i2t_{name}" for name in columns(captioner)] if step.concept_activation else []
+    parts = [f"i2t_{name}" for name in captioner_columns(captioner)] if step.concept_activation else []
     more = {"i2t": parts, "discriminator": [DENOISING] if step.denoising_weight else []}
     return [name for column in COLUMNS for name in (column, *more.get(column, ()))]
 
 
 def write_curves(folder: Path, own: Sequence[str], rows: Rows, looks: Rows) -> None:
     """Write `curves.csv`, the columns `own` and those of the terms' gradients, and `guard.csv`, into `folder`."""
-    terms = term_columns((*TERMS, DENOISING) if DENOISING in own else TERMS)
+    terms = gradient_columns((*TERMS, DENOISING) if DENOISING in own else TERMS)
     for name, header, values in (("curves", [*own, *terms], rows), ("guard", LOOKS, looks)):
         write_csv(folder / f"{name}.csv", header, [[row.get(column, "") for column in header] for row in values])
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from comat.method.step import TERMS
 
 
-def columns(terms: Sequence[str] = TERMS) -> list[str]:
+def gradient_columns(terms: Sequence[str] = TERMS) -> list[str]:
     """Of `curves.csv`, norms and cosines; empty in the iterations that are not measured."""
     return [*(f"grad_{term}" for term in terms), *(f"cos_{a}_{b}" for a, b in combinations(terms, 2))]
 
@@ -34,4 +34,4 @@ def measured(gradients: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
     lengths = torch.where(norms > 0, norms, 1.0)
     cosines = (products / (lengths[:, None] * lengths)).tolist()
     pairs = [cosines[a][b] for a, b in combinations(range(count), 2)]
-    return dict(zip(columns(list(gradients)), [*norms.tolist(), *pairs], strict=True))
+    return dict(zip(gradient_columns(list(gradients)), [*norms.tolist(), *pairs], strict=True))

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from comat.diffusion.backbones import Backbone
 from comat.diffusion.lora import lora_state, merged, set_lora_state
-from comat.diffusion.sampling import sample_latents
+from comat.diffusion.sampling import decoded, sample_latents
 from comat.errors import UserError, unbroken
 from comat.judges.benchmark import Benchmark, Drawn
 from comat.judges.frechet import Features, batches, frechet_distances
@@ -104,7 +104,7 @@ class Guard:
         return max(self.rows, key=lambda row: row["score"])
 
     def choose(self) -> dict[str, float]:
-        """Put the LoRA that is to be kept into the UNet; the look that it was seen at."""
+        """Put the LoRA that is to be kept into the denoiser; the look that it was seen at."""
         if self.section.keep == "last":
             return self.rows[-1]
         set_lora_state(self.backbone.denoiser, self.best)
@@ -117,7 +117,7 @@ class Guard:
             with merged(self.backbone.denoiser), torch.no_grad():
                 texts = [image.text for image in part]
                 z = sample_latents(self.backbone, self.sampling, texts, keys, "guard", self.sampling.resolution)
-                pixels = self.backbone.decode(z)
+                pixels = decoded(self.backbone, z)
             for image, own in zip(part, pixels, strict=True):
                 write_png(self.folder / image.path, own)
 
@@ -165,4 +165,4 @@ def _originals(backbone: Backbone, reference: TensorStore, size: int) -> Iterato
     ids = sorted(reference.ids)[:ORIGINALS]  # ids are hashes: their order is one at random
     for at in range(0, len(ids), size):
         z = torch.stack([reference[id]["latents"] for id in ids[at : at + size]])
-        yield from (to_bytes(image) for image in backbone.decode(z.to(backbone.device)))
+        yield from (to_bytes(image) for image in decoded(backbone, z.to(backbone.device)))

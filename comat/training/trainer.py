@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from comat.running.distributed import ALONE, Processes
 from comat.segmenters import Segmenter
 from comat.segmenters.load import load_segmenter
 from comat.storage.tables import write_json, write_safetensors
-from comat.training.checkpoint import read_state, write_state
+from comat.training.checkpoint import below, moments, read_state, restore_moments, write_state
 from comat.training.curves import LEFT_OUT, curve_columns, postfix, summary, write_curves
 from comat.training.data import TrainingData
 from comat.training.diagnosis import diagnose
@@ -237,10 +236,10 @@ class Trainer:
         if not self.processes.main:
             return
         tensors = {f"lora.{k}": v for k, v in lora_state(self.backbone.denoiser).items()}
-        tensors |= _moments("optimizer", self.optimizer)
+        tensors |= moments("optimizer", self.optimizer)
         if self.discriminator:
             tensors |= {f"discriminator.{k}": v for k, v in self.discriminator.trainable_state().items()}
-            tensors |= _moments("critic", self.critic_optimizer)
+            tensors |= moments("critic", self.critic_optimizer)
         notes = {"rows": self.rows, "scaler": self.scaler.state_dict()}
         if self.guard:
             tensors |= {f"guard.{k}": v for k, v in self.guard.best.items()}
@@ -258,13 +257,13 @@ class Trainer:
         shared = self.processes.tensors_from_main(wanted, self.backbone.device)
         self.rows = notes["rows"]
         self.scaler.load_state_dict(notes["scaler"])
-        set_lora_state(self.backbone.denoiser, _below(shared, "lora."))
-        _restore_moments(self.optimizer, self.lora, _below(shared, "optimizer."))
+        set_lora_state(self.backbone.denoiser, below(shared, "lora"))
+        restore_moments(self.optimizer, below(shared, "optimizer"))
         if self.discriminator:
-            self.discriminator.load_trainable_state(_below(shared, "discriminator."))
-            _restore_moments(self.critic_optimizer, self.critic, _below(shared, "critic."))
+            self.discriminator.load_trainable_state(below(shared, "discriminator"))
+            restore_moments(self.critic_optimizer, below(shared, "critic"))
         if self.guard:
-            self.guard.rows, self.guard.best = notes["guard"], _below(tensors, "guard.")
+            self.guard.rows, self.guard.best = notes["guard"], below(tensors, "guard")
 
     def _saved(self) -> tuple[dict[str, Tensor], dict]:
         """What `_save` wrote, or nothing."""
@@ -286,20 +285,3 @@ class Trainer:
         if sought:
             kept[EMPTY_MASKS] = empty / sought
         write_json(out / "metrics.json", {"train": {**summary(self.columns, self.rows), **kept}})
-
-
-def _moments(name: str, optimizer: AdamW) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"{name}.{i}.{key}": value for i, entry in state.items() for key, value in entry.items()}
-
-
-def _restore_moments(optimizer: AdamW, weights: Iterable[Tensor], tensors: dict[str, Tensor]) -> None:
-    packed: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        index, key = name.split(".", 1)
-        packed.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": packed, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -15,13 +15,13 @@ from comat.diffusion.lora import absorb_lora, add_lora
 from comat.errors import UserError, saving, unbroken
 from comat.params import WarmupParams
 from comat.randomness import generator
-from comat.training.checkpoint import read_state, write_state
+from comat.training.checkpoint import below, moments, read_state, restore_moments, write_state
 
 TEXTS = 128
 """Prompts that the text encoders are given at once. What they say waits on the host: T5's is 5 MB a prompt."""
 
 
-def denoising_loss(
+def warmup_loss(
     backbone: Backbone, z0: Tensor, prompts: PromptEmbeddings, rng: torch.Generator, prompt_dropout: float
 ) -> Tensor:
     """Eq. 1 on scaled latents z0 (B, C, h, w); a share of the prompts is dropped for classifier-free guidance."""
@@ -59,9 +59,7 @@ def warm_up(
 
     def save() -> None:
         tensors = {f"denoiser.{k}": v for k, v in denoiser.state_dict().items()}
-        moments = optimizer.state_dict()["state"]
-        tensors |= {f"adam.{i}.{key}": value for i, entry in moments.items() for key, value in entry.items()}
-        write_state(state, tensors, {"step": done})
+        write_state(state, tensors | moments("adam", optimizer), {"step": done})
 
     with saving(save, lambda: f"step {done} of {section.steps}"):
         for step in tqdm(range(start, section.steps), initial=start, total=section.steps, desc="warm-up"):
@@ -70,7 +68,7 @@ def warm_up(
             optimizer.zero_grad(set_to_none=True)
             z0 = latents[rows].to(backbone.device)
             said = PromptEmbeddings.cat([embeddings[row // TEXTS][[row % TEXTS]] for row in rows.tolist()])
-            loss = denoising_loss(backbone, z0, said.to(backbone.device), rng, section.prompt_dropout)
+            loss = warmup_loss(backbone, z0, said.to(backbone.device), rng, section.prompt_dropout)
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(weights, section.max_grad_norm)
             if not math.isfinite(loss.item()) or not math.isfinite(norm.item()):
@@ -97,11 +95,6 @@ def warm_up(
 def _resumed(state: Path, denoiser: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Take up what was saved, all of which is let go then; returns how many steps were done."""
     saved, notes = read_state(state)
-    denoiser.load_state_dict({k.removeprefix("denoiser."): v for k, v in saved.items() if k.startswith("denoiser.")})
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in saved.items():
-        if name.startswith("adam."):
-            _, index, key = name.split(".")
-            moments.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    denoiser.load_state_dict(below(saved, "denoiser"))
+    restore_moments(optimizer, below(saved, "adam"))
     return int(notes["step"])

@@ -65,6 +65,8 @@ class Watch:
         if every and iteration and iteration % every == 0:
             export_lora(self.backbone, self.out / KEPT / _name(iteration))
             self._publish(f"{KEPT}/{_name(iteration)}")
+        if self.pictures and self.pictures[-1][0] == iteration:
+            return  # looked at when the guard ended training there
         if self.preview and (end or iteration % self.section.preview.every == 0):
             self.pictures.append((iteration, self.preview.look(iteration)))
             write_bytes(self.out / PAGE, self.preview.page(iteration, self.last))
@@ -81,6 +83,7 @@ class Watch:
         news = [("train", row) for row in rows[self.told["train"] :]]
         news += [("guard", row) for row in looks[self.told["guard"] :]]
         pictures = [own for own in self.pictures if end or own[0] < len(rows)]
+        self.pictures = self.pictures[len(pictures) :]
         steps = sorted({int(row["iteration"]) for _, row in news} | {step for step, _ in pictures})
         for step in steps:  # in their order, which some loggers ask for
             for images in [own for at, own in pictures if at == step]:
@@ -88,7 +91,6 @@ class Watch:
             for group, row in news:
                 if row["iteration"] == step:
                     self.loggers.values(group, {k: v for k, v in row.items() if k != "iteration"}, step)
-        self.pictures = [own for own in self.pictures if own not in pictures]
         self.told = {"train": len(rows), "guard": len(looks)}
 
     def finish(self, rows: Rows, looks: Rows) -> None:

@@ -42,14 +42,14 @@ class Given:
     captions: Path | None
 
 
-def take_in(path: Path, given: Given, column: str | None, hold_out: float, console: Console | None = None) -> None:
+def take_in(path: Path, given: Given, column: str | None, hold_out: float) -> None:
     """Look at everything, then copy it to `data/own` and write the parameters; what is there already is used in place.
 
     Raises:
         UserError: as the stages would, or where something else stands there by one of the names; nothing is written
             then.
     """
-    console = console or Console(highlight=False)
+    console = Console(highlight=False)
     params = load(path)
     targets = [target_of(source, OWN / "prompts") for source in given.prompts]
     for target, source in zip(targets, given.prompts, strict=True):

@@ -24,14 +24,13 @@ def show_prompts(
     column: str | None,
     hold_out: float,
     as_json: bool,
-    console: Console | None = None,
 ) -> None:
     """Print what the stage `prompts` would write of `files`, or, without any, of the sources of the parameters.
 
     Raises:
         UserError: as the stage would.
     """
-    console = console or Console(highlight=False)
+    console = Console(highlight=False)
     section = params.prompts
     if files:
         section = section.model_copy(update={"sources": own_sources(files, column, hold_out)})

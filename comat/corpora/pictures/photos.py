@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import os
-import struct
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -19,9 +17,8 @@ from torch import Tensor
 
 from comat.corpora.pictures.listed import Picture
 from comat.errors import UserError
+from comat.storage.images import BROKEN, READERS
 
-BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error)
-"""What Pillow raises for files that are damaged or no images."""
 CLOSED = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 """Of files that cannot be opened, however often one tries; what else the system says is of the disk or the network."""
 DEEP = ("I", "I;16", "I;16B", "I;16L", "F")  # modes of more than 8 bits, which Pillow would clip to white
@@ -29,7 +26,6 @@ PROFILED = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "PA": "RGB", "RGB": "RGB"
 """Mode → the mode of its colours, which a colour profile is of."""
 LOST = 0.5
 """Share of the listed images that may be left out: above it a folder is not unpacked, or a disk not mounted."""
-READERS = min(4, os.cpu_count() or 1)
 AHEAD = 64  # images that wait, decoded, for the model
 
 

@@ -253,6 +253,7 @@ class Backbone(ABC):
 
         A guidance scale of 1 asks for the prompts alone, so that half of the work is enough.
         """
+        t = t.to(z.device)  # samplers keep their timesteps on the CPU, and only UNets bring them over
         if guidance_scale == 1:
             return self.denoise(z, t, prompts, sampling=sampling)
         both = PromptEmbeddings.cat([self.null.repeat(len(z)), prompts])

@@ -24,6 +24,8 @@ from comat.reporting.grid import comparison_grid
 from comat.storage.images import read_rgb, to_bytes, write_image
 from comat.storage.tables import write_json
 
+SHOWN = 6
+"""Prompts in the picture, at most."""
 ROWS = pa.schema(
     {
         "model": pa.string(),
@@ -97,14 +99,14 @@ def _seen(attack: Attack, target: Target, texts: Sequence[str], first: Path) -> 
     return found
 
 
-def picture(rows: Sequence[Mapping], targets: Sequence[Target], work: Path, most: int = 6) -> Image.Image | None:
+def picture(rows: Sequence[Mapping], targets: Sequence[Target], work: Path) -> Image.Image | None:
     """The first image of prompts whose class both models drew: base beside tuned, attacked below."""
     first = {(row["model"], row["class"], row["prompt"], row["kind"]): row for row in rows if row["number"] == 0}
     shown = [
         (number, target)
         for number, target in enumerate(targets)
         if all((model, target.name, target.prompt, "attack") in first for model in ("base", "tuned"))
-    ][:most]
+    ][:SHOWN]
     if not shown:
         return None
     texts = [

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from comat.diffusion.backbones import Backbone, PromptEmbeddings
 from comat.diffusion.rollout import rollout
+from comat.diffusion.sampling import begun
 from comat.finished.attack.classifier import Classifier, margin
 from comat.finished.attack.relaxed import encode
 from comat.finished.attack.words import Words
 from comat.method.replay import leaf_gradients, replay
 from comat.method.step import place_steps
 from comat.params import SamplingParams
-from comat.randomness import generator, noise
+from comat.randomness import generator
 
 PURPOSE = "attack"
 
@@ -76,9 +77,7 @@ class Attack:
         prompts = PromptEmbeddings(cut[0], cut[1] if len(cut) > 1 else None, embeddings.mask)
         seed, count, scale = self.params.seed, len(prompts), self.params.guidance_scale
         own = [generator(seed, PURPOSE, "noise", *key, row) for row in range(count)]
-        shape = self.backbone.latent_shape(self.params.resolution)
-        sampler = self.backbone.sampler(self.params.scheduler, self.params.sampling_steps, shape[1:])
-        z = sampler.first(noise(shape, own).to(self.backbone.device))
+        sampler, z = begun(self.backbone, self.params, own, self.params.resolution)
         steps = place_steps(0, len(sampler), self.grad_steps, generator(seed, PURPOSE, "steps", *key))
         drawn = rollout(self.backbone, sampler, z, prompts, scale, own, record=[steps] * count, chunk=count)
         z0 = drawn.z0.detach().requires_grad_()

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from comat.corpora.overview import CHUNK
 from comat.errors import UserError
 
 SHORTEST = 2
 """Letters of a word."""
-CHUNK = 1000
-"""Words tokenized at once: what the tokenizers keep of each is far larger than its tokens."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from comat.diffusion.backbones import Backbone, PromptEmbeddings
+from comat.diffusion.sampling import begun
 from comat.diffusion.schedulers import Sampler
 from comat.models.finite import finite
 from comat.params import SamplingParams
-from comat.randomness import generator, noise
+from comat.randomness import generator
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,8 @@ def sample_by(
     purpose: str,
 ) -> Tensor:
     """Final latents (B, C, h, w), from the noise that `sample_latents` starts from with the same keys."""
-    shape = backbone.latent_shape(params.resolution)
-    sampler = backbone.sampler(params.scheduler, params.sampling_steps, shape[1:])
     own = [generator(params.seed, purpose, *key) for key in keys]
-    z = sampler.first(noise(shape, own).to(backbone.device))
+    sampler, z = begun(backbone, params, own, params.resolution)
     drawing = method.begin(backbone, sampler, told, params.guidance_scale)
     for index in range(len(sampler)):
         z = drawing.before(z, index)

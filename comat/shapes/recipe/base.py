@@ -182,7 +182,7 @@ def min_snr(noiser: DDPMScheduler, t: Tensor) -> Tensor:
     return (5 * (1 - noiser.alphas_cumprod[t])).clamp(max=1)
 
 
-def denoising_loss(
+def painter_loss(
     unet: UNet2DConditionModel, data: Captioned, noiser: DDPMScheduler, binding: float, rng: torch.Generator
 ) -> Tensor:
     """Eq. 1 for a model that predicts v, the least noisy timesteps weighing less; one caption in ten is zeroed, for
@@ -223,7 +223,7 @@ def _train(
 
     def loss(rng: torch.Generator) -> Tensor:
         picked = int(torch.multinomial(torch.tensor(odds), 1, generator=rng))
-        return denoising_loss(unet, sets[picked], noiser, section["binding"], rng)
+        return painter_loss(unet, sets[picked], noiser, section["binding"], rng)
 
     rate, precision = section["learning_rate"], section["precision"]
     fit(name, unet, loss, steps=section["steps"], learning_rate=rate, work=work, precision=precision)

@@ -95,8 +95,8 @@ def judge_samples(pipe: Pipeline, specs: list[Spec], title: str, ask: Mapping[st
         ]
     return {
         "right": _share(v.correct for v in verdicts),
-        "object_missing": _share(v.missing > 0 for v in verdicts),
-        "attribute_wrong": _share(v.missing == 0 and not v.attributes for v in verdicts),
+        "object_missing": _share(v.ignores for v in verdicts),
+        "attribute_wrong": _share(v.mismatches for v in verdicts),
         "relation_wrong": _share(v.attributes and not v.relation for v in verdicts),
         "count": len(verdicts),
     }

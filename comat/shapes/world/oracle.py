@@ -43,25 +43,31 @@ class Detection:
     x: float
     y: float
     r: float
-    iou: float
 
 
 @dataclass(frozen=True)
 class Verdict:
     """How an image fulfils a spec.
 
-    `correct`: exactly the objects asked for, with their attributes, counts and relation. `objects`: the right number
-    of every noun, whatever their attributes. `attributes`: every noun asked for wears its colour and size.
-    `relation`: true also where none is asked for. `missing`: objects asked for whose noun is not in the image
-    (concept ignorance); `mismatched`: objects whose noun is there with another colour or size (concept mismatching).
+    `correct`: exactly the objects asked for, with their attributes, counts and relation. `attributes`: every noun asked
+    for wears its colour and size. `relation`: true also where none is asked for. `missing`: objects asked for whose
+    noun is not in the image.
     """
 
     correct: bool
-    objects: bool
     attributes: bool
     relation: bool
     missing: int
-    mismatched: int
+
+    @property
+    def ignores(self) -> bool:
+        """An object is missing (concept ignorance)."""
+        return self.missing > 0
+
+    @property
+    def mismatches(self) -> bool:
+        """All objects are there, but one has another colour or size (concept mismatching)."""
+        return self.missing == 0 and not self.attributes
 
 
 def read_image(rgb: np.ndarray) -> list[Detection]:
@@ -147,7 +153,6 @@ def _detect(pixels: np.ndarray, region: np.ndarray, colour: str | None) -> Detec
         float((x0 + x1) / 2 / side),
         float((y0 + y1) / 2 / side),
         math.sqrt(float(cover.sum()) / region.size / _areas()[noun]),
-        ious[noun],
     )
 
 
@@ -182,19 +187,16 @@ def judge(rgb: np.ndarray, spec: Spec) -> Verdict:
     for group in spec.groups:
         wanted[group.noun] += group.count
     missing = sum(max(0, count - nouns[noun]) for noun, count in wanted.items())
-    unmatched = sum(max(0, g.count - len(m)) for g, m in zip(spec.groups, members, strict=True))
-    attributes = unmatched == 0
+    attributes = all(len(own) >= group.count for group, own in zip(spec.groups, members, strict=True))
     relation = spec.relation is None or (
         bool(members[0] and members[1])
         and all(holds(spec.relation, (a.x, a.y), (b.x, b.y)) for a in members[0] for b in members[1])
     )
     return Verdict(
         correct=attributes and relation and len(found) == spec.total,
-        objects=all(nouns[noun] == count for noun, count in wanted.items()),
         attributes=attributes,
         relation=relation,
         missing=missing,
-        mismatched=max(0, unmatched - missing),
     )
 
 

@@ -6,7 +6,6 @@ Lengths are fractions of the image side; `x` grows to the right and `y` downward
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 NOUNS = ("ball", "cube", "cone", "star", "cross", "ring")
@@ -82,14 +81,11 @@ def holds(relation: str, first: tuple[float, float], second: tuple[float, float]
     return along * sign > 0 and abs(along) > slack * abs(across)
 
 
-def scene_for(spec: Spec, rng: random.Random, colours: Sequence[str] | None = None) -> Scene:
-    """Place the objects of `spec` without overlap, by rejection.
-
-    Where the spec names no colour, one of `colours` (default: all) is drawn for the group.
-    """
+def scene_for(spec: Spec, rng: random.Random) -> Scene:
+    """Place the objects of `spec` without overlap, by rejection; a group without a colour gets one by chance."""
     kinds = []
     for index, group in enumerate(spec.groups):
-        colour = group.colour or rng.choice(list(colours or COLOURS))
+        colour = group.colour or rng.choice(list(COLOURS))
         kinds += [(index, group.noun, colour, SIZES[group.size])] * group.count
     while True:
         objects: list[tuple[int, Object]] = []
