@@ -20,15 +20,15 @@ from comat.running.device import use_deterministic_algorithms
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
-    step, weights, batch = setting(load("presets/shapes.yaml"), "fp32", {"image_batch": 2})
-    gradient(step, weights, batch)
+    step, weights = setting(load("presets/shapes.yaml"), "fp32", {"image_batch": 2}, 0.05)
+    gradient(step, weights, 0)
     ratios = []
     for _ in range(parser.parse_args().repeats):
         seconds = {}
         for on in (True, False):
             use_deterministic_algorithms(on)
             start = time.process_time()
-            gradient(step, weights, batch)
+            gradient(step, weights, 0)
             seconds[on] = time.process_time() - start
         ratios.append(seconds[True] / seconds[False])
     print(f"deterministic / fastest: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")

@@ -170,9 +170,10 @@ def evaluate(
     """Judge another model or way of sampling as the run was judged, into OUT/NAME; print it beside base and tuned."""
     from comat.evaluation.judging import Judging
     from comat.evaluation.peers import evaluate_peer
+    from comat.finished.recorded import check_recorded
     from comat.models.lock import pinned
     from comat.models.names import captioners, judges
-    from comat.params import load
+    from comat.params import DRAWN_BY, DRAWN_BY_THE_RUN, load
     from comat.running.device import choose_device
     from comat.running.distributed import join
     from comat.running.launch import launch_where_asked
@@ -196,6 +197,10 @@ def evaluate(
     if not model and (revision or unet or lora):
         raise UserError("--revision, --unet and --lora say how --model draws: give it, or remove them")
     own = load(params)
+    if (
+        lock := params.with_name("dvc.lock")
+    ).is_file():  # else the new images would stand beside a base drawn otherwise
+        check_recorded(own, params, lock, ["base_samples"], {*DRAWN_BY, *(DRAWN_BY_THE_RUN if run else ())})
     base = ("base_model", "vae") if run else ()
     asked = [*judges(own.evaluate), *(captioners(own) if own.evaluate.captioner else ())]
     own = pinned(own, data / "models", *base, *(judge.role for judge in asked))

@@ -169,6 +169,9 @@ def test_long_prompts_are_read_and_bad_files_named(tmp_path: Path) -> None:
     file = tmp_path / "long.csv"
     file.write_text('prompt,label,classname\n"The ball is round, red.",0,ball\n')
     assert read_targets(file) == [Target("ball", "The ball is round, red.")]
+    file.write_text("classname,prompt\nball,a ball, on a mat\n")
+    with pytest.raises(UserError, match=r"long\.csv, line 2: 3 cells"):
+        read_targets(file)
     file.write_text("prompt,classname\nA ball.,\n")
     with pytest.raises(
         UserError, match=r"long\.csv: line 2: expected a prompt and a classname, found 'A ball.' and ''"

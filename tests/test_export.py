@@ -16,9 +16,12 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from peft.utils import get_peft_model_state_dict
+from ruamel.yaml import YAML
 from safetensors import safe_open
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
+from comat.cli import app
 from comat.diffusion.backbones import load_base
 from comat.diffusion.lora import add_lora, export_lora, lora_state
 from comat.errors import UserError
@@ -33,6 +36,7 @@ from comat.params import Params, load
 from comat.randomness import generator
 from comat.storage.tables import read_safetensors
 from tests import tiny_families
+from tests.test_publish import write_lock
 from tests.test_real_architectures import PIPELINES, backbone
 
 XL = {"layers_per_block": 2, "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"]}
@@ -292,6 +296,17 @@ def test_a_merged_pipeline_needs_nothing_beside_it(project: Path, params: Params
         torch.testing.assert_close(value, tuned[name], rtol=0, atol=0)
     pipeline.set_progress_bar_config(disable=True)
     assert pipeline("a red ball", height=16, width=16, num_inference_steps=2).images[0].size == (16, 16)
+
+
+def test_a_pipeline_has_the_sampler_of_its_run(broken: Path, tmp_path: Path, monkeypatch) -> None:
+    """Not that of parameters that were edited since."""
+    monkeypatch.chdir(broken)
+    values = YAML(typ="safe").load(Path("params.yaml"))
+    write_lock(Path("dvc.lock"), values | {"scheduler": "euler" if values["scheduler"] != "euler" else "ddim"})
+    found = CliRunner().invoke(app, ["export", "--format", "merged", "--out", "whole"])
+    assert found.exit_code == 1 and not Path("whole").exists()
+    write_lock(Path("dvc.lock"), values | {"precision": "bf16"})  # which export may choose
+    assert CliRunner().invoke(app, ["export", "--format", "merged", "--out", "whole"]).exit_code == 0
 
 
 def test_half_precision_says_what_its_rounding_costs(project: Path, params: Params, tmp_path: Path) -> None:

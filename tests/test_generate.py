@@ -19,6 +19,7 @@ from comat.errors import UserError
 from comat.finished.generate import Asked, attention, compare, file_name, generate, strange_words
 from comat.params import Params, load
 from comat.reporting.grid import GAP, LABEL, TEXT, comparison_grid
+from comat.running.workdir import sum_of
 from comat.storage.images import read_rgb
 from comat.tokenizers import load_tokenizers
 from tests.conftest import ROOT
@@ -133,6 +134,8 @@ def test_an_image_says_what_it_was_drawn_from_and_shares_its_name_with_none(
         assert (image.text["steps"], image.text["guidance"], image.text["model"]) == (
             "2", "1", f"base of {params.base_model}",
         )  # fmt: skip
+    with Image.open(alone) as image:
+        assert image.text["warm-up"] == sum_of(data / "warmup/unet")[:12] and image.text["precision"] == "fp32"
     hint = "hint: zebra: the base has hardly seen such words, its tokenizer spells them\n"
     assert hint in capsys.readouterr().err
 

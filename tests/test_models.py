@@ -22,6 +22,7 @@ from comat.models.names import ModelName
 from comat.models.record import write_lock
 from comat.models.sums import PIECE, sum_of_file
 from comat.params import Params
+from comat.running.workdir import sum_of
 from tests.tiny_hub import COMMIT, Hub, serving
 
 UNUSED = ("unet/diffusion_pytorch_model.fp16.safetensors", "text_encoder/pytorch_model.bin", "all.safetensors", "a.md")
@@ -259,3 +260,15 @@ def test_a_lock_of_other_models_and_a_missing_lock_are_errors(params: Params, ti
     other = params.model_copy(update={"base_model": str(tiny / "sd15")})
     with pytest.raises(UserError, match=r"base_model is .*sd15.*, recorded is .*sdxl.*; run `dvc repro --force"):
         pinned(other, tmp_path, "base_model")
+
+
+def test_linked_parts_of_a_model_are_used_and_hashed(base: Path, tmp_path: Path) -> None:
+    """A part on another disk: its weights were in no checksum, and in no merged pipeline."""
+    before = used_files(base), sum_of(base)
+    (base / "unet").rename(tmp_path / "elsewhere")
+    (base / "unet").symlink_to(tmp_path / "elsewhere")
+    (base / "unet/up").symlink_to(base)  # leads to where it stands
+    assert (used_files(base), sum_of(base)) == before
+    weights = tmp_path / "elsewhere/diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert sum_of(base) != before[1]

@@ -166,6 +166,7 @@ def test_a_preset_without_its_images_goes_on_without(folder: Path) -> None:
         (["--prompts", "../photos/a.png"], "expected prompts in files of one kind"),
         (["--prompts", "../my.txt", "--images", "../absent"], "no such folder"),
         (["--prompts", "../my.txt", "--images", "../empty"], "none of 0 images has a caption"),
+        (["--prompts", "../my.txt", "--captions", "../my.txt"], "of which images? give --images as well"),
         (["--prompts", "../my.txt", "--hold-out", "0"], "no prompt is held out"),
         (["--prompts", "../my.txt", "--prompts", "../broken.jsonl"], "broken.jsonl, line 2: not JSON"),
         (
@@ -221,6 +222,7 @@ def test_what_is_taken_in_is_a_copy(folder: Path) -> None:
     (folder.parent / "more").mkdir()
     (folder.parent / "more/f.txt").write_text("a caption")
     (folder.parent / "photos/more").symlink_to("../more")
+    Image.new("RGB", (9, 9)).save(folder.parent / "more/f.png")
     assert "holds data/own itself" in refused("init", "--prompts", "../natural.csv", "--images", "..")
     for _ in range(2):
         call("init", "--prompts", "../natural.csv", "--images", "../photos", "--hold-out", "0.2")
@@ -230,6 +232,16 @@ def test_what_is_taken_in_is_a_copy(folder: Path) -> None:
     assert (folder.parent / "photos/a.txt").read_text() == "a dark room"
     assert not (taken / "e.png").is_symlink()
     assert (taken / "e.png").read_bytes() == (folder.parent / "store.png").read_bytes()
+
+
+def test_what_stands_on_another_disk_is_used_in_place(folder: Path) -> None:
+    (folder.parent / "disk").mkdir()
+    (folder / "data/own").rmdir()
+    (folder / "data/own").symlink_to(folder.parent / "disk")
+    (folder / "data/own/prompts").mkdir()
+    shutil.copy(folder.parent / "natural.csv", folder / "data/own/prompts")
+    call("init", "--prompts", "data/own/prompts/natural.csv", "--hold-out", "0.2")
+    assert load(folder / "params.yaml").prompts.sources[0].path == "data/own/prompts/natural.csv"
 
 
 @pytest.mark.parametrize("name", ["params.yaml", *(f"presets/{p.name}" for p in (ROOT / "presets").glob("*.yaml"))])

@@ -35,6 +35,24 @@ def test_wins_and_losses_are_of_the_main_benchmark(tmp_path: Path) -> None:
     assert shown.gains[0].tuned == Shot(tmp_path / "tuned/a.png", 1.0, {"missing": 1})
 
 
+def test_images_are_those_of_the_run_that_was_judged(tmp_path: Path, monkeypatch) -> None:
+    """Another project, whose own images have the same names."""
+    for number, project in enumerate(("here", "there")):
+        for model in ("base", "tuned"):
+            path = tmp_path / project / f"data/{model}/a.png"
+            path.parent.mkdir(parents=True)
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    monkeypatch.chdir(tmp_path / "here")
+    rows = [{**row(model, "a", value), "path": f"data/{model}/a.png"} for model, value in (("base", 0), ("tuned", 1))]
+    table, data = tmp_path / "there/data/evaluate/scores.parquet", tmp_path / "there/data"
+    table.parent.mkdir()
+    write_table(table, rows, SCORES)
+    (pair,) = read_shown(table, 5, data).gains
+    assert pair.shots.keys() == {"base", "tuned"} and all(
+        shot.path.parent.parent == data for shot in pair.shots.values()
+    )
+
+
 def test_a_pair_without_its_twin_is_an_error(tmp_path: Path) -> None:
     write_table(tmp_path / "scores.parquet", [row("base", "a", 0.0)], SCORES)
     with pytest.raises(UserError, match="lack their base or tuned twin"):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from comat.cli import app
@@ -14,9 +16,11 @@ from comat.diffusion.backbones import load_base
 from comat.errors import UserError
 from comat.params import load
 from comat.reporting.peers import read_peers
-from comat.samples.peer_method import MethodRun, _phrase, pictures_by_method
+from comat.running.workdir import sum_of
+from comat.samples.peer_method import MethodRun, phrase_of, pictures_by_method
 from comat.samples.peers import Peer, draw_peer
 from comat.storage.tables import ENTITIES, IMAGE_INDEX, PROMPTS, read_table, sha256, write_table
+from tests.test_publish import write_lock
 
 
 def evaluate(project: Path, out: Path, *options: str, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -54,6 +58,7 @@ def test_what_else_decides_over_a_method_is_kept_and_compared(broken: Path, monk
     entities, lora = data / "entities/entities.parquet", data / "train/lora/pytorch_lora_weights.safetensors"
     assert (record["scheduler"], record["vae"], record["vae_revision"]) == (params.scheduler, params.vae, None)
     assert (record["entities"], record["lora_file"]) == (sha256(entities), sha256(lora))
+    assert record["warmup"] == sum_of(data / "warmup")
 
     (out / "metrics.json").write_text("{}")
     assert read_peers(data / "evaluate", base, out.parent) == ({"x": {}}, [])
@@ -64,15 +69,17 @@ def test_what_else_decides_over_a_method_is_kept_and_compared(broken: Path, monk
     with pytest.raises(UserError, match=r"another model or run \(entities, fingerprint\)"):
         draw_peer(params, 4, peer, base, out)
     lora.write_bytes(lora.read_bytes() + b" ")
+    (data / "warmup/again").write_text("another warm-up")
     again = "remove its folder and run `comat evaluate` for it again"
     assert read_peers(data / "evaluate", base, out.parent)[1] == [
         "x: drawn with another entities/entities.parquet and drawn with another "
-        f"train/lora/pytorch_lora_weights.safetensors; {again}"
+        f"train/lora/pytorch_lora_weights.safetensors and drawn with another warmup; {again}"
     ]
-    old = {key: value for key, value in record.items() if key not in ("scheduler", "vae", "entities", "lora_file")}
+    new = ("scheduler", "vae", "entities", "lora_file", "warmup")
+    old = {key: value for key, value in record.items() if key not in new}
     (out / "peer.json").write_text(json.dumps(old))
     assert read_peers(data / "evaluate", base, out.parent)[1] == [
-        f"x: drawn with unknown scheduler, vae, entities, lora_file; {again}"
+        f"x: drawn with unknown scheduler, vae, entities, lora_file, warmup; {again}"
     ]
 
 
@@ -116,10 +123,38 @@ def test_phrases_are_entities_in_words(project: Path) -> None:
     found = {}
     for row in read_table(project / "data/entities/entities.parquet", ENTITIES):
         if texts[row["prompt_id"]] in ("two green stars", "a red ball and a blue cube"):
-            phrase = _phrase(backbone, row)
+            phrase = phrase_of(backbone, row, texts[row["prompt_id"]])
             words = backbone.words(texts[row["prompt_id"]])
             found[phrase.text] = [words[column] for column in phrase.noun_columns]
     assert found == {"two green stars": ["stars"], "a red ball": ["ball"], "a blue cube": ["cube"]}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "noun", "expected"),
+    [
+        (["fluffy"], "cat", "the fluffy cat"),
+        (["leather"], "collar", "leather collar"),
+        (["rubber"], "gloves", "rubber gloves"),
+        (["wooden"], "table", "a wooden table"),
+        (["old"], "cat", "an old cat"),
+    ],
+)
+def test_a_phrase_has_the_determiner_of_its_prompt(project: Path, attributes, noun, expected) -> None:
+    """ "a leather collar" would stand nowhere in the prompt; of words that are not together it is "a"."""
+    backbone = load_base(load(project / "params.yaml").base_model)
+    entity = {"numerals": [], "attributes": attributes, "noun": noun, "noun_tokens": [[1]] * len(backbone.tokenizers)}
+    prompt = "The fluffy cat that is old and leather collar, rubber gloves and a wooden table"
+    assert phrase_of(backbone, entity, prompt).text.lower() == expected
+
+
+def test_a_peer_is_drawn_by_what_the_base_was_drawn_by(broken: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(broken)
+    values = YAML(typ="safe").load(Path("params.yaml"))
+    write_lock(Path("dvc.lock"), values | {"sampling_steps": values["sampling_steps"] + 1, "precision": "bf16"})
+    output = evaluate(broken, broken / "out", "--method", "composable", monkeypatch=monkeypatch)
+    said = output.replace("\n", " ") + capsys.readouterr().err
+    assert re.search(r"but the stage base_samples was run with \S+ \(dvc.lock\); run `dvc repro`", said), said
+    assert not (broken / "out").exists()
 
 
 def test_prompts_that_a_method_can_do_nothing_for_are_said(project: Path, monkeypatch, capsys) -> None:

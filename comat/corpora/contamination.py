@@ -12,7 +12,8 @@ from comat.corpora.text import folded
 from comat.storage.tables import EVALUATION_PROMPTS, read_table
 
 BANDS, ROWS = 64, 2
-"""Of the MinHash signatures. A pair of similarity s is overlooked with probability (1 - s^2)^64: 1e-8 at 0.5."""
+"""Of the MinHash signatures. A pair of similarity s is overlooked with probability (1 - s^2)^64: 1e-8 at 0.5, and 1e-5
+at 0.4, the least that `prompts.near_duplicate` may be."""
 
 
 @dataclass(frozen=True)

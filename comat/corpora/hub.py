@@ -12,7 +12,8 @@ from comat.corpora.lists import parquet_texts
 from comat.errors import UserError
 from comat.models.loading import loaded
 from comat.params import PromptList
-from comat.storage.prompt_text import Prompt, visible_files, whole
+from comat.storage.folders import files_below
+from comat.storage.prompt_text import Prompt, whole
 
 
 def read_hub(source: PromptList) -> Iterator[Prompt]:
@@ -31,7 +32,7 @@ def read_hub(source: PromptList) -> Iterator[Prompt]:
         )
 
     folder = Path(loaded(source.path, "the Parquet files of this data set", download))
-    files = [file for file in visible_files(folder) if file.suffix == ".parquet"]
+    files = [file for file in files_below(folder, hidden=False) if file.suffix == ".parquet"]
     names = [file.relative_to(folder).as_posix() for file in files]
     left = [f for f, name in zip(files, names, strict=True) if not any(fnmatch(name, p) for p in source.leave_out)]
     if not left:

@@ -163,7 +163,8 @@ def guarded(own: GuardParams, resolution: int) -> Seen:
 def _clipseg(model: CLIPSegForImageSegmentation) -> Seen:
     """The image is encoded once, and every noun asks it; each noun is read once in a run, which is not counted."""
     pixels = blank_images(model, side_of(model))
-    texts = torch.empty(NOUNS, model.config.projection_dim, device="meta", dtype=model.dtype)
+    width: int = model.clip.text_projection.out_features
+    texts = torch.empty(NOUNS, width, device="meta", dtype=model.dtype)
     rows = torch.zeros(NOUNS, device="meta", dtype=torch.long)
 
     def logits() -> Tensor:

@@ -14,6 +14,7 @@ from comat.models.record import identity
 from comat.models.sums import sum_of_file
 from comat.params import BenchmarkFiles, CaptionerParams, EvaluateParams
 from comat.running.workdir import PACKAGE, fingerprint
+from comat.storage.folders import files_below
 
 JUDGING = (
     "captioners",
@@ -105,5 +106,5 @@ class Judging:
 
 
 def _sources(place: Path) -> list[Path]:
-    files = [place] if place.is_file() else sorted(place.rglob("*"))
-    return [file for file in files if file.is_file() and "__pycache__" not in file.parts]
+    files = [place] if place.is_file() else files_below(place)
+    return [file for file in files if "__pycache__" not in file.parts]

@@ -177,11 +177,15 @@ def export(
     data: Path = DATA,
 ) -> None:
     """Write the LoRA for another program into the folder OUT, or a whole pipeline that holds it: docs/export.md."""
+    from comat.finished.export import EXPORTED_BY, format_of
     from comat.finished.export import export as write
-    from comat.finished.export import format_of
+    from comat.finished.recorded import check_recorded
     from comat.params import load
 
-    for line in write(load(params), data, format_of(form), rank, out):
+    own = load(params)
+    if (lock := params.with_name("dvc.lock")).is_file():
+        check_recorded(own, params, lock, ["warmup", "train", "samples"], EXPORTED_BY)
+    for line in write(own, data, format_of(form), rank, out):
         say(line)
     say(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
 
@@ -233,7 +237,7 @@ def pairs(
     from comat.storage.images import write_image
 
     table = found_result(data / "evaluate/scores.parquet")
-    found = read_shown(table, count).gains
+    found = read_shown(table, count, data).gains
     if not found:
         raise UserError(f"{table}: no pair got better by the main benchmark: there is nothing to draw")
     write_image(out, pair_columns(found))

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from comat.diffusion.backbones import Backbone
+from comat.diffusion.load import denoiser_in
 from comat.diffusion.lora import FILE, in_turn
 from comat.diffusion.sampling import attention_of, decoded, in_batches, sample_latents
 from comat.errors import UserError, clean
@@ -27,6 +28,7 @@ from comat.models.lock import pinned
 from comat.params import Params
 from comat.reporting.grid import comparison_grid
 from comat.reporting.overlays import attention_figure
+from comat.running.workdir import sum_of
 from comat.storage.images import to_bytes, write_image
 from comat.storage.tables import sha256, write_bytes
 from comat.tokenizers import check_length, load_tokenizers
@@ -74,11 +76,14 @@ def generate(params: Params, data: Path, asked: Asked, out: Path) -> list[Path]:
 
 def _said(params: Params, data: Path, asked: Asked) -> dict[str, str]:
     """What an image is drawn from, but for its number."""
-    models = [params.base_model, f"at {params.base_revision}" if params.base_revision else ""]
     lora = f"and LoRA {sha256(data / 'train/lora' / FILE)[:12]}" if asked.model == "tuned" else ""
+    warm = denoiser_in(data / "warmup")
     return {
         "prompt": asked.prompt,
-        "model": " ".join(part for part in (asked.model, "of", *models, lora) if part),
+        "model": f"{asked.model} of {_named(params.base_model, params.base_revision)} {lora}".rstrip(),
+        **({"warm-up": sum_of(Path(warm))[:12]} if warm else {}),
+        **({"autoencoder": _named(params.vae, params.vae_revision)} if params.vae else {}),
+        "precision": params.precision,
         "sampler": params.scheduler,
         "steps": str(params.sampling_steps),
         "guidance": f"{params.guidance_scale:g}",
@@ -86,6 +91,10 @@ def _said(params: Params, data: Path, asked: Asked) -> dict[str, str]:
         "run seed": str(params.seed),
         "software": f"comat {metadata.version('comat')}",
     }
+
+
+def _named(model: str, revision: str | None) -> str:
+    return f"{model} at {revision}" if revision else model
 
 
 def file_name(said: Mapping[str, str]) -> str:

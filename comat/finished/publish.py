@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -25,6 +24,7 @@ from comat.reporting.grid import pair_picture
 from comat.reporting.pairs import Shown, read_shown, unjudged
 from comat.reporting.results import read_evaluators, read_metrics, read_prompts_report
 from comat.running.stage import written_whole
+from comat.storage.images import write_image
 from comat.storage.tables import write_bytes
 
 GAINS, LOSSES = 6, 2
@@ -85,16 +85,14 @@ def _write_card(run: FinishedRun, data: Path, name: str, out: Path) -> None:
 
 def _shown(run: FinishedRun, data: Path, metrics: Mapping[str, object]) -> Shown:
     if any(name not in DISTANCES for name in metrics):
-        return read_shown(data / "evaluate/scores.parquet", GAINS)
+        return read_shown(data / "evaluate/scores.parquet", GAINS, data)
     return unjudged(drawn(data / "base_samples") + drawn(data / "samples"), GAINS)
 
 
 def _gallery(shown: Shown, out: Path) -> Iterator[tuple[str, str, str]]:
     for pair in (*shown.gains[:GAINS], *shown.losses[:LOSSES]):
         place = f"gallery/{pair.prompt_id}-{pair.seed}.png"
-        data = io.BytesIO()
-        pair_picture(pair).save(data, "PNG")
-        write_bytes(out / place, data.getvalue())
+        write_image(out / place, pair_picture(pair))
         yield pair.text, place, "better" if pair.gain > 0 else "worse" if pair.gain < 0 else ""
 
 
@@ -103,7 +101,9 @@ def _trained_on(run: FinishedRun, data: Path) -> Iterator[str]:
     report = read_prompts_report(data / "prompts")
     for source, own in report["sources"].items():
         yield f"{source}: {own['kept']} of {own['read']} prompts"
-    yield f"{report['total']['train']} of them to train on, {report['total']['test']} held out to evaluate on"
+    drawn, count = run.params.reference_latents.count, report["total"]["train"]
+    fewer = f" ({drawn} were, drawn by seed)" if 0 < drawn < count else ""
+    yield f"{count} of them to train on{fewer}, {report['total']['test']} held out to evaluate on"
     if run.params.mixed_latents or run.params.noises_real:
         what = "images for mixed latents" if run.params.mixed_latents else "images with captions"
         yield f"{what}: {run.params.image_latents.images}"

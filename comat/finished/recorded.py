@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,24 +54,28 @@ class _Nothing:
         return "nothing"
 
 
-def check_recorded(params: Params, values: Path, lock: Path) -> None:
-    """See that every stage of the finished run was made by these parameters, however they are spelled (1 is 1.0).
+def check_recorded(
+    params: Params, values: Path, lock: Path, stages: Sequence[str] = STAGES, keys: Collection[str] | None = None
+) -> None:
+    """See that stages of the finished run were made by these parameters, however they are spelled (1 is 1.0).
 
     Args:
         values: the file that `params` were read from.
+        stages: which of them; by default all.
+        keys: of which parameters, without sections; by default of all that a stage depends on.
 
     Raises:
         UserError: naming the first key that differs, or if the lock does not record the run.
     """
-    stages = _read(lock)
-    recorded = {name: stage.params.get(_FILE, {}) for name, stage in stages.items()}
+    recorded = {name: stage.params.get(_FILE, {}) for name, stage in _read(lock).items()}
     for stage in NEEDED:
-        if not recorded.get(stage):
+        if stage in stages and not recorded.get(stage):
             raise UserError(
                 f"{lock}: expected the parameters that the stage {stage} was run with, found none; run `dvc repro`"
             )
-    for stage in STAGES:
-        for key, was, now in _differences(params, recorded.get(stage, {})):
+    for stage in stages:
+        asked = {key: value for key, value in recorded.get(stage, {}).items() if keys is None or key in keys}
+        for key, was, now in _differences(params, asked):
             raise UserError(
                 f"{values}: {clean(key, 200)} is {shown(now)}, but the stage {stage} was run with {shown(was)} "
                 f"({lock}); run `dvc repro`, or put the value back"

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 from comat.errors import UserError
 from comat.models.families import DENOISER_PARTS, TEXT_PARTS, TOKENIZER_PARTS, has_part
 from comat.models.names import ModelName
+from comat.storage.folders import files_below
 from comat.storage.json_files import read_json
 from comat.storage.places import inside
 
@@ -57,7 +58,7 @@ def used_patterns(own_vae: bool) -> list[str]:
 
 def used_files(folder: Path, own_vae: bool = True) -> list[str]:
     """The used files that are in `folder`: paths relative to it, sorted."""
-    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    found = (path.relative_to(folder).as_posix() for path in files_below(folder))
     return sorted(filter_repo_objects(found, allow_patterns=used_patterns(own_vae)))
 
 

@@ -21,6 +21,8 @@ from comat.params.images import (
 )
 from comat.params.models import (
     CAPTIONERS,
+    DRAWN_BY,
+    DRAWN_BY_THE_RUN,
     BaseModelParams,
     CaptionerKind,
     CaptionerParams,
@@ -45,6 +47,8 @@ from comat.params.whole import Params, load
 __all__ = [
     "CAPTIONERS",
     "DESCRIBE",
+    "DRAWN_BY",
+    "DRAWN_BY_THE_RUN",
     "GENEVAL2_MODEL",
     "PROMPT",
     "SHOWS",

@@ -64,6 +64,12 @@ class DrawingParams(SamplingParams, BaseModelParams):
     """What the base model draws by."""
 
 
+DRAWN_BY = ("seed", "resolution", "sampling_steps", "guidance_scale", "precision")
+"""The parameters that decide over an image whatever model draws it."""
+DRAWN_BY_THE_RUN = ("scheduler", "vae")
+"""And over one that the run's own model draws."""
+
+
 CaptionerKind = Literal["blip", "git", "vlm", "clip_similarity"]
 CAPTIONERS = 3
 """As many captioners may teach together."""

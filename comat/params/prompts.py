@@ -72,7 +72,7 @@ class PromptsParams(Section):
     decontaminate: bool  # drop training prompts that are evaluation prompts, or nearly; false: the paper's recipe
     evaluation: list[PromptList]  # evaluation prompts beside the sources' own held-out ones
     syntax: Literal["strip", "keep"]  # weights, networks and parameters of image tools: what the text encoder gets
-    near_duplicate: Annotated[float, Field(gt=0, le=1)]  # Jaccard similarity of word 3-grams; 1 drops equal ones only
+    near_duplicate: Annotated[float, Field(ge=0.4, le=1)]  # Jaccard similarity of word 3-grams; 1 drops equal ones only
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:

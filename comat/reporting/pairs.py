@@ -19,6 +19,8 @@ from comat.judges.benchmark import Drawn
 from comat.storage.images import read_rgb
 from comat.storage.tables import read_table
 
+DATA = Path("data")
+"""Where a project has what its stages make."""
 LOOKED_AT = 8
 """Times as many pairs as are shown whose images are compared."""
 SMALL, VISIBLE = 32, 4.0
@@ -73,8 +75,10 @@ class Shown:
         return [*self.gains, *self.losses]
 
 
-def read_shown(table: Path, count: int) -> Shown:
+def read_shown(table: Path, count: int, data: Path = DATA) -> Shown:
     """At most `count` pairs that either model wins, by the main benchmark of `scores.parquet`, the first.
+
+    The images, which the table names by their paths from a project's root, are those of the run in the folder `data`.
 
     Raises:
         UserError: if an image lacks its twin, or no benchmark has judged any.
@@ -83,10 +87,14 @@ def read_shown(table: Path, count: int) -> Shown:
     if not judged:
         raise UserError(f"{table}: no benchmark has judged single images: switch one on in section evaluate")
     benchmark, rows = next(iter(judged.items()))
-    pairs = [_pair(base, tuned) for base, tuned in paired(rows)]
+    pairs = [_pair(*({**row, "path": _below(data, row["path"])} for row in both)) for both in paired(rows)]
     won, lost = (in_turns(p for p in pairs if sign * p.gain > 0) for sign in (1, -1))
     gains, losses = (visible_first(own[: LOOKED_AT * count])[:count] for own in (won, lost))
     return Shown(benchmark, pairs, gains, losses, len(won), len(lost))
+
+
+def _below(data: Path, path: str) -> Path:
+    return data / Path(path).relative_to(DATA) if Path(path).is_relative_to(DATA) else Path(path)
 
 
 def visible_first(pairs: Sequence[Pair]) -> list[Pair]:

@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from comat.errors import UserError, clean
-from comat.params import DrawingParams, load
+from comat.params import DRAWN_BY, DRAWN_BY_THE_RUN, DrawingParams, load
 from comat.reporting.results import REMEDY, read_peer_metrics
+from comat.running.workdir import sum_of
 from comat.storage.json_files import read_json
 from comat.storage.tables import IMAGE_INDEX, read_table, sha256
 
-SAMPLING = ("seed", "resolution", "sampling_steps", "guidance_scale", "precision")
-OF_METHODS = ("scheduler", "vae")
-FILES = {"entities": "entities/entities.parquet", "lora_file": "train/lora/pytorch_lora_weights.safetensors"}
-"""What a method's record has of the run's files, and where they are."""
+FILES = {
+    "entities": "entities/entities.parquet",
+    "lora_file": "train/lora/pytorch_lora_weights.safetensors",
+    "warmup": "warmup",
+}
+"""What a method's record has of the run's files and folders, and where they are."""
 AGAIN = "run `comat evaluate` for it again"
 
 
@@ -53,20 +56,24 @@ def _record(peer: Path) -> dict[str, object]:
 def _drawn(data: Path, params: DrawingParams | None, record: dict[str, object]) -> Iterator[str]:
     """What else than the run a peer was drawn by."""
     if params and record:
-        own = {key: getattr(params, key) for key in SAMPLING}
+        own = {key: getattr(params, key) for key in DRAWN_BY}
         if "method" in record:
-            own |= {"model": params.base_model, **{key: getattr(params, key) for key in OF_METHODS}}
+            own |= {"model": params.base_model, **{key: getattr(params, key) for key in DRAWN_BY_THE_RUN}}
         other = [key for key in own if record.get(key, own[key]) != own[key]]
         if other:
             said = (f"{key} {clean(record[key], 60)}, not {clean(own[key], 60)}" for key in other)
             yield f"drawn with {' and '.join(said)}"
     if "method" in record:
         files = {key: data / path for key, path in FILES.items() if key != "lora_file" or record.get("lora")}
-        unknown = [key for key in (*OF_METHODS, *files) if key not in record]
+        unknown = [key for key in (*DRAWN_BY_THE_RUN, *files) if key not in record]
         if unknown:
             yield f"drawn with unknown {', '.join(unknown)}"
-        there = [key for key, path in files.items() if key in record and path.is_file()]
-        yield from (f"drawn with another {FILES[key]}" for key in there if record[key] != sha256(files[key]))
+        there = [key for key, path in files.items() if key in record and path.exists()]
+        yield from (f"drawn with another {FILES[key]}" for key in there if record[key] != _sum(files[key]))
+
+
+def _sum(path: Path) -> str:
+    return sha256(path) if path.is_file() else sum_of(path)
 
 
 def _wrong(run: Path, base: Path, peer: Path) -> Iterator[str]:

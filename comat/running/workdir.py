@@ -19,6 +19,7 @@ from tqdm import tqdm
 from comat.errors import UserError
 from comat.models.lock import FILE
 from comat.models.sums import sum_of_file
+from comat.storage.folders import files_below
 from comat.storage.tables import remove_parts, write_bytes
 
 PACKAGE = Path(__file__).parent.parent
@@ -41,12 +42,17 @@ def fingerprint(values: object, inputs: Iterable[Path] = (), code: Iterable[Path
             raise UserError(
                 f"{root}: no such file or folder; run the stage that makes it (`dvc repro`), or correct its name"
             )
-        files += sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]
+        files += files_below(root) if root.is_dir() else [root]
     total = sum(file.stat().st_size for file in files)
     with tqdm(total=total, desc="hashing inputs", unit="B", unit_scale=True, leave=False) as progress:
         for file in files:
             digest.update(file.name.encode() + bytes.fromhex(sum_of_file(file, progress.update)))
     return digest.hexdigest()[:16]
+
+
+def sum_of(place: Path) -> str:
+    """What the content of a file or folder is known by, read once as long as it stays as it is."""
+    return fingerprint("", [place], code=())
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from comat.diffusion.backbones import Backbone
 from comat.diffusion.load import load_backbone
 from comat.diffusion.lora import FILE, load_lora
 from comat.diffusion.sampling import decoded
+from comat.entities.lexicon import DETERMINERS
 from comat.errors import UserError
-from comat.params import DrawingParams
+from comat.params import DRAWN_BY_THE_RUN, DrawingParams
+from comat.running.workdir import sum_of
 from comat.samples.methods import METHODS, method_class
 from comat.samples.methods.base import Phrase, Told, sample_by
 from comat.storage.images import png, to_bytes
@@ -54,9 +57,13 @@ class MethodRun:
         return self.data / "entities/entities.parquet"
 
     def record(self, drawing: DrawingParams) -> dict[str, object]:
-        """What decides over the images beside what decides over those of any model; small files by their sha256."""
-        parts = ("scheduler", "vae", "vae_revision")
-        sums = {"entities": sha256(self.entities), "lora_file": sha256(self.lora / FILE) if self.lora else None}
+        """What decides over the images beside what decides over those of any model; files by their sha256."""
+        parts = (*DRAWN_BY_THE_RUN, "vae_revision")
+        sums = {
+            "entities": sha256(self.entities),
+            "lora_file": sha256(self.lora / FILE) if self.lora else None,
+            "warmup": sum_of(self.data / "warmup"),
+        }
         return {"method": self.method, **{key: getattr(drawing, key) for key in parts}, **sums}
 
 
@@ -75,11 +82,12 @@ def pictures_by_method(
     backbone, method = load_backbone(drawing, run.data / "warmup"), method_class(run.method)()
     if run.lora:
         load_lora(backbone, run.lora)
+    texts = {row["prompt_id"]: row["text"] for part in batches for row in part}
     phrases: dict[str, list[Phrase]] = {}
     for row in read_table(run.entities, ENTITIES):
-        if row["kept"]:
-            phrases.setdefault(row["prompt_id"], []).append(_phrase(backbone, row))
-    _see_entities({row["prompt_id"] for part in batches for row in part}, phrases.keys(), run.method)
+        if row["kept"] and (text := texts.get(row["prompt_id"])):
+            phrases.setdefault(row["prompt_id"], []).append(phrase_of(backbone, row, text))
+    _see_entities(texts.keys(), phrases.keys(), run.method)
     for part in batches:
         told = [Told(row["text"], tuple(phrases.get(row["prompt_id"], ()))) for row in part]
         keys = [(row["prompt_id"], row["seed"]) for row in part]
@@ -99,9 +107,16 @@ def _see_entities(drawn: Set[str], known: Set[str], method: str) -> None:
         print(told, file=sys.stderr)
 
 
-def _phrase(backbone: Backbone, entity: dict) -> Phrase:
-    """ "a red ball", "two green stars": an entity with its numerals and attributes, by itself."""
-    words = [*entity["numerals"], *entity["attributes"], entity["noun"]]
+def phrase_of(backbone: Backbone, entity: dict, prompt: str) -> Phrase:
+    """ "a red ball", "the fluffy cat", "two green stars": an entity with its numerals and attributes, by itself.
+
+    Without a numeral it has the determiner that it has in the prompt; where its words do not stand together there, "a".
+    """
+    words = " ".join([*entity["numerals"], *entity["attributes"], entity["noun"]])
     if not entity["numerals"]:
-        words.insert(0, "an" if words[0][:1].lower() in "aeiou" else "a")
-    return Phrase(" ".join(words), backbone.columns(entity["noun_tokens"]))
+        own = re.search(rf"(?:\b(\w+) )?\b{re.escape(words)}\b", prompt, re.IGNORECASE)
+        if own is None:
+            words = f"{'an' if words[:1].lower() in 'aeiou' else 'a'} {words}"
+        elif (own[1] or "").lower() in DETERMINERS:
+            words = f"{own[1]} {words}"
+    return Phrase(words, backbone.columns(entity["noun_tokens"]))

@@ -21,7 +21,7 @@ from comat.diffusion.stock import stock_options
 from comat.errors import UserError, first_line, is_out_of_memory
 from comat.models.families import BY_PIPELINE, family_of, left_out
 from comat.models.loading import load_model, loaded, pipeline_index
-from comat.params import DrawingParams
+from comat.params import DRAWN_BY, DrawingParams
 from comat.randomness import generator
 from comat.running.device import DTYPES, choose_device
 from comat.running.distributed import ALONE, Processes
@@ -162,8 +162,7 @@ def _record(drawing: DrawingParams, name: str, weights: Weights | None, method: 
         weights = Weights(drawing.base_model, drawing.base_revision, str(method.data / "warmup"), lora)
     assert weights
     own = {**asdict(weights), **(method.record(drawing) if method else {})}
-    keys = ("seed", "resolution", "sampling_steps", "guidance_scale", "precision")
-    record = {"name": name, **own, **{key: getattr(drawing, key) for key in keys}}
+    record = {"name": name, **own, **{key: getattr(drawing, key) for key in DRAWN_BY}}
     parts = (weights.model, weights.unet, weights.lora, drawing.vae if method else None)
     places = [Path(part) for part in parts if part and Path(part).exists()]
     return {**record, "fingerprint": fingerprint(record, places, code=())}

@@ -12,6 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from comat.errors import UserError
+from comat.storage.folders import files_below
 
 MARKS = {  # longest first: that of UTF-16 begins that of UTF-32
     codecs.BOM_UTF32_LE: "utf-32",
@@ -48,18 +49,12 @@ def files_in(path: Path, pattern: str, leave_out: Sequence[str], expected: str) 
             f"{path}: no such corpus file or folder; check prompts in params.yaml, and corpora.fetch where it is a "
             "published corpus"
         )
-    files = [file for file in visible_files(path) if fnmatch(file.name.lower(), pattern)]
+    files = [file for file in files_below(path, hidden=False) if fnmatch(file.name.lower(), pattern)]
     left = [f for f in files if not any(fnmatch(f.relative_to(path).as_posix(), name) for name in leave_out)]
     if not left:
         some = f"all {len(files)} are left out by leave_out" if files else "there are none"
         raise UserError(f"{path}: expected {expected}; {some}")
     return left
-
-
-def visible_files(folder: Path) -> list[Path]:
-    """The files of a folder at any depth, sorted, without those that are hidden or in hidden folders."""
-    found = [file for file in folder.rglob("*") if file.is_file()]
-    return sorted(f for f in found if not any(part.startswith(".") for part in f.relative_to(folder).parts))
 
 
 def text_of(path: Path) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import io
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from comat.errors import UserError
 from comat.params import Params, PromptSource, load
 from comat.running.stage import publish
 from comat.shapes.world.captions import parse_prompt
+from comat.storage.folders import files_below
 from comat.storage.tables import atomic_path
 from comat.tokenizers import load_tokenizers
 
@@ -49,6 +49,8 @@ def take_in(path: Path, given: Given, column: str | None, hold_out: float) -> No
         UserError: as the stages would, or where something else stands there by one of the names; nothing is written
             then.
     """
+    if given.captions is not None and given.images is None:
+        raise UserError(f"--captions {given.captions}: of which images? give --images as well, or leave it out")
     console = Console(highlight=False)
     params = load(path)
     targets = [target_of(source, OWN / "prompts") for source in given.prompts]
@@ -82,8 +84,8 @@ def take_in(path: Path, given: Given, column: str | None, hold_out: float) -> No
 
 def target_of(source: Path, folder: Path) -> Path:
     """Where a file or folder is to stand, relative to the project: where it is, or by its name in `folder`."""
-    full = source.resolve()
-    return full.relative_to(Path.cwd()) if full.is_relative_to(OWN.resolve()) else folder / full.name
+    full, own = source.resolve(), OWN.resolve()  # a link may lead to another disk
+    return OWN / full.relative_to(own) if full.is_relative_to(own) else folder / full.name
 
 
 def _check_same(source: Path, target: Path) -> None:
@@ -105,12 +107,8 @@ def _equal(one: Path, other: Path) -> bool:
 
 
 def _names(folder: Path) -> set[Path]:
-    """The files of a folder, those that links lead to as well, without hidden ones, which nobody reads."""
-    found = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found |= {Path(place, name).relative_to(folder) for name in files if not name.startswith(".")}
-    return found
+    """The files of a folder, without hidden ones, which nobody reads."""
+    return {file.relative_to(folder) for file in files_below(folder, hidden=False)}
 
 
 def _same_bytes(one: Path, other: Path) -> bool:

@@ -9,7 +9,7 @@ from comat.corpora.build import READERS
 from comat.corpora.lists import USUAL
 from comat.errors import UserError
 from comat.params import PromptSource
-from comat.storage.prompt_text import visible_files
+from comat.storage.folders import files_below
 
 FORMATS = {
     ".txt": "txt",
@@ -45,7 +45,7 @@ def _format(path: Path) -> str:
     if path.is_file():
         suffixes = {path.suffix.lower()}
     elif path.is_dir():
-        suffixes = {file.suffix.lower() for file in visible_files(path)} & set(FORMATS)
+        suffixes = {file.suffix.lower() for file in files_below(path, hidden=False)} & set(FORMATS)
     else:
         raise UserError(f"{path}: no such file or folder")
     if len(suffixes) != 1 or not suffixes <= set(FORMATS):

@@ -17,7 +17,7 @@ from comat.corpora.text import normalise
 from comat.errors import UserError, clean
 from comat.params import CocoPrompts, ImageLatentsParams
 from comat.randomness import python_random
-from comat.storage.prompt_text import visible_files
+from comat.storage.folders import files_below
 
 LAYOUTS = (
     "expected a captions JSON of COCO or Karpathy, a metadata.jsonl, .csv or .parquet, a text file beside each image, "
@@ -106,7 +106,7 @@ def _listed(images: Path, captions: Path | None, split: str | None) -> tuple[str
         return "COCO's JSON", coco_listing(images, captions)
     if images.is_file():
         return "webdataset", tar_listing(images, [images])
-    files = visible_files(images)
+    files = files_below(images, hidden=False)
     if tables := [file for file in files if file.name in METADATA]:
         return "imagefolder", table_listing(images, tables, beside=True)
     if tars := [file for file in files if file.suffix.lower() == ".tar"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import inflect
 
 from comat.errors import UserError
+from comat.storage.prompt_text import csv_rows
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,9 @@ def read_targets(file: Path) -> list[Target]:
     """
     if not file.is_file():
         raise UserError(f"{file}: no such file: expected a CSV with the columns prompt and classname")
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        rows = list(csv.DictReader(lines))
+    _, rows = csv_rows(file, ",")
     found = []
-    for number, row in enumerate(rows, 2):
+    for number, row in rows:
         name, prompt = (str(row.get(column) or "").strip() for column in ("classname", "prompt"))
         if not name or not prompt:
             raise UserError(f"{file}: line {number}: expected a prompt and a classname, found {prompt!r} and {name!r}")
