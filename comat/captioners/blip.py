@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, BlipForConditionalGeneration
+from transformers import BlipForConditionalGeneration
 
 from comat.captioners.scoring import encode, pieces, token_log_likelihood
 from comat.errors import UserError
-from comat.models.loading import load_model, loaded
+from comat.models.loading import load_model, load_tokenizer
 from comat.models.preprocess import Preprocess
 
 
@@ -18,9 +18,7 @@ class Blip:
     """Log-likelihood of lower-cased prompts, after a prefix that is masked out."""
 
     def __init__(self, model: str, revision: str | None, prefix: str, device: torch.device, dtype: torch.dtype) -> None:
-        self.tokenizer = loaded(
-            model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
-        )
+        self.tokenizer = load_tokenizer(model, revision)
         self.model = load_model(BlipForConditionalGeneration, model, revision, part="BLIP", dtype=dtype, device=device)
         self.preprocess = Preprocess(model, revision, self.model.vision_model.config.image_size)
         self.prefix, start = prefix, self.model.text_decoder.config.bos_token_id

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+from transformers import CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
-from comat.models.loading import load_model, loaded
+from comat.models.loading import load_model, load_tokenizer
 from comat.models.preprocess import Preprocess
 
 
@@ -16,9 +16,7 @@ class ClipSimilarity:
     """Cosine times the model's own scale, its logit: one number a prompt, no log-likelihood."""
 
     def __init__(self, model: str, revision: str | None, device: torch.device, dtype: torch.dtype) -> None:
-        self.tokenizer = loaded(
-            model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
-        )
+        self.tokenizer = load_tokenizer(model, revision)
         self.model = load_model(CLIPModel, model, revision, part="CLIP", dtype=dtype, device=device)
         vision, text = self.model.config.vision_config, self.model.config.text_config
         assert isinstance(vision, CLIPVisionConfig) and isinstance(text, CLIPTextConfig)

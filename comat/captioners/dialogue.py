@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoProcessor, ProcessorMixin
+from transformers import AutoProcessor, ProcessorMixin
 
 from comat.errors import UserError
-from comat.models.loading import loaded
+from comat.models.loading import load_config, loaded
 
 PROMPT = "{prompt}"
 HOLE = "\ue000"
@@ -241,9 +241,7 @@ def _complete(processor: Any, model: str, revision: str | None) -> None:
     """Tell a LLaVA's processor of old make what it does not say itself: how many tokens an image is for its model."""
     if getattr(processor, "patch_size", 0) is not None:
         return
-    config = loaded(
-        model, "config.json", lambda: AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
-    )
+    config = load_config(model, revision)
     processor.patch_size = config.vision_config.patch_size
     processor.vision_feature_select_strategy = config.vision_feature_select_strategy
     processor.num_additional_image_tokens = int("clip_vision" in config.vision_config.model_type)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, GitForCausalLM
+from transformers import GitForCausalLM
 
 from comat.captioners.scoring import encode, pieces, token_log_likelihood
-from comat.models.loading import load_model, loaded
+from comat.models.loading import load_model, load_tokenizer
 from comat.models.preprocess import Preprocess
 
 
@@ -17,9 +17,7 @@ class Git:
     """Log-likelihood of lower-cased prompts, after a prefix that is masked out."""
 
     def __init__(self, model: str, revision: str | None, prefix: str, device: torch.device, dtype: torch.dtype) -> None:
-        self.tokenizer = loaded(
-            model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
-        )
+        self.tokenizer = load_tokenizer(model, revision)
         self.model = load_model(GitForCausalLM, model, revision, part="GIT", dtype=dtype, device=device)
         self.preprocess = Preprocess(model, revision, self.model.git.image_encoder.config.image_size)
         self.prefix = prefix

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 from comat.captioners.dialogue import Dialogue
 from comat.captioners.scoring import Texts, token_log_likelihood
 from comat.errors import UserError
-from comat.models.loading import load_model, loaded
+from comat.models.loading import load_config, load_model
 
 
 class Vlm:
@@ -71,11 +71,7 @@ def vlm_class(model: str, revision: str | None, key: str = "captioner_model") ->
     Raises:
         UserError: if it is none.
     """
-    config = loaded(
-        model,
-        "config.json",
-        lambda: AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False),
-    )
+    config = load_config(model, revision)
     kind: Any = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
     if kind is None:
         raise UserError(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, Dinov2Model, ViTModel
+from transformers import Dinov2Model, ViTModel
 
 from comat.diffusion.backbones import Backbone
 from comat.errors import UserError
-from comat.models.loading import load_model, loaded
+from comat.models.loading import load_config, load_model
 from comat.models.preprocess import Preprocess
 
 Features = ViTModel | Dinov2Model
@@ -61,9 +61,7 @@ class DinoDiscriminator(nn.Module):
 
 def _load(model: str, revision: str | None, dtype: torch.dtype, device: torch.device) -> Features:
     """DINO is a plain vision transformer without a pooler, DINOv2 a class of its own."""
-    kind = loaded(
-        model, "config", lambda: AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
-    ).model_type
+    kind = load_config(model, revision).model_type
     if kind == "vit":
         return load_model(ViTModel, model, revision, part="DINO", dtype=dtype, device=device, add_pooling_layer=False)
     if kind == "dinov2":

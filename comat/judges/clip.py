@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPModel
+from transformers import CLIPModel
 
 from comat.judges.benchmark import evaluator
 from comat.models.finite import finite
-from comat.models.loading import load_model, loaded
+from comat.models.loading import load_model, load_tokenizer
 from comat.models.preprocess import image_processor
 
 
@@ -21,11 +21,9 @@ class Clip:
     """Embeddings of length 1; a dot product of two is their cosine similarity."""
 
     def __init__(self, model: str, revision: str | None, device: torch.device) -> None:
-        self.id, source = evaluator(model, revision), {"revision": revision}
+        self.id = evaluator(model, revision)
         self.processor = image_processor(model, revision)
-        self.tokenizer = loaded(
-            model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, **source, trust_remote_code=False)
-        )
+        self.tokenizer = load_tokenizer(model, revision)
         self.model = load_model(CLIPModel, model, revision, part="CLIP", dtype=torch.float32, device=device)
         self._texts: dict[str, Tensor] = {}
 

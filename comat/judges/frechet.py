@@ -9,10 +9,10 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from comat.errors import UserError
-from comat.models.loading import load_model, loaded
+from comat.models.loading import load_config, load_model
 from comat.models.preprocess import Preprocess
 
 
@@ -51,9 +51,7 @@ def _without_head(model: str, revision: str | None) -> nn.Module:
     It is loaded as the class that it is and the head left out then: read as the class without, the file has weights
     too many, and what the class has beside the file's is random.
     """
-    config = loaded(
-        model, "config", lambda: AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
-    )
+    config = load_config(model, revision)
     name = (config.architectures or [""])[0]
     kind = getattr(transformers, name, None)
     if not (isinstance(kind, type) and issubclass(kind, PreTrainedModel)):

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoTokenizer, BlipForQuestionAnswering
+from transformers import BlipForQuestionAnswering
 
 from comat.captioners.scoring import encode, token_log_likelihood
 from comat.errors import UserError
 from comat.judges.benchmark import evaluator
 from comat.models.finite import finite
-from comat.models.loading import load_model, loaded
+from comat.models.loading import load_model, load_tokenizer
 from comat.models.preprocess import image_processor
 
 T = TypeVar("T")
@@ -29,11 +29,9 @@ class BlipVqa:
     """Questions are lower-cased, as BLIP was trained, and images are what the model's own processor makes of them."""
 
     def __init__(self, model: str, revision: str | None, device: torch.device) -> None:
-        self.id, source = evaluator(model, revision), {"revision": revision}
+        self.id = evaluator(model, revision)
         self.processor = image_processor(model, revision)
-        self.tokenizer = loaded(
-            model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, **source, trust_remote_code=False)
-        )
+        self.tokenizer = load_tokenizer(model, revision)
         self.model = load_model(
             BlipForQuestionAnswering, model, revision, part="BLIP-VQA", dtype=torch.float32, device=device
         )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from diffusers import ModelMixin
     from torch import nn
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 T = TypeVar("T")
 M = TypeVar("M", bound="ModelMixin | PreTrainedModel")
@@ -91,6 +91,32 @@ def pipeline_index(model: str, revision: str | None = None) -> dict[str, Any]:
         return index
 
     return loaded(model, INDEX, load)
+
+
+def load_tokenizer(model: str, revision: str | None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, of whatever class it is; nothing of it runs code of others.
+
+    Raises:
+        UserError: if it cannot be had.
+    """
+    from transformers import AutoTokenizer
+
+    return loaded(
+        model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
+    )
+
+
+def load_config(model: str, revision: str | None) -> Any:
+    """The configuration of a model of transformers; nothing of it runs code of others.
+
+    Raises:
+        UserError: if it cannot be had.
+    """
+    from transformers import AutoConfig
+
+    return loaded(
+        model, "config.json", lambda: AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+    )
 
 
 class LoadingInfo(TypedDict):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPSegForImageSegmentation
+from transformers import CLIPSegForImageSegmentation
 
 from comat.models.finite import finite
-from comat.models.loading import load_model, loaded
+from comat.models.loading import load_model, load_tokenizer, loaded
 from comat.models.preprocess import image_processor
 from comat.segmenters import CHUNK
 
@@ -37,9 +37,7 @@ class ClipSeg:
         self, model: str, revision: str | None, threshold: float, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.processor = image_processor(model, revision)
-        self.tokenizer = loaded(
-            model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
-        )
+        self.tokenizer = load_tokenizer(model, revision)
         self.model = load_model(
             CLIPSegForImageSegmentation, model, revision, part="CLIPSeg", dtype=dtype, device=device
         )

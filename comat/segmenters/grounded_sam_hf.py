@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, GroundingDinoForObjectDetection, SamModel
+from transformers import GroundingDinoForObjectDetection, SamModel
 
 from comat.models.finite import finite
-from comat.models.loading import load_model, loaded
+from comat.models.loading import load_model, load_tokenizer
 from comat.models.preprocess import image_processor
 from comat.segmenters import CHUNK
 from comat.segmenters.grounded_sam import BOXES
@@ -20,9 +20,7 @@ class GroundingDinoHF:
 
     def __init__(self, model: str, revision: str | None, device: torch.device) -> None:
         self.processor = image_processor(model, revision)
-        self.tokenizer = loaded(
-            model, "tokenizer", lambda: AutoTokenizer.from_pretrained(model, revision=revision, trust_remote_code=False)
-        )
+        self.tokenizer = load_tokenizer(model, revision)
         self.model = load_model(
             GroundingDinoForObjectDetection, model, revision, part="Grounding DINO", dtype=torch.float32, device=device
         )

@@ -316,9 +316,9 @@ class Backbone(ABC):
     def attention_layers(self) -> list[str]:
         """All attention modules between image and text, in the order of the forward pass."""
 
-    @abstractmethod
     def map_layers(self) -> list[str]:
         """Those of them that attribute concentration looks at unless `attribute_layers` says others."""
+        return second_half(self.attention_layers())
 
     def chosen_layers(self, patterns: Sequence[str] | None) -> list[str]:
         """The layers whose names match one of `patterns` (as of file names), or `map_layers` without any.

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import T5EncoderModel
 
 from comat.diffusion.attention import Layout, cross_layout
-from comat.diffusion.backbones.base import Backbone, PromptEmbeddings, second_half
+from comat.diffusion.backbones.base import Backbone, PromptEmbeddings
 
 
 class PixArtSigma(Backbone):
@@ -49,9 +49,6 @@ class PixArtSigma(Backbone):
 
     def attention_layers(self) -> list[str]:
         return [f"transformer_blocks.{number}.attn2" for number in range(len(self.denoiser.transformer_blocks))]
-
-    def map_layers(self) -> list[str]:
-        return second_half(self.attention_layers())
 
     def layout(self, latent_size: Sequence[int]) -> Callable[[int, int], Layout]:
         return cross_layout(latent_size)

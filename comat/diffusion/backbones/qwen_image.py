@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from comat.diffusion.attention import Layout, joint_layout
-from comat.diffusion.backbones.base import Backbone, PromptEmbeddings, second_half
+from comat.diffusion.backbones.base import Backbone, PromptEmbeddings
 from comat.diffusion.schedulers import Sampler, even_flow
 
 ASKED = (
@@ -69,9 +69,6 @@ class QwenImage(Backbone):
 
     def attention_layers(self) -> list[str]:
         return [f"transformer_blocks.{number}.attn" for number in range(len(self.denoiser.transformer_blocks))]
-
-    def map_layers(self) -> list[str]:
-        return second_half(self.attention_layers())
 
     def layout(self, latent_size: Sequence[int]) -> Callable[[int, int], Layout]:
         return joint_layout(latent_size, self.patch, text_first=True)

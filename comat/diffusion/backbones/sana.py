@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import Gemma2Model
 
 from comat.diffusion.attention import Layout, cross_layout
-from comat.diffusion.backbones.base import Backbone, PromptEmbeddings, second_half
+from comat.diffusion.backbones.base import Backbone, PromptEmbeddings
 
 ASKED = inspect.signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
 """Lines that stand before every prompt, the last up to the prompt itself."""
@@ -52,9 +52,6 @@ class Sana(Backbone):
 
     def attention_layers(self) -> list[str]:
         return [f"transformer_blocks.{number}.attn2" for number in range(len(self.denoiser.transformer_blocks))]
-
-    def map_layers(self) -> list[str]:
-        return second_half(self.attention_layers())
 
     def layout(self, latent_size: Sequence[int]) -> Callable[[int, int], Layout]:
         return cross_layout(latent_size)

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import CLIPTextModelWithProjection, T5EncoderModel
 
 from comat.diffusion.attention import Layout, joint_layout
-from comat.diffusion.backbones.base import Backbone, PromptEmbeddings, second_half
+from comat.diffusion.backbones.base import Backbone, PromptEmbeddings
 from comat.diffusion.schedulers import Sampler, dynamic_shift, make_sampler
 
 T5_LENGTH = 256
@@ -66,9 +66,6 @@ class StableDiffusion3(Backbone):
 
     def attention_layers(self) -> list[str]:
         return [f"transformer_blocks.{number}.attn" for number in range(len(self.denoiser.transformer_blocks))]
-
-    def map_layers(self) -> list[str]:
-        return second_half(self.attention_layers())
 
     def layout(self, latent_size: Sequence[int]) -> Callable[[int, int], Layout]:
         return joint_layout(latent_size, self.patch, text_first=False)

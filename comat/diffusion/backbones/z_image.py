@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import Qwen3Model
 
 from comat.diffusion.attention import Layout, joint_layout
-from comat.diffusion.backbones.base import Backbone, PromptEmbeddings, second_half
+from comat.diffusion.backbones.base import Backbone, PromptEmbeddings
 from comat.diffusion.schedulers import Sampler, even_flow
 
 FILLED = 32
@@ -57,9 +57,6 @@ class ZImage(Backbone):
     def attention_layers(self) -> list[str]:
         """Those that image and text go through together, behind the few that each has alone."""
         return [f"layers.{number}.attention" for number in range(len(self.denoiser.layers))]
-
-    def map_layers(self) -> list[str]:
-        return second_half(self.attention_layers())
 
     def layout(self, latent_size: Sequence[int]) -> Callable[[int, int], Layout]:
         """The text's columns are as many as the longest prompt has, filled up."""

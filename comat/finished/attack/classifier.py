@@ -8,10 +8,10 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoConfig, BaseImageProcessor
+from transformers import BaseImageProcessor
 
 from comat.errors import UserError
-from comat.models.loading import load_model, loaded
+from comat.models.loading import load_config, load_model, loaded
 from comat.models.preprocess import Preprocess
 
 KIND = "ForImageClassification"
@@ -28,9 +28,7 @@ class Classifier:
     """
 
     def __init__(self, model: str, revision: str | None, device: torch.device, dtype: torch.dtype) -> None:
-        config: Any = loaded(
-            model, "config", lambda: AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
-        )
+        config: Any = load_config(model, revision)
         name = (config.architectures or [""])[0]
         if not name.endswith(KIND) or not hasattr(transformers, name):
             raise UserError(f"model {model!r}: expected an image classifier, a ResNet{KIND} say, found {name!r}")
