@@ -197,9 +197,8 @@ def evaluate(
     if not model and (revision or unet or lora):
         raise UserError("--revision, --unet and --lora say how --model draws: give it, or remove them")
     own = load(params)
-    if (
-        lock := params.with_name("dvc.lock")
-    ).is_file():  # else the new images would stand beside a base drawn otherwise
+    if (model or run) and (lock := data.parent / "dvc.lock").is_file():
+        # Else the new images would stand beside a base that was drawn otherwise.
         check_recorded(own, params, lock, ["base_samples"], {*DRAWN_BY, *(DRAWN_BY_THE_RUN if run else ())})
     base = ("base_model", "vae") if run else ()
     asked = [*judges(own.evaluate), *(captioners(own) if own.evaluate.captioner else ())]

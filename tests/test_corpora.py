@@ -14,6 +14,7 @@ from comat.corpora.text import folded, normalise, prompt_id
 from comat.errors import UserError
 from comat.params import PromptsParams
 from comat.shapes.recipe.tokenizers import MAX_TOKENS, clip_tokenizer
+from comat.storage.folders import files_below
 
 
 def test_normalise_folds_whitespace_and_typographic_quotes() -> None:
@@ -222,3 +223,17 @@ def test_two_lists_of_one_name_are_refused() -> None:
     values = {"sources": [twin], "decontaminate": True, "evaluation": [twin], "near_duplicate": 0.8, "syntax": "strip"}
     with pytest.raises(ValueError, match="two lists are named 'x'"):
         PromptsParams.model_validate(values)
+
+
+def test_linked_folders_are_read_once(tmp_path: Path) -> None:
+    """One on another disk, one that a sibling is, one that leads up; nothing hidden."""
+    for name in ("lists/v1", "disk", "lists/.git"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.txt").write_text("a cup")
+    for name, target in (("latest", "v1"), ("disk", tmp_path / "disk"), ("up", ".."), ("itself", "itself")):
+        (tmp_path / "lists" / name).symlink_to(target)
+    (tmp_path / "up.txt").write_text("elsewhere")
+    found = [path.relative_to(tmp_path / "lists").as_posix() for path in files_below(tmp_path / "lists", hidden=False)]
+    assert found == ["disk/a.txt", "v1/a.txt"]
+    everything = [path.relative_to(tmp_path / "lists").as_posix() for path in files_below(tmp_path / "lists")]
+    assert everything == [".git/a.txt", "disk/a.txt", "latest/a.txt", "v1/a.txt"]

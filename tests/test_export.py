@@ -298,12 +298,14 @@ def test_a_merged_pipeline_needs_nothing_beside_it(project: Path, params: Params
     assert pipeline("a red ball", height=16, width=16, num_inference_steps=2).images[0].size == (16, 16)
 
 
-def test_a_pipeline_has_the_sampler_of_its_run(broken: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_pipeline_has_the_sampler_of_its_run(broken: Path, monkeypatch, capsys) -> None:
     """Not that of parameters that were edited since."""
     monkeypatch.chdir(broken)
     values = YAML(typ="safe").load(Path("params.yaml"))
     write_lock(Path("dvc.lock"), values | {"scheduler": "euler" if values["scheduler"] != "euler" else "ddim"})
     found = CliRunner().invoke(app, ["export", "--format", "merged", "--out", "whole"])
+    said = capsys.readouterr().err + found.output
+    assert "but the stage train was run with" in said.replace("\n", " ") and "scheduler is" in said
     assert found.exit_code == 1 and not Path("whole").exists()
     write_lock(Path("dvc.lock"), values | {"precision": "bf16"})  # which export may choose
     assert CliRunner().invoke(app, ["export", "--format", "merged", "--out", "whole"]).exit_code == 0

@@ -268,6 +268,7 @@ def test_linked_parts_of_a_model_are_used_and_hashed(base: Path, tmp_path: Path)
     (base / "unet").rename(tmp_path / "elsewhere")
     (base / "unet").symlink_to(tmp_path / "elsewhere")
     (base / "unet/up").symlink_to(base)  # leads to where it stands
+    (base / "itself").symlink_to("itself")
     assert (used_files(base), sum_of(base)) == before
     weights = tmp_path / "elsewhere/diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes() + b" ")

@@ -77,6 +77,8 @@ def _need(stage: str, parts: dict[str, float], p: Params) -> Need:
     others = sum(size for part, size in parts.items() if part in OTHERS)
     changes: dict[str, float] = {}
     key, batch = _batch(stage, p)
+    if any(part.startswith(ACTIVATIONS) and part.endswith("guard") for part in parts):
+        batch = looks_of(p)
     if batch > 1:
         changes[f"lower {key}, now {batch}"] = active * (1 - 1 / batch)
     if stage == "warmup_images" and p.native_resolution > p.resolution:
@@ -132,13 +134,18 @@ def memory(p: Params, c: Calls) -> dict[str, float]:
     chunk = chunk_of(p)
     trained = {f"{name}: {TRAINED}": float(ADAM * count) for name, count in c.trained.items()}
     phase, most = max(phases(p, c, chunk).items(), key=lambda one: one[1])
-    copies = {MERGED: float(c.merged)}
-    return held(p, c) | trained | copies | {f"{ACTIVATIONS} of {chunk} samples: {phase}": most}
+    copies, count = {MERGED: float(c.merged)}, looks_of(p) if phase == "guard" else chunk
+    return held(p, c) | trained | copies | {f"{ACTIVATIONS} of {count} samples: {phase}": most}
 
 
 def chunk_of(p: Params) -> int:
     """Samples that `train` takes through the models at once."""
     return min(p.train.device_batch, max(p.global_batch, p.image_batch))
+
+
+def looks_of(p: Params) -> int:
+    """Prompts that the guard draws at once."""
+    return min(p.train.device_batch, p.train.guard.prompts) if p.train.guard.every else 0
 
 
 def phases(p: Params, c: Calls, chunk: int) -> dict[str, float]:
@@ -151,14 +158,13 @@ def phases(p: Params, c: Calls, chunk: int) -> dict[str, float]:
     held = c.image.kept + c.adversary.kept
     runs = max(c.image.peak - c.image.kept, c.adversary.peak - c.adversary.kept)
     segment = min(chunk, CHUNK) * c.segment.peak
-    looks = min(p.train.device_batch, p.train.guard.prompts) * bool(p.train.guard.every)
     return {
         "rollout": chunk * c.denoise.peak,
         "images": chunk * held + max(chunk * runs, segment * p.grounds_generated),
         "replay": max(plain * c.replay.peak, mapped),
         "discriminator": 2 * chunk * c.discriminate.peak,
         "noised real images": max(chunk * c.noised.peak, max(chunk * c.decode.peak, segment) * p.grounds_real),
-        "guard": looks * max(c.denoise.peak, c.decode.peak, c.guard.peak),
+        "guard": looks_of(p) * max(c.denoise.peak, c.decode.peak, c.guard.peak),
     }
 
 

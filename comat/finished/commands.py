@@ -179,12 +179,13 @@ def export(
     """Write the LoRA for another program into the folder OUT, or a whole pipeline that holds it: docs/export.md."""
     from comat.finished.export import EXPORTED_BY, format_of
     from comat.finished.export import export as write
-    from comat.finished.recorded import check_recorded
+    from comat.finished.recorded import check_inputs, check_recorded
     from comat.params import load
 
     own = load(params)
-    if (lock := params.with_name("dvc.lock")).is_file():
-        check_recorded(own, params, lock, ["warmup", "train", "samples"], EXPORTED_BY)
+    if (lock := data.parent / "dvc.lock").is_file():
+        check_recorded(own, params, lock, ["train"], EXPORTED_BY)
+        check_inputs(lock, ["train"])
     for line in write(own, data, format_of(form), rank, out):
         say(line)
     say(f"{out}: {', '.join(sorted(path.name for path in out.iterdir()))}")

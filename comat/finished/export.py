@@ -24,7 +24,7 @@ from comat.storage.tables import write_json, write_safetensors
 Format = Literal["diffusers", "kohya", "merged"]
 KOHYA = "comat.safetensors"
 ERRORS = "error.json"
-EXPORTED_BY = ("base_model", "base_revision", "vae", "vae_revision", "scheduler", "sampling_steps", "warmup")
+EXPORTED_BY = ("base_model", "base_revision", "vae", "vae_revision", "scheduler", "sampling_steps")
 """The parameters that decide over what is written; `precision` may be another than the run's."""
 FORMATS: tuple[Format, ...] = get_args(Format)
 SHOWN = 8

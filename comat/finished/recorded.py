@@ -90,22 +90,32 @@ def check_results(data: Path, lock: Path) -> None:
     Raises:
         UserError: naming the first that is not.
     """
+    check_inputs(lock, NEEDED)
+    stages = _read(lock)
+    for name in NEEDED:
+        for out in stages.get(name, _Stage()).outs:
+            path = data / Path(out.path).relative_to("data") if out.path.startswith("data/") else Path(out.path)
+            if out.md5 and path.is_file() and hashlib.md5(path.read_bytes()).hexdigest() != out.md5:
+                raise UserError(
+                    f"{path}: not what the stage {name} made by {lock}; run `dvc checkout` for that, or `dvc repro`"
+                )
+
+
+def check_inputs(lock: Path, names: Sequence[str]) -> None:
+    """See that stages were run with what the stages before them have made last.
+
+    Raises:
+        UserError: naming the first that was not.
+    """
     stages = _read(lock)
     made = {out.path: (name, out.md5) for name, stage in stages.items() for out in stage.outs}
-    for name in NEEDED:
-        stage = stages.get(name, _Stage())
-        for dep in stage.deps:
+    for name in names:
+        for dep in stages.get(name, _Stage()).deps:
             maker, md5 = made.get(dep.path, ("", None))
             if md5 and dep.md5 and md5 != dep.md5:
                 raise UserError(
                     f"{lock}: the stage {name} was run with another {dep.path} than the stage {maker} has made since; "
                     "run `dvc repro`"
-                )
-        for out in stage.outs:
-            path = data / Path(out.path).relative_to("data") if out.path.startswith("data/") else Path(out.path)
-            if out.md5 and path.is_file() and hashlib.md5(path.read_bytes()).hexdigest() != out.md5:
-                raise UserError(
-                    f"{path}: not what the stage {name} made by {lock}; run `dvc checkout` for that, or `dvc repro`"
                 )
 
 

@@ -10,22 +10,31 @@ from pathlib import Path
 def files_below(folder: Path, hidden: bool = True) -> list[Path]:
     """The files of a folder at any depth, sorted; those of linked folders as well, as whoever opens them finds them.
 
-    Not `hidden`: without those that are, or that hidden folders hold. A link to a folder that it stands in is left out.
+    Not `hidden`: without those that are, or that hidden folders hold, and each but once where a link leads to another
+    place of the folder. A link to a folder that it stands in is left out.
 
     Raises:
         OSError: if a folder cannot be read.
     """
-    return sorted(_below(folder, hidden, frozenset({folder.resolve()})))
+    top = folder.resolve()
+    return sorted(_below(folder, hidden, top, frozenset({top})))
 
 
-def _below(folder: Path, hidden: bool, above: frozenset[Path]) -> Iterator[Path]:
+def _below(folder: Path, hidden: bool, top: Path, above: frozenset[Path]) -> Iterator[Path]:
     for entry in os.scandir(folder):
         path = folder / entry.name
         if entry.name.startswith(".") and not hidden:
             continue
-        if entry.is_dir():
-            real = path.resolve()
-            if real not in above:
-                yield from _below(path, hidden, above | {real})
-        elif entry.is_file():
+        try:
+            is_file, is_folder = entry.is_file(), entry.is_dir()
+        except OSError:  # a link that leads to itself
+            continue
+        if is_file:
             yield path
+        if not is_folder:
+            continue
+        real = path.resolve()
+        again = real.is_relative_to(top) and entry.is_symlink() and not hidden
+        up = any(one.is_relative_to(real) for one in above)
+        if not up and not again:
+            yield from _below(path, hidden, top, above | {real})
