@@ -134,5 +134,5 @@ def test_no_steps_pass_the_base_through_uncopied(broken: Path) -> None:
     drawn, base = load_backbone(params, folder).denoiser, load_backbone(params).denoiser
     assert all(torch.equal(a, b) for a, b in zip(drawn.parameters(), base.parameters(), strict=True))
     (folder / PASSED_THROUGH).unlink()
-    with pytest.raises(UserError, match="expected one folder unet or transformer"):
+    with pytest.raises(UserError, match="expected one folder transformer or unet"):
         load_backbone(params, folder)
