@@ -56,7 +56,8 @@ def needs(p: Params, c: Calls, judged: Mapping[str, Mapping[str, int]] | None = 
         "warmup_images": base | _activations(p.warmup_images.batch_size, drawn) if p.warmup.steps else {},
         "warmup": warmup(p, c),
         "reference_latents": base | _activations(p.reference_latents.batch_size, c.denoise.peak),
-        "image_latents": {"autoencoder": base.get("autoencoder", 0.0)} | _activations(p.image_latents.batch_size, c.encode.peak)
+        "image_latents": {"autoencoder": base.get("autoencoder", 0.0)}
+        | _activations(p.image_latents.batch_size, c.encode.peak)
         if p.image_latents.images is not None
         else {},
         "base_samples": base | _activations(p.samples.batch_size, shown),
