@@ -136,7 +136,9 @@ def test_init_leads_to_a_report(folder: Path) -> None:
         run(stage, folder)
     evaluated = folder / "data/evaluate"
     report = (evaluated / "report.html").read_text(encoding="utf-8")
-    assert "<strong>4</strong> pairs of images" in report and "16 prompts to train on, 4 held out" in report
+    assert "<strong>4</strong> pairs of images" in report
+    assert "16 prompts to train on, of which 4, drawn by seed, have reference latents" in report
+    assert "and are trained on, 4 held out" in report
     assert json.loads((evaluated / "metrics.json").read_text()).keys() == {"captioner"}
 
 
