@@ -85,6 +85,7 @@ TABLES: dict[str, dict[str, dict[str, str]]] = {
         "r5": DEFAULT | {"attribute_steps": "5"},
         # Table 8's weights as they stand, and means over layers and steps
         "mean": DEFAULT | {"attribute_reduction": "mean", "alpha": "1.0e-3", "beta": "5.0e-5"},
+        "without": DEFAULT | NO_CONCENTRATION,  # the default run without attribute concentration
         "region": DEFAULT | {"beta": "0"},  # the region level of Eq. 4 and 5 alone
         "pixel": DEFAULT | {"alpha": "0"},  # their pixel level alone
         "tokencompose": DEFAULT | {"attribute_loss": "tokencompose"},

@@ -170,7 +170,7 @@ def evaluate(
     """Judge another model or way of sampling as the run was judged, into OUT/NAME; print it beside base and tuned."""
     from comat.evaluation.judging import Judging
     from comat.evaluation.peers import evaluate_peer
-    from comat.finished.recorded import check_recorded
+    from comat.finished.recorded import check_inputs, check_recorded
     from comat.models.lock import pinned
     from comat.models.names import captioners, judges
     from comat.params import DRAWN_BY, DRAWN_BY_THE_RUN, load
@@ -199,7 +199,11 @@ def evaluate(
     own = load(params)
     if (model or run) and (lock := data.parent / "dvc.lock").is_file():
         # Else the new images would stand beside a base that was drawn otherwise.
-        check_recorded(own, params, lock, ["base_samples"], {*DRAWN_BY, *(DRAWN_BY_THE_RUN if run else ())})
+        stages, keys = ["base_samples", *["samples"] * tuned], set(DRAWN_BY)
+        if run:
+            keys |= {*DRAWN_BY_THE_RUN, "base_model", "base_revision", "vae_revision"}
+            check_inputs(lock, stages)
+        check_recorded(own, params, lock, stages, keys)
     base = ("base_model", "vae") if run else ()
     asked = [*judges(own.evaluate), *(captioners(own) if own.evaluate.captioner else ())]
     own = pinned(own, data / "models", *base, *(judge.role for judge in asked))

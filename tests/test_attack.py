@@ -170,7 +170,7 @@ def test_long_prompts_are_read_and_bad_files_named(tmp_path: Path) -> None:
     file.write_text('prompt,label,classname\n"The ball is round, red.",0,ball\n')
     assert read_targets(file) == [Target("ball", "The ball is round, red.")]
     file.write_text("classname,prompt\nball,a ball, on a mat\n")
-    with pytest.raises(UserError, match=r"long\.csv, line 2: 3 cells"):
+    with pytest.raises(UserError, match=r"long\.csv, line 2: 3 cells, .*; put cells that hold ',' in quotes;"):
         read_targets(file)
     file.write_text("prompt,classname\nA ball.,\n")
     with pytest.raises(

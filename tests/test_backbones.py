@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
 from peft import PeftModel
+from torch.utils._pytree import tree_leaves
 
 from comat.diffusion.attention import AttentionMaps, recorded_maps
 from comat.diffusion.backbones import Backbone, PromptEmbeddings, load_base
@@ -315,19 +316,25 @@ def test_what_qwens_autoencoder_decodes_is_what_diffusers_decodes(families: Path
     assert torch.equal(decode(vae, z).clamp(0, 1), expected / 2 + 0.5) and (expected.abs() < 1).any()
 
 
-def test_guidance_takes_its_timestep_to_the_latents(families: Path, monkeypatch) -> None:
-    """Samplers keep timesteps on the CPU; only UNets bring them over themselves."""
-    backbone = load_base(str(families / "sd3"))
+@pytest.mark.parametrize("name", tiny_families.NAMES)
+def test_all_that_a_denoiser_reads_is_where_its_latents_are(families: Path, monkeypatch, name: str) -> None:
+    """Samplers keep timesteps on the CPU, and only UNets bring them over themselves; "meta" stands for a GPU."""
+
+    class Asked(Exception):
+        pass
+
+    backbone = load_base(str(families / name))
     z = torch.randn(1, *backbone.latent_shape(32)).to("meta")
-    prompts = backbone.encode_prompts(PROMPTS[:1]).to(z.device)
-    backbone.null = backbone.null.to(z.device)
-    seen = []
+    prompts, backbone.null = (own.to(z.device) for own in (backbone.encode_prompts(PROMPTS[:1]), backbone.null))
+    t = backbone.sampler("model", 4, z.shape[-2:]).timesteps[1]
+    read = []
 
-    def denoise(z: torch.Tensor, t: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
-        seen.append(t.device)
-        return z
+    def forward(*args: object, **kwargs: object) -> None:
+        read.extend(one.device for one in tree_leaves([args, kwargs]) if torch.is_tensor(one))
+        raise Asked
 
-    monkeypatch.setattr(backbone, "denoise", denoise)
-    for scale in (1.0, 3.0):
-        backbone.guided(z, torch.tensor(500.0), prompts, scale)
-    assert seen == [z.device] * 2
+    monkeypatch.setattr(backbone.denoiser, "forward", forward)
+    for scale in GUIDED.get(name, (1.0, 4.0)):
+        with pytest.raises(Asked):
+            backbone.guided(z, t, prompts, scale)
+    assert t.device.type == "cpu" and len(read) > 2 and set(read) == {z.device}

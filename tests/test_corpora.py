@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -237,3 +240,18 @@ def test_linked_folders_are_read_once(tmp_path: Path) -> None:
     assert found == ["disk/a.txt", "v1/a.txt"]
     everything = [path.relative_to(tmp_path / "lists").as_posix() for path in files_below(tmp_path / "lists")]
     assert everything == [".git/a.txt", "disk/a.txt", "latest/a.txt", "v1/a.txt"]
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `lost+found` of a disk of its own: its files would be missing without a word."""
+    (tmp_path / "lost+found").mkdir()
+    scan = os.scandir
+
+    def refusing(folder: Path) -> Iterator[os.DirEntry]:
+        if folder.name == "lost+found":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(UserError, match=r"lost\+found: Permission denied; let it be read, or give a folder without it"):
+        files_below(tmp_path)

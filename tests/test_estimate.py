@@ -71,6 +71,22 @@ def test_every_look_at_the_terms_replays_each(make_params) -> None:
     assert apart(off, calls) == 0 and with_looks == without + apart(p, calls)
 
 
+def test_the_guard_looks_at_the_original_model_s_images_by_whole_batches(make_params) -> None:
+    """Of 5 prompts, and up to 256 images of the original model, or as many as there are."""
+    calls = Calls(denoise=Cost(peak=10), decode=Cost(peak=7), guard=Cost(peak=3))
+    base = make_params()
+
+    def held(size: int, originals: int, prompts: int = 5) -> float:
+        guard = base.train.guard.model_copy(update={"every": 1, "prompts": prompts})
+        train = base.train.model_copy(update={"device_batch": size, "guard": guard})
+        reference = base.reference_latents.model_copy(update={"count": originals})
+        return phases(base.model_copy(update={"train": train, "reference_latents": reference}), calls, 1)["guard"]
+
+    assert held(4, 0) == 4 * 10 and held(6, 0) == 5 * 10 and held(32, 0) == 32 * 7
+    assert held(32, 6) == 5 * 10 and held(32, 8) == 8 * 7 and held(1000, 0) == 256 * 7
+    assert held(1000, 0, prompts=300) == 300 * 10
+
+
 def test_an_iteration_of_real_images_generates_nothing(make_params) -> None:
     """TokenCompose: each of 2 real images is decoded, segmented, and goes once through the denoiser; no prompt does."""
     calls = Calls(

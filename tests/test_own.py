@@ -225,10 +225,15 @@ def test_what_is_taken_in_is_a_copy(folder: Path) -> None:
     (folder.parent / "more/f.txt").write_text("a caption")
     (folder.parent / "photos/more").symlink_to("../more")
     Image.new("RGB", (9, 9)).save(folder.parent / "more/f.png")
+    (folder.parent / "photos/v1").mkdir()
+    (folder.parent / "photos/v1/g.txt").write_text("another caption")
+    for name, other in (("again", "."), ("latest", "v1"), ("up", "..")):  # none of which is read
+        (folder.parent / "photos" / name).symlink_to(other)
     assert "holds data/own itself" in refused("init", "--prompts", "../natural.csv", "--images", "..")
     for _ in range(2):
         call("init", "--prompts", "../natural.csv", "--images", "../photos", "--hold-out", "0.2")
     assert (folder / "data/own/images/photos/more/f.txt").is_file()
+    assert {path.name for path in (folder / "data/own/images/photos").iterdir() if path.is_dir()} == {"more", "v1"}
     taken = folder / "data/own/images/photos"
     (taken / "a.txt").write_text("a bright room")
     assert (folder.parent / "photos/a.txt").read_text() == "a dark room"

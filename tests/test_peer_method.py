@@ -170,3 +170,22 @@ def test_prompts_that_a_method_can_do_nothing_for_are_said(project: Path, monkey
     assert "composable: 1 of 2 prompts have no entities" in capsys.readouterr().err
     with pytest.raises(UserError, match="none of the 1 prompts has entities"):
         next(pictures_by_method(params, run, [[strange]]))
+
+
+def test_a_method_stands_beside_images_of_the_same_run(broken: Path, monkeypatch, capsys) -> None:
+    """`dvc repro` ended after the warm-up, or after training: a method would draw with what was not judged."""
+    monkeypatch.chdir(broken)
+    write_lock(Path("dvc.lock"), YAML(typ="safe").load(Path("params.yaml")))
+    whole = YAML(typ="safe").load(Path("dvc.lock"))
+    for stage, out, reader in (("warmup", "data/warmup", "base_samples"), ("train", "data/train/lora", "samples")):
+        whole["stages"][stage]["outs"] = [{"path": out, "md5": "1.dir"}]
+        whole["stages"][reader]["deps"] = [{"path": out, "md5": "1.dir"}]
+    for stage, options in (("warmup", []), ("train", ["--tuned"])):
+        (made,) = whole["stages"][stage]["outs"]
+        made["md5"] = "2.dir"
+        YAML().dump(whole, Path("dvc.lock"))
+        output = evaluate(broken, broken / "out", "--method", "composable", *options, monkeypatch=monkeypatch)
+        said = output.replace("\n", " ") + capsys.readouterr().err
+        assert f"was run with another {made['path']} than the stage {stage} has made since" in said, said
+        assert not (broken / "out").exists()
+        made["md5"] = "1.dir"

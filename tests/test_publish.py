@@ -212,6 +212,27 @@ def test_nobody_logged_in_a_bad_name_a_full_folder_an_unfinished_run(
         check_name("ada")
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "N of them to train on, M held out"),
+        ({"reference_latents.count": 1}, "N of them to train on, of which 1 drawn by seed, M held out"),
+        (
+            {"train.guard.every": 2, "train.guard.prompts": 3},
+            "N of them to train on, 3 set apart for the guard, M held",
+        ),
+    ],
+)
+def test_the_card_says_how_many_prompts_taught(
+    finished: Path, assembled: Callable[..., Any], tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    result = assembled(changes, changes)
+    assert not result.exit_code, result.output
+    total = json.loads((finished / "data/prompts/report.json").read_text())["total"]
+    expected = said.replace("N", str(total["train"])).replace("M", str(total["test"]))
+    assert expected in (tmp_path / "pub/README.md").read_text()
+
+
 def test_the_stages_that_are_compared_are_those_of_the_pipeline() -> None:
     assert set(STAGES) == set(pipeline())
 

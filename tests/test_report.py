@@ -107,6 +107,38 @@ def test_languages_are_said_where_a_prompt_is_not_english(
     assert re.findall(r"Languages, guessed: (.*?)\.", (out / "report.html").read_text(encoding="utf-8")) == said
 
 
+@pytest.mark.parametrize(
+    ("every", "count", "said"),
+    [
+        (0, 0, "N prompts to train on, M held out"),
+        (
+            0,
+            1,
+            "N prompts to train on, of which 1, drawn by seed, have reference latents and are trained on, M held out",
+        ),
+        (
+            2,
+            1,
+            "N prompts to train on, of which 1, drawn by seed, have reference latents, 3 set apart for the guard, M",
+        ),
+    ],
+)
+def test_prompts_that_do_not_teach_are_said(
+    evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int, count: int, said: str
+) -> None:
+    data = evaluated.parent
+    monkeypatch.chdir(data.parent)
+    values = load("params.yaml").model_dump()
+    values["train"]["guard"] |= {"every": every, "prompts": 3}
+    values["reference_latents"] |= {"count": count}
+    out = shutil.copytree(evaluated, tmp_path / "out")
+    inputs = Inputs(data / "prompts", data / "train/curves.csv", data / "base_samples", data / "samples")
+    write_report(values, "cpu", read_shown(out / "scores.parquet", 20), inputs, out)
+    total = json.loads((data / "prompts/report.json").read_text())["total"]
+    expected = said.replace("N", str(total["train"])).replace("M", str(total["test"]))
+    assert expected in (out / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("asked", [False, True])
 def test_where_no_captioner_reads_words_the_report_shows_none(
     evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool

@@ -12,6 +12,7 @@ from comat.estimate.plan import Counts, warmup_images
 from comat.method.step import TERMS
 from comat.params import Params
 from comat.segmenters import CHUNK
+from comat.training.guard import ORIGINALS
 
 ADAM = 16
 """Bytes of a trained number in float32: weight, gradient and AdamW's two moments."""
@@ -77,11 +78,11 @@ def _need(stage: str, parts: dict[str, float], p: Params) -> Need:
     stays = sum(parts.values()) - active - trained
     others = sum(size for part, size in parts.items() if part in OTHERS)
     changes: dict[str, float] = {}
-    key, batch = _batch(stage, p)
+    key, now, batch = _batch(stage, p)
     if any(part.startswith(ACTIVATIONS) and part.endswith("guard") for part in parts):
-        batch = looks_of(p)
+        batch = judged_of(p)
     if batch > 1:
-        changes[f"lower {key}, now {batch}"] = active * (1 - 1 / batch)
+        changes[f"lower {key}, now {now}"] = active * (1 - 1 / batch)
     if stage == "warmup_images" and p.native_resolution > p.resolution:
         changes["lower native_resolution"] = active
     plain = any(part.startswith(ACTIVATIONS) and part.endswith(PLAIN) for part in parts)
@@ -112,12 +113,13 @@ def _need(stage: str, parts: dict[str, float], p: Params) -> Need:
     return Need(stage, parts, changes, stays)
 
 
-def _batch(stage: str, p: Params) -> tuple[str, int]:
-    """The parameter that says how many samples a stage takes at once, and what it is."""
+def _batch(stage: str, p: Params) -> tuple[str, int, int]:
+    """The parameter that says how many samples a stage takes at once at most, what it is, and how many it takes."""
     if stage == "train":
-        return "train.device_batch", chunk_of(p)
+        return "train.device_batch", p.train.device_batch, chunk_of(p)
     section = "samples" if stage == "base_samples" else stage
-    return f"{section}.batch_size", getattr(getattr(p, section), "batch_size", 1)
+    size = getattr(getattr(p, section), "batch_size", 1)
+    return f"{section}.batch_size", size, size
 
 
 def held(p: Params, c: Calls) -> dict[str, int]:
@@ -135,7 +137,7 @@ def memory(p: Params, c: Calls) -> dict[str, float]:
     chunk = chunk_of(p)
     trained = {f"{name}: {TRAINED}": float(ADAM * count) for name, count in c.trained.items()}
     phase, most = max(phases(p, c, chunk).items(), key=lambda one: one[1])
-    copies, count = {MERGED: float(c.merged)}, looks_of(p) if phase == "guard" else chunk
+    copies, count = {MERGED: float(c.merged)}, judged_of(p) if phase == "guard" else chunk
     return held(p, c) | trained | copies | {f"{ACTIVATIONS} of {count} samples: {phase}": most}
 
 
@@ -147,6 +149,12 @@ def chunk_of(p: Params) -> int:
 def looks_of(p: Params) -> int:
     """Prompts that the guard draws at once."""
     return min(p.train.device_batch, p.train.guard.prompts) if p.train.guard.every else 0
+
+
+def judged_of(p: Params) -> int:
+    """Images that the guard decodes and looks at at once: its own, or those of the original model."""
+    originals = min(ORIGINALS, p.reference_latents.count or ORIGINALS)
+    return min(p.train.device_batch, max(p.train.guard.prompts, originals)) if p.train.guard.every else 0
 
 
 def phases(p: Params, c: Calls, chunk: int) -> dict[str, float]:
@@ -165,7 +173,7 @@ def phases(p: Params, c: Calls, chunk: int) -> dict[str, float]:
         "replay": max(plain * c.replay.peak, mapped),
         "discriminator": 2 * chunk * c.discriminate.peak,
         "noised real images": max(chunk * c.noised.peak, max(chunk * c.decode.peak, segment) * p.grounds_real),
-        "guard": looks_of(p) * max(c.denoise.peak, c.decode.peak, c.guard.peak),
+        "guard": max(looks_of(p) * c.denoise.peak, judged_of(p) * max(c.decode.peak, c.guard.peak)),
     }
 
 

@@ -102,8 +102,10 @@ def _trained_on(run: FinishedRun, data: Path) -> Iterator[str]:
     for source, own in report["sources"].items():
         yield f"{source}: {own['kept']} of {own['read']} prompts"
     drawn, count = run.params.reference_latents.count, report["total"]["train"]
-    fewer = f" ({drawn} were, drawn by seed)" if 0 < drawn < count else ""
-    yield f"{count} of them to train on{fewer}, {report['total']['test']} held out to evaluate on"
+    fewer = f", of which {drawn} drawn by seed" if 0 < drawn < count else ""
+    guard = run.params.train.guard
+    apart = f", {guard.prompts} set apart for the guard" if guard.every else ""
+    yield f"{count} of them to train on{fewer}{apart}, {report['total']['test']} held out to evaluate on"
     if run.params.mixed_latents or run.params.noises_real:
         what = "images for mixed latents" if run.params.mixed_latents else "images with captions"
         yield f"{what}: {run.params.image_latents.images}"

@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,11 +29,8 @@ def options(
     return parser.parse_args(argv)
 
 
-def publish(folder: Path, out: Path, place: Callable[[str, str], object] | None = None) -> None:
+def publish(folder: Path, out: Path) -> None:
     """Put a finished working folder in the place of `out`; its files are linked there where the disk is the same.
-
-    Args:
-        place: what gives a file its name in `out`, where it is not to be linked.
 
     Raises:
         UserError: if a file cannot be written there; what stood there before still does.
@@ -43,7 +40,7 @@ def publish(folder: Path, out: Path, place: Callable[[str, str], object] | None 
         shutil.rmtree(left)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        shutil.copytree(folder, part, copy_function=place or _place)
+        shutil.copytree(folder, part, copy_function=_place)
     except shutil.Error as error:
         shutil.rmtree(part)
         source, _, reason = error.args[0][0]  # of the first file; the rest says the same

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from comat.errors import UserError
+
 
 def files_below(folder: Path, hidden: bool = True) -> list[Path]:
     """The files of a folder at any depth, sorted; those of linked folders as well, as whoever opens them finds them.
@@ -14,14 +16,18 @@ def files_below(folder: Path, hidden: bool = True) -> list[Path]:
     place of the folder. A link to a folder that it stands in is left out.
 
     Raises:
-        OSError: if a folder cannot be read.
+        UserError: if a folder cannot be read.
     """
     top = folder.resolve()
     return sorted(_below(folder, hidden, top, frozenset({top})))
 
 
 def _below(folder: Path, hidden: bool, top: Path, above: frozenset[Path]) -> Iterator[Path]:
-    for entry in os.scandir(folder):
+    try:
+        entries = list(os.scandir(folder))
+    except PermissionError as error:
+        raise UserError(f"{folder}: {error.strerror}; let it be read, or give a folder without it") from None
+    for entry in entries:
         path = folder / entry.name
         if entry.name.startswith(".") and not hidden:
             continue

@@ -67,7 +67,7 @@ def text_of(path: Path) -> str:
         raise UserError(f"{path}: no such corpus file; check prompts.sources in params.yaml")
     text = decoded(path)
     if not text.strip():
-        raise UserError(f"{path}: this corpus file is empty")
+        raise UserError(f"{path}: this file is empty")
     return text
 
 
@@ -176,7 +176,7 @@ def _quoted(path: Path, text: str, delimiter: str) -> tuple[list[str], list[tupl
             if rows and len(row) > len(rows[0][1]):
                 raise UserError(
                     f"{path}, line {line}: {len(row)} cells, but {len(rows[0][1])} columns; put cells that hold "
-                    f"{delimiter!r} in quotes, or set `delimiter` of this list in params.yaml"
+                    f"{delimiter!r} in quotes; of a list in params.yaml `delimiter` can be set as well"
                 )
             if row:
                 rows.append((line, row + [""] * (len(rows[0][1]) - len(row) if rows else 0)))

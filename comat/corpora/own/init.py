@@ -21,7 +21,7 @@ from comat.corpora.pictures.photos import Tally, read_photos
 from comat.corpora.pictures.read import Pictures, pictures_in
 from comat.errors import UserError
 from comat.params import Params, PromptSource, load
-from comat.running.stage import publish
+from comat.running.stage import written_whole
 from comat.shapes.world.captions import parse_prompt
 from comat.storage.folders import files_below
 from comat.storage.tables import atomic_path
@@ -120,11 +120,15 @@ def _copy(source: Path, target: Path) -> None:
     """A copy of its own: what a person changes in one of the two stays as it is in the other."""
     if target.exists():
         return
-    if source.is_dir():
-        publish(source, target, shutil.copy2)
+    if source.is_file():
+        with atomic_path(target) as part:
+            shutil.copyfile(source, part)
         return
-    with atomic_path(target) as part:
-        shutil.copyfile(source, part)
+    with written_whole(target) as folder:
+        for file in files_below(source, hidden=False):
+            place = folder / file.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, place)
 
 
 def _described(images: Path, found: Pictures, size: int) -> str:

@@ -63,7 +63,7 @@ class Flux(Backbone):
             hidden_states=packed,
             encoder_hidden_states=prompts.tokens,
             pooled_projections=prompts.pooled,
-            timestep=t.expand(len(z)).to(prompts.tokens.dtype) / 1000,
+            timestep=t.expand(len(z)).to(prompts.tokens) / 1000,
             guidance=torch.full((len(z),), guidance, device=z.device) if taken else None,
             img_ids=places.to(prompts.tokens),
             txt_ids=prompts.tokens.new_zeros(prompts.tokens.shape[1], 3),
