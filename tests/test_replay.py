@@ -42,13 +42,15 @@ TERMS = {
 }
 
 
-def build(params, dtype=torch.float32) -> tuple[Step, list[torch.nn.Parameter], Batch]:
-    device = torch.device("cpu")
-    backbone = load_base(params.base_model)
+def build(
+    params, dtype=torch.float32, device: str | torch.device = "cpu"
+) -> tuple[Step, list[torch.nn.Parameter], Batch]:
+    device = torch.device(device)
+    backbone = load_base(params.base_model, device=device)
     lora = add_lora(backbone, params.lora_rank, generator(0, "lora"))
     with torch.no_grad():  # B is zero at first, which would hide errors in the gradient of A
         for weight in lora:
-            weight.add_(0.05 * torch.randn(weight.shape, generator=generator(1, "shake")))
+            weight.add_(0.05 * torch.randn(weight.shape, generator=generator(1, "shake")).to(device))
     critic = load_discriminator(
         params,
         backbone,
