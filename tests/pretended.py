@@ -122,8 +122,7 @@ class _Constructors(TorchFunctionMode):
         if not self.on:
             return func(*args, **kwargs)
         if func in (torch.tensor, torch.as_tensor) and is_ours(kwargs.get("device")):
-            found = func(*args, **{**kwargs, "device": None})
-            return found if isinstance(found, Placed) else Placed(found)
+            return Placed(func(*tree_map_only(Placed, lambda one: one.inner, args), **{**kwargs, "device": None}))
         if func is torch.Tensor.new_tensor and isinstance(args[0], Placed):
             return Placed(torch.tensor(*args[1:], **{"dtype": args[0].dtype, **kwargs}))
         if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__):
