@@ -21,6 +21,8 @@ from tests.pretended import DEVICE, Placed, pretend, pretending
 from tests.test_backbones import GUIDED
 from tests.test_replay import TERMS, build, gradient, relative
 
+READ = {".png", ".safetensors"}
+
 
 def test_tensors_of_both_places_do_not_mix() -> None:
     with pretending():
@@ -75,9 +77,6 @@ def test_every_stage_computes_there_what_the_cpu_computes(
             assert np.allclose(own, expected, rtol=1e-3, atol=2 if path.suffix == ".png" else 1e-4), path
     own, expected = (json.loads((one / "data/evaluate/metrics.json").read_text()) for one in (broken, project))
     assert own["frechet"] == pytest.approx(expected["frechet"], rel=1e-2)
-
-
-READ = {".png", ".safetensors"}
 
 
 def numbers(path: Path) -> list[np.ndarray]:
