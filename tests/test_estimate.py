@@ -77,10 +77,15 @@ def test_the_guard_looks_at_the_original_model_s_images_by_whole_batches(make_pa
     base = make_params()
 
     def held(size: int, originals: int, prompts: int = 5) -> float:
+        """Bytes of the guard's phase that holds the most; as many samples as it takes are named."""
         guard = base.train.guard.model_copy(update={"every": 1, "prompts": prompts})
         train = base.train.model_copy(update={"device_batch": size, "guard": guard})
         reference = base.reference_latents.model_copy(update={"count": originals})
-        return phases(base.model_copy(update={"train": train, "reference_latents": reference}), calls, 1)["guard"]
+        p = base.model_copy(update={"train": train, "reference_latents": reference})
+        ((part, most),) = ((part, size) for part, size in memory(p, calls).items() if part.startswith("activations"))
+        drawn, seen = (part.endswith(name) for name in ("images of the guard", ": guard"))
+        assert drawn != seen and f"of {most / (10 if drawn else 7):g} samples" in part
+        return most
 
     assert held(4, 0) == 4 * 10 and held(6, 0) == 5 * 10 and held(32, 0) == 32 * 7
     assert held(32, 6) == 5 * 10 and held(32, 8) == 8 * 7 and held(1000, 0) == 256 * 7

@@ -78,9 +78,9 @@ def _need(stage: str, parts: dict[str, float], p: Params) -> Need:
     stays = sum(parts.values()) - active - trained
     others = sum(size for part, size in parts.items() if part in OTHERS)
     changes: dict[str, float] = {}
-    key, now, batch = _batch(stage, p)
-    if any(part.startswith(ACTIVATIONS) and part.endswith("guard") for part in parts):
-        batch = judged_of(p)
+    key, now = _batch(stage, p)
+    phase = next((part.rpartition(": ")[2] for part in parts if part.startswith(ACTIVATIONS)), "")
+    batch = samples_of(p, phase) if stage == "train" else now
     if batch > 1:
         changes[f"lower {key}, now {now}"] = active * (1 - 1 / batch)
     if stage == "warmup_images" and p.native_resolution > p.resolution:
@@ -113,13 +113,12 @@ def _need(stage: str, parts: dict[str, float], p: Params) -> Need:
     return Need(stage, parts, changes, stays)
 
 
-def _batch(stage: str, p: Params) -> tuple[str, int, int]:
-    """The parameter that says how many samples a stage takes at once at most, what it is, and how many it takes."""
+def _batch(stage: str, p: Params) -> tuple[str, int]:
+    """The parameter that says how many samples a stage takes at once at most, and what it is."""
     if stage == "train":
-        return "train.device_batch", p.train.device_batch, chunk_of(p)
+        return "train.device_batch", p.train.device_batch
     section = "samples" if stage == "base_samples" else stage
-    size = getattr(getattr(p, section), "batch_size", 1)
-    return f"{section}.batch_size", size, size
+    return f"{section}.batch_size", getattr(getattr(p, section), "batch_size", 1)
 
 
 def held(p: Params, c: Calls) -> dict[str, int]:
@@ -137,8 +136,8 @@ def memory(p: Params, c: Calls) -> dict[str, float]:
     chunk = chunk_of(p)
     trained = {f"{name}: {TRAINED}": float(ADAM * count) for name, count in c.trained.items()}
     phase, most = max(phases(p, c, chunk).items(), key=lambda one: one[1])
-    copies, count = {MERGED: float(c.merged)}, judged_of(p) if phase == "guard" else chunk
-    return held(p, c) | trained | copies | {f"{ACTIVATIONS} of {count} samples: {phase}": most}
+    copies = {MERGED: float(c.merged)}
+    return held(p, c) | trained | copies | {f"{ACTIVATIONS} of {samples_of(p, phase)} samples: {phase}": most}
 
 
 def chunk_of(p: Params) -> int:
@@ -157,6 +156,11 @@ def judged_of(p: Params) -> int:
     return min(p.train.device_batch, max(p.train.guard.prompts, originals)) if p.train.guard.every else 0
 
 
+def samples_of(p: Params, phase: str) -> int:
+    """Samples that a phase of `phases` takes at once."""
+    return {"images of the guard": looks_of(p), "guard": judged_of(p)}.get(phase, chunk_of(p))
+
+
 def phases(p: Params, c: Calls, chunk: int) -> dict[str, float]:
     """Bytes of activations of `chunk` samples in every phase of an iteration (Algorithm 1).
 
@@ -173,7 +177,8 @@ def phases(p: Params, c: Calls, chunk: int) -> dict[str, float]:
         "replay": max(plain * c.replay.peak, mapped),
         "discriminator": 2 * chunk * c.discriminate.peak,
         "noised real images": max(chunk * c.noised.peak, max(chunk * c.decode.peak, segment) * p.grounds_real),
-        "guard": max(looks_of(p) * c.denoise.peak, judged_of(p) * max(c.decode.peak, c.guard.peak)),
+        "images of the guard": looks_of(p) * c.denoise.peak,
+        "guard": judged_of(p) * max(c.decode.peak, c.guard.peak),
     }
 
 
