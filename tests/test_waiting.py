@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from huggingface_hub import constants
@@ -34,12 +35,16 @@ SHORT = Limits(connect=0.3, read=0.3, window=0.5, least=1000)
 def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Short limits, and an empty cache."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    limit_waiting.cache_clear()
-    limit_waiting()  # what `loaded` asks for is done then
-    limit_waiting(SHORT)
+    wait_short()
     yield
     limit_waiting.cache_clear()
     limit_waiting()
+
+
+def wait_short() -> None:
+    limit_waiting.cache_clear()
+    limit_waiting()  # what `loaded` asks for is done then
+    limit_waiting(SHORT)
 
 
 def ask(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
@@ -48,8 +53,8 @@ def ask(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
 
 
 @contextmanager
-def server(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    """The address of a server that answers GET and HEAD so."""
+def server(answer: Callable[[BaseHTTPRequestHandler], None], port: int = 0) -> Iterator[str]:
+    """The address of a server that answers GET and HEAD so, at `port` or at one that is free."""
 
     class Handler(BaseHTTPRequestHandler):
         do_GET = do_HEAD = lambda self: answer(self)
@@ -57,13 +62,14 @@ def server(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
         def log_message(self, *args: object) -> None:
             pass
 
-    found = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    found = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     found.daemon_threads = True
     threading.Thread(target=found.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{found.server_port}"
     finally:
         found.shutdown()
+        found.server_close()
 
 
 def nowhere() -> str:
@@ -119,6 +125,20 @@ def test_a_hub_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -
         ask(monkeypatch, url)
         start = time.monotonic()
         with pytest.raises(UserError, match="the hub cannot be reached and the files are not in its cache"):
+            load_base("user/sdxl")
+        assert time.monotonic() - start < 5
+
+
+def test_of_hosts_nothing_is_known_when_limits_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silent server at an address that another one had before: six attempts are for a hub that has answered."""
+    with server(busy) as url:
+        ask(monkeypatch, url)
+        with pytest.raises(UserError, match="answers 429"):
+            load_base("user/sdxl")
+    wait_short()
+    with server(silent, urlsplit(url).port or 0):
+        start = time.monotonic()
+        with pytest.raises(UserError, match="the hub cannot be reached"):
             load_base("user/sdxl")
         assert time.monotonic() - start < 5
 

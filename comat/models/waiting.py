@@ -84,13 +84,12 @@ class _Hosts:
         self.silent: Counter[str] = Counter()
 
 
-_HOSTS = _Hosts()
-
-
 class _Client(httpx2.Client):
-    """The hub's client with limits."""
+    """The hub's client with limits; it shares with the clients before it what is known of hosts."""
 
-    limits = LIMITS
+    def __init__(self, limits: Limits, hosts: _Hosts, **options: Any) -> None:
+        super().__init__(**options)
+        self.limits, self.hosts = limits, hosts
 
     def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
         host = request.url.netloc.decode()
@@ -102,7 +101,7 @@ class _Client(httpx2.Client):
         except (httpx2.ConnectError, httpx2.TimeoutException) as error:
             self._count(host, error)
             raise
-        _HOSTS.answered.add(host)
+        self.hosts.answered.add(host)
         _check_busy(host, response, self.limits.busy)
         assert isinstance(response.stream, httpx2.SyncByteStream)
         response.stream = _Paced(response.stream, Pace(f"{request.url}", self.limits))
@@ -115,9 +114,9 @@ class _Client(httpx2.Client):
 
     def _count(self, host: str, error: httpx2.TransportError) -> None:
         """Give up a hub that has never answered: from now on its client does what it does when it is offline."""
-        _HOSTS.silent[host] += 1
-        known = host in _HOSTS.answered or host != urlsplit(constants.ENDPOINT).netloc
-        if known or _HOSTS.silent[host] < self.limits.attempts:
+        self.hosts.silent[host] += 1
+        known = host in self.hosts.answered or host != urlsplit(constants.ENDPOINT).netloc
+        if known or self.hosts.silent[host] < self.limits.attempts:
             return
         if not constants.HF_HUB_OFFLINE:
             print(f"note: {host} does not answer; from now on its cache alone is asked", file=sys.stderr)
@@ -140,12 +139,6 @@ def _check_busy(host: str, response: httpx2.Response, most: float) -> None:
 
 @functools.cache
 def limit_waiting(limits: Limits = LIMITS) -> None:
-    """Give the hub's client these limits, in this process."""
-    hooks = get_session().event_hooks
-
-    def client() -> httpx2.Client:
-        made = _Client(event_hooks=hooks, follow_redirects=True)
-        made.limits = limits
-        return made
-
-    set_client_factory(client)
+    """Give the hub's client these limits, in this process; of hosts nothing is known then."""
+    hooks, hosts = get_session().event_hooks, _Hosts()
+    set_client_factory(lambda: _Client(limits, hosts, event_hooks=hooks, follow_redirects=True))
