@@ -8,6 +8,7 @@ import shutil
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -26,7 +27,7 @@ from comat.estimate.doctor import device, disk, hub, launched, loggers, versions
 from comat.estimate.findings import Finding, report, verdict
 from comat.estimate.inputs import inputs, judged, spacy_model
 from comat.estimate.memory import Need, needs
-from comat.estimate.needed import configurations, fitting, needed, room
+from comat.estimate.needed import configurations, fitting, needed, rooms
 from comat.models.names import ModelName
 from comat.params import EvaluateParams, Params, load
 from tests.conftest import ROOT
@@ -200,10 +201,38 @@ def test_only_what_can_still_be_changed_is_named(make_params) -> None:
     assert bound.changes == {"lower lora_rank, now 5": 64} and bound.least == 90 + 30
 
 
-def test_room_is_compared() -> None:
-    assert room(2e9, 3 * 10**9, unknown=False).state == "ok"
-    short = room(4e9, 3 * 10**9, unknown=True)
+@pytest.fixture
+def disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with 3 GB free; `/dev/shm`, which is another disk, has 5."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "shutil.disk_usage", lambda place: SimpleNamespace(free=(5 if str(place).startswith("/dev/shm") else 3) * 10**9)
+    )
+    return tmp_path
+
+
+def test_room_is_compared(disks: Path) -> None:
+    (fits,) = rooms(1e9, 1.5e9, unknown=False)
+    assert (fits.state, fits.found) == (
+        "ok",
+        "2.5 GB for the stages and DVC's cache and a working folder, of 3.0 GB free",
+    )
+    (short,) = rooms(2e9, 1.5e9, unknown=True)
     assert short.state == "problem" and "not all of it is known" in short.found
+    assert short.remedy == "free some, or set COMAT_WORK_DIR to a folder on another disk"
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no second disk")
+def test_a_working_folder_elsewhere_is_compared_with_the_disk_it_is_on(
+    disks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was too much for one disk fits two; and a small second one is no help."""
+    monkeypatch.setenv("COMAT_WORK_DIR", "/dev/shm/not/yet/there")
+    assert [one.state for one in rooms(2e9, 1.5e9, unknown=False)] == ["ok", "ok"]
+    stages, work = rooms(2e9, 5.5e9, unknown=False)
+    assert (stages.state, work.state, work.name) == ("ok", "problem", "disk of COMAT_WORK_DIR")
+    assert work.found == "5.5 GB for a working folder, of 5.0 GB free"
+    assert work.remedy == "free some, or set COMAT_WORK_DIR to a folder on a larger disk"
 
 
 @pytest.fixture

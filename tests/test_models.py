@@ -238,6 +238,21 @@ def test_a_large_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     summed(changed, 1)
 
 
+def test_an_experiment_remembers_in_the_project_of_whose_copy_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sums, "SETTLED", -1.0)
+    (tmp_path / "weights").write_bytes(bytes(PIECE) + b"a")
+    reads: list[int] = []
+    for number in range(2):
+        copy = tmp_path / f"project/.dvc/tmp/exps/tmp{number}"
+        copy.mkdir(parents=True)
+        monkeypatch.chdir(copy)
+        sum_of_file(tmp_path / "weights", reads.append)
+    assert reads == [PIECE, 1, PIECE + 1]
+    assert len(list((tmp_path / "project/.work/sums").iterdir())) == 1
+
+
 def test_where_nothing_can_be_remembered_the_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "work").write_text("a file where a folder should be")
     monkeypatch.setenv("COMAT_WORK_DIR", str(tmp_path / "work"))

@@ -65,6 +65,20 @@ def test_a_gradient_that_overflows_halves_the_scale_and_changes_nothing_else(pro
     assert all(torch.equal(a, b) for a, b in zip(before, ours.lora, strict=True))
 
 
+def test_gradients_by_term_do_not_depend_on_the_scale(project: Path, tmp_path: Path) -> None:
+    """As they are noted, while the weights hold them times the scale."""
+    looking = params_of(project).train.model_copy(update={"gradients_every": 1})
+    found = []
+    for name, scale in (("low", 16.0), ("high", 1024.0)):
+        ours = trainer(project, tmp_path / name, precision="fp16", train=looking)
+        ours.scaler.load_state_dict({**ours.scaler.state_dict(), "scale": scale})
+        assert ours.iterate(0)["skipped"] == 0
+        found.append({key: value for key, value in ours.terms.items() if key.startswith("grad_")})
+    low, high = found
+    assert low["grad_i2t"] > 0
+    assert high == pytest.approx(low, rel=0.1, abs=1e-6)
+
+
 def test_a_batch_that_teaches_nothing_is_no_end_of_fp16(project: Path, tmp_path: Path) -> None:
     """Attribute concentration alone, of prompts without entities: torch's scaler refused what has no gradient."""
     alone = {"concept_activation": False, "lambda_adv": 0.0, "image_batch": 0, "alpha": 1.0, "beta": 0.5}

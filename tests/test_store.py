@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pyarrow as pa
@@ -16,8 +17,11 @@ from hypothesis import strategies as st
 from comat.errors import UserError
 from comat.models.files import check_complete
 from comat.models.names import ModelName
+from comat.running.distributed import ALONE
+from comat.running.shared_store import SharedStore
 from comat.storage import tables as store
 from comat.storage.places import inside
+from comat.storage.shard_progress import Row
 from comat.storage.tables import (
     ENTITIES,
     IMAGE_INDEX,
@@ -97,6 +101,7 @@ def drawn(folder, ids, save_every: float) -> None:
     for id in ids:
         if id not in writer:
             writer.add(id, {"latents": torch.full((2,), float(ord(id)))}, f"caption {id}")
+            writer.save()
 
 
 def test_a_slow_shard_is_not_lost(tmp_path) -> None:
@@ -112,6 +117,27 @@ def test_a_slow_shard_is_not_lost(tmp_path) -> None:
         writer.close()
     files = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
     assert {path.name: path.read_bytes() for path in (tmp_path / "killed").iterdir()} == files
+
+
+@pytest.mark.parametrize("shard", [16, 8, 6])
+def test_a_batch_that_took_longer_than_a_minute_is_not_lost(tmp_path, monkeypatch, shard: int) -> None:
+    """Batches of four, 90 seconds each, killed within the third: two are done, wherever a shard ends."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def compute(batches):
+        for number, batch in enumerate(batches):
+            now[0] += 90
+            if number == 2:
+                raise KeyboardInterrupt
+            yield [Row(id, {"latents": torch.zeros(2)}, "") for id in batch]
+
+    def store() -> SharedStore[str]:
+        return SharedStore(ALONE, tmp_path, shard, "abcdefghijklmnop", str, 4)
+
+    with pytest.raises(KeyboardInterrupt):
+        store().fill(compute, "drawing")
+    assert store().done == 8
 
 
 @pytest.mark.parametrize("damage", ["bit", "truncated", "earlier shard"])

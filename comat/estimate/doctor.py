@@ -27,6 +27,7 @@ from comat.models.files import files_of
 from comat.models.names import ModelName, named_models
 from comat.params import Params
 from comat.running.launch import asked_processes
+from comat.storage.folders import nearest
 
 SCARCE = 2 * 10**9
 """Free bytes of a disk below which is warned."""
@@ -159,7 +160,7 @@ def launched() -> Iterator[Finding]:
 
 def disk(name: str, folder: Path) -> Finding:
     """Free space where `folder` is or will be."""
-    there = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
+    there = nearest(folder)
     free = shutil.disk_usage(there).free
     remedy = "`comat estimate` says how much the stages need" if free < SCARCE else ""
     return Finding(name, "warning" if remedy else "ok", f"{decimal(free)} free at {there}", remedy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from comat.models.fit import check_steps
 from comat.models.record import at_hand, check_configuration, check_together
 from comat.params import Params
 from comat.running.device import choose_device
+from comat.storage.folders import nearest
 from comat.storage.json_files import read_json
 
 TIGHT = 0.9
@@ -64,7 +66,7 @@ def _check_schedule(path: Path, steps: int) -> None:
 
 HOST = {
     "warmup": ("embeddings of its prompts", "lower warmup_images.count"),
-    "train": ("the gradients of each term", "set train.gradients_every to 0, or lower lora_rank"),
+    "train": ("the gradients of each term, in each process,", "set train.gradients_every to 0, or lower lora_rank"),
 }
 """Stage → what of it stands in the host's memory, and what to do where that is too much."""
 
@@ -87,9 +89,9 @@ def needed(params: Params, data: Path) -> Iterator[Finding]:
             found = f"{what} take {decimal(int(size))} of {decimal(there)} of the host's memory"
             yield Finding(f"host memory of {stage}", "problem", found, remedy)
     left, passing = disk(params, calls, known), scratch(params, calls, known)
-    yield room(
-        2 * sum(size or 0 for size in left.values()) + max(size or 0 for size in passing.values()),
-        shutil.disk_usage(Path()).free,
+    yield from rooms(
+        2 * sum(size or 0 for size in left.values()),
+        max(size or 0 for size in passing.values()),
         None in left.values(),
     )
 
@@ -106,10 +108,24 @@ def fitting(need: Need, card: Card) -> Finding:
     return Finding(f"memory of {need.stage}", state, found, need.remedy(card.memory))
 
 
-def room(wanted: float, free: int, unknown: bool) -> Finding:
-    """What the stages leave, the same in DVC's cache and the largest working folder, against the free disk."""
-    found = f"{decimal(int(wanted))} for the stages, DVC's cache and a working folder, of {decimal(free)} free"
+def rooms(kept: float, passing: float, unknown: bool) -> Iterator[Finding]:
+    """The disks: of what the stages leave and DVC's cache has again, and of the largest working folder."""
+    stages, folder = "the stages and DVC's cache", "a working folder"
+    work = nearest(Path(os.environ.get("COMAT_WORK_DIR", ".work")))
+    if work.stat().st_dev == Path().stat().st_dev:
+        remedy = "free some, or set COMAT_WORK_DIR to a folder on another disk"
+        yield room("disk needed", kept + passing, Path(), unknown, f"{stages} and {folder}", remedy)
+        return
+    yield room("disk needed", kept, Path(), unknown, stages, "free some")
+    remedy = "free some, or set COMAT_WORK_DIR to a folder on a larger disk"
+    yield room("disk of COMAT_WORK_DIR", passing, work, unknown, folder, remedy)
+
+
+def room(name: str, wanted: float, place: Path, unknown: bool, what: str, remedy: str) -> Finding:
+    """Bytes that are wanted for `what` against the free ones where `place` is."""
+    free = shutil.disk_usage(place).free
+    found = f"{decimal(int(wanted))} for {what}, of {decimal(free)} free"
     found += "; not all of it is known before the stage prompts" * unknown
     if wanted > free:
-        return Finding("disk needed", "problem", found, "free some, or set COMAT_WORK_DIR to another disk")
-    return Finding("disk needed", "ok", found)
+        return Finding(name, "problem", found, remedy)
+    return Finding(name, "ok", found)

@@ -144,7 +144,7 @@ def _limits(calls: Calls, precision: str, on_host: Mapping[str, float], unknown:
         f"The stage warmup trains in float32; its prompts' embeddings take {decimal(int(said))} of the host's memory."
         if said
         else "",
-        f"Where train looks at each term's gradient, they take {decimal(int(looks))} of the host's memory."
+        f"Where train looks at each term's gradient, they take {decimal(int(looks))} of each process's host memory."
         if looks
         else "",
         "Not in it: the program and its libraries (0.5 to 1 GB on a CPU), the allocator's reserve, loading, reading "

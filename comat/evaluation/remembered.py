@@ -21,23 +21,16 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from comat.judges.benchmark import Score
+from comat.storage.memory import memory_folder
 from comat.storage.tables import write_json, write_safetensors
 
-TEMPORARY = (".dvc", "tmp", "exps")
-"""Where DVC puts the copy of a project in which it runs a queued or temporary experiment."""
 _SCORE = TypeAdapter(Score)
 
 
 def store_folder() -> Path:
-    """`${COMAT_JUDGED_DIR:-${COMAT_WORK_DIR:-.work}/judged}`; in DVC's copy for an experiment that of the project."""
-    if own := os.environ.get("COMAT_JUDGED_DIR"):
-        return Path(own)
-    if work := os.environ.get("COMAT_WORK_DIR"):
-        return Path(work) / "judged"
-    parts = Path.cwd().parts
-    at = next((n for n in range(len(parts)) if parts[n : n + len(TEMPORARY)] == TEMPORARY), None)
-    root = Path() if at is None else Path(*parts[:at])
-    return root / ".work/judged"
+    """`$COMAT_JUDGED_DIR`, or `judged` in the memory of the project."""
+    own = os.environ.get("COMAT_JUDGED_DIR")
+    return Path(own) if own else memory_folder("judged")
 
 
 def judge_folder(name: str, judge: Mapping[str, object]) -> Path:

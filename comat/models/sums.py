@@ -1,14 +1,13 @@
 """Checksums of models' files, of which a large one is read once: what it was is remembered by size and times.
 
 The stages of a pipeline, and each process of a stage, look at the same gigabytes of a local base model again. The
-memory stands in `${COMAT_WORK_DIR:-.work}/sums`, one small file for each; to lose it costs time alone.
+memory stands in `.work/sums` of the project (`comat.storage.memory`), one small file for each.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing_extensions import TypedDict
 
 from comat.errors import UserError
 from comat.storage.json_files import read_json
+from comat.storage.memory import memory_folder
 
 PIECE = 1 << 24
 """Bytes read at once; what is smaller than one is never remembered."""
@@ -36,7 +36,7 @@ def sum_of_file(path: Path, read: Callable[[int], object] = lambda count: None) 
     """The sha256 of a file of any size, read unless it is known; `read` is told of every piece."""
     path = path.resolve()
     state = path.stat()
-    memory = Path(os.environ.get("COMAT_WORK_DIR", ".work")) / "sums" / f"{_digest(str(path))}.json"
+    memory = memory_folder("sums") / f"{_digest(str(path))}.json"
     own = _known(path)
     if state.st_size >= PIECE and (found := _recalled(memory)) and found == {**own, "sha256": found["sha256"]}:
         read(state.st_size)

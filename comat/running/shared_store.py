@@ -57,6 +57,8 @@ class SharedStore(Generic[T]):
                 for row in rows:
                     if self.writer and row.id not in self.writer:
                         self.writer.add(row.id, row.tensors, row.caption)
+                if self.writer:
+                    self.writer.save()
                 progress.update(len(batch))
         if self.writer:
             self.writer.close()

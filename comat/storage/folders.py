@@ -1,4 +1,4 @@
-"""What stands in a folder."""
+"""What stands in a folder, and where one will be."""
 
 from __future__ import annotations
 
@@ -44,3 +44,8 @@ def _below(folder: Path, hidden: bool, top: Path, above: frozenset[Path]) -> Ite
         up = any(one.is_relative_to(real) for one in above)
         if not up and not again:
             yield from _below(path, hidden, top, above | {real})
+
+
+def nearest(place: Path) -> Path:
+    """`place`, or the nearest folder above it that is there."""
+    return next(path for path in (place.resolve(), *place.resolve().parents) if path.exists())

@@ -1,4 +1,4 @@
-"""Tensors by id: sharded, checksummed safetensors. An interrupted store goes on a minute before it was killed."""
+"""Tensors by id: sharded, checksummed safetensors. An interrupted store goes on at most a minute and a batch before."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class TensorStoreWriter:
 
     A finished shard is followed by its note (sha256, ids, captions), so a writer on the same folder skips what is
     there; from the first shard on that is missing or damaged all are written again, so that rows keep their order.
-    What a writer adds leaves its memory with its shard. A shard that fills slowly is saved as it is every
-    `save_every` seconds, and taken up.
+    What a writer adds leaves its memory with its shard. A shard that fills slowly is saved as it is by `save`, and
+    taken up.
     """
 
     def __init__(self, folder: Path, shard_size: int, save_every: float = 60.0) -> None:
@@ -69,13 +69,21 @@ class TensorStoreWriter:
         return id in self._done
 
     def add(self, id: str, tensors: Mapping[str, Tensor], caption: str) -> None:
-        """Add a row; it is on disk once its shard is full, the writer is closed, or `save_every` has passed."""
+        """Add a row; it is on disk once its shard is full, or by `save` or `close`."""
         self._rows.append(Row(id, {name: tensor.detach().cpu() for name, tensor in tensors.items()}, caption))
         if len(self._rows) == self.shard_size:
             self._flush()
-        elif time.monotonic() - self._saved >= self._save_every:
+
+    def save(self) -> None:
+        """Save what has been added, where that was last done `save_every` seconds ago or more.
+
+        Between batches: of one that is not whole nothing is taken up.
+        """
+        if time.monotonic() - self._saved < self._save_every:
+            return
+        if self._rows:
             write_progress(self.folder, self._count, self._rows)
-            self._saved = time.monotonic()
+        self._saved = time.monotonic()
 
     def _flush(self) -> None:
         if not self._rows:
@@ -86,7 +94,7 @@ class TensorStoreWriter:
         note = {"sha256": sha256(self.folder / name), "ids": ids, "captions": captions}
         write_json(_note_path(self.folder / name), note)
         remove_progress(self.folder)
-        self._count, self._rows, self._saved = self._count + 1, [], time.monotonic()
+        self._count, self._rows = self._count + 1, []
 
     def close(self) -> None:
         """Write the last shard and the index."""
