@@ -1,10 +1,11 @@
 """What half precision does to a LoRA's effect and to the gradients, against float32, with the shapes world's models.
 
-    python -m benchmarks.half_precision [--only effect gradients scale cost]
+    python -m benchmarks.half_precision [--only effect branch gradients scale cost]
 
 `effect`: a LoRA whose part of every layer is 5e-4 of its weights, and which leads somewhere; the share of its float32
-effect on predictions that is there, along that effect. `gradients`: each term's gradient in the LoRA weights, of an
-iteration that samples in half precision as well, with such a LoRA: its cosine with float32's, and the ratio of norms.
+effect on predictions that is there, along that effect. `branch`: the gradient of predictions in the weights of such a
+LoRA, from the same inputs: its cosine with float32's, and the ratio of norms. `gradients`: the same of each term, of an
+iteration that samples in half precision as well.
 `scale`: the loss scales of fp16 at which an iteration's gradients are finite, with a fresh LoRA and with one at a
 twentieth of the weights. `cost`: operations, by precision, and bytes kept of one replayed sample of SDXL at 512 px in
 bf16, counted on the meta device.
@@ -117,6 +118,38 @@ def spread(values: Sequence[float], digits: int) -> str:
     return f"{middle} ({low} to {high})"
 
 
+def in_branch(folder: str, precision: str, ups: Sequence[Tensor], seeds: int) -> list[Tensor]:
+    """Of each batch of predictions, along one direction for all precisions, the gradient in the LoRA weights."""
+    backbone = load_base(folder, precision=precision)
+    weights, factor = lora.add_lora(backbone, RANK, generator(0, "lora")), 1024.0 if precision == "fp16" else 1.0
+    shrink(backbone.denoiser, ups, SIZE)
+    found = []
+    for seed in range(seeds):
+        said = predict(backbone, seed).float()
+        aim = torch.randn(said.shape, generator=generator(seed, "aim"))
+        rows = torch.autograd.grad(factor * (said * aim).sum(), weights)
+        found.append(torch.cat([row.flatten().double() / factor for row in rows]))
+    return found
+
+
+def branch(params: Params) -> None:
+    print(f"gradient of predictions in a LoRA at {SIZE:g} of the weights, {BATCHES} batches of {SAMPLES}: cosine with")
+    print("float32's, ratio of norms: median (range)")
+    ups = directions(params.base_model)
+    exact = in_branch(params.base_model, "fp32", ups, BATCHES)
+    for precision in ("bf16", "fp16"):
+        for name in FORMS[1:]:  # replay never merges
+            with form(name):
+                compared(f"{precision} {name:<8}", in_branch(params.base_model, precision, ups, BATCHES), exact)
+
+
+def compared(name: str, found: Sequence[Tensor], exact: Sequence[Tensor]) -> None:
+    pairs = list(zip(found, exact, strict=True))
+    cosines = [float(f @ e / f.norm() / e.norm()) for f, e in pairs]
+    ratios = [float(f.norm() / e.norm()) for f, e in pairs]
+    print(f"  {name}{spread(cosines, 4)}  {spread(ratios, 3)}", flush=True)
+
+
 def setting(params: Params, precision: str, changes: dict[str, object], size: float) -> tuple[Step, list[nn.Parameter]]:
     """A step of four prompts or two real images, with a LoRA at `size` of the weights."""
     fixed: dict[str, object] = {"sampling_steps": 10, "grad_steps": 2, "attribute_steps": 2, "global_batch": 4}
@@ -164,10 +197,7 @@ def gradients(params: Params) -> None:
                     step, weights = setting(params, precision, changes, SIZE)
                     step.loss_scale = 1024.0 if precision == "fp16" else 1.0
                     found = [gradient(step, weights, iteration) for iteration in range(BATCHES)]
-                pairs = list(zip(found, exact, strict=True))
-                cosines = [float(f @ e / f.norm() / e.norm()) for f, e in pairs]
-                ratios = [float(f.norm() / e.norm()) for f, e in pairs]
-                print(f"  {term:<24}{precision} {name:<8}{spread(cosines, 4)}  {spread(ratios, 3)}", flush=True)
+                compared(f"{term:<24}{precision} {name:<8}", found, exact)
 
 
 def scale(params: Params) -> None:
@@ -219,7 +249,7 @@ def replay_cost(_: Params) -> None:
         print(f"  {name:<8}{sum(counter.found.values()) / 1e12:.2f} TFLOP ({parts}), {found.kept / 1e9:.2f} GB kept")
 
 
-MEASURES = {"effect": effect, "gradients": gradients, "scale": scale, "cost": replay_cost}
+MEASURES = {"effect": effect, "branch": branch, "gradients": gradients, "scale": scale, "cost": replay_cost}
 
 
 def main() -> None:
