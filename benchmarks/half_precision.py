@@ -5,10 +5,9 @@
 `effect`: a LoRA whose part of every layer is 5e-4 of its weights, and which leads somewhere; the share of its float32
 effect on predictions that is there, along that effect. `branch`: the gradient of predictions in the weights of such a
 LoRA, from the same inputs: its cosine with float32's, and the ratio of norms. `gradients`: the same of each term, of an
-iteration that samples in half precision as well.
-`scale`: the loss scales of fp16 at which an iteration's gradients are finite, with a fresh LoRA and with one at a
-twentieth of the weights. `cost`: operations, by precision, and bytes kept of one replayed sample of SDXL at 512 px in
-bf16, counted on the meta device.
+iteration that samples in half precision as well. `scale`: the loss scales of fp16 at which an iteration's gradients are
+finite, with a fresh LoRA and with one at a twentieth of the weights. `cost`: operations, by precision, and bytes kept
+of one replayed sample of SDXL at 512 px in bf16, counted on the meta device.
 
 Three forms take turns: LoRA `merged` into half-precision weights for sampling and peft's own forward, whose branch is
 float32, in replay, as it was; peft's forward `beside` for both; and `once`, as it is: computed in half precision beside

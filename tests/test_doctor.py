@@ -205,6 +205,7 @@ def test_only_what_can_still_be_changed_is_named(make_params) -> None:
 def disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with 3 GB free; `/dev/shm`, which is another disk, has 5."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COMAT_WORK_DIR", raising=False)
     monkeypatch.setattr(
         "shutil.disk_usage", lambda place: SimpleNamespace(free=(5 if str(place).startswith("/dev/shm") else 3) * 10**9)
     )
