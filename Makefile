@@ -51,7 +51,7 @@ slow: $(VENV)/.installed
 	python -m pytest -q -n 2 -m slow
 
 # What a person varies or looks at, of the hundreds of columns of dvc exp show: every parameter and dependency has one.
-COLUMNS := (Experiment|rev|Created|State|.*\.total\.(base|tuned|gain)|oracle\.\w+\.gain|frechet\.ratio|train\.(loss|i2t)|seed|base_model|captioner|discriminator|concept_activation|attribute_(loss|steps)|alpha|beta|lambda_adv|guidance_scale|lora_rank|learning_rate|train_steps|global_batch|image_batch)$$
+COLUMNS := (Experiment|rev|Created|State|.*\.total\.(base|tuned|gain)|oracle\.\w+\.gain|frechet\.ratio|train\.(loss|i2t)|seed|base_model|captioner|discriminator|concept_activation|attribute_(loss|steps)|alpha|beta|lambda_adv|guidance_scale|lora_rank|learning_rate|learning_rate_schedule|train_steps|global_batch|image_batch)$$
 experiments: $(VENV)/.installed
 	dvc exp show --drop '.*' --keep '$(COLUMNS)' --num 1
 

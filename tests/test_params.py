@@ -146,6 +146,7 @@ TABLE_8 = {
         "adam_beta1": 0.9,
         "adam_beta2": 0.999,
         "max_grad_norm": 0.1,
+        "learning_rate_schedule": "constant",
         "discriminator_learning_rate": 5e-5,
         "discriminator_adam_beta1": 0.0,
         "discriminator_adam_beta2": 0.999,

@@ -206,7 +206,7 @@ def test_what_the_segmenter_leaves_out_is_counted(project: Path, tmp_path: Path,
 def test_a_run_without_any_gradient_is_no_good_run(project: Path, tmp_path: Path, monkeypatch) -> None:
     again = trainer(project, tmp_path / "work")
     values = again.iterate(0)
-    monkeypatch.setattr(again, "_update", lambda values: values | {"grad_norm": 0.0, "skipped": 0})
+    monkeypatch.setattr(again, "_update", lambda _, values: values | {"grad_norm": 0.0, "skipped": 0})
     monkeypatch.setattr(again, "_backward", lambda iteration: dict(values))
     with pytest.raises(UserError, match=r"none of \d+ iterations gave the LoRA weights a gradient"):
         again.run()

@@ -143,6 +143,7 @@ class StepParams(SamplingParams):
 class OptimizationParams(Section):
     lora_rank: Count
     learning_rate: LearningRate
+    learning_rate_schedule: Literal["constant", "linear", "cosine"] = "constant"  # of the LoRA, over train_steps
     adam_beta1: Moment
     adam_beta2: Moment
     weight_decay: NotNegative

@@ -13,7 +13,12 @@ from comat.training.gradients import gradient_columns
 from comat.training.guard import COLUMNS as LOOKS
 
 Rows = Sequence[Mapping[str, float]]
-COLUMNS = ["iteration", "loss", "i2t", "attribute", "adversarial", "discriminator", "grad_norm", "skipped"]
+LEARNING_RATE = "learning_rate"
+COLUMNS = [
+    "iteration", "loss", "i2t", "attribute", "adversarial", "discriminator", "grad_norm", LEARNING_RATE, "skipped"
+]  # fmt: skip
+UNMEASURED = {"iteration", LEARNING_RATE, "skipped"}
+"""Columns that say what was done, not what came out: no means of them."""
 LEFT_OUT = "boxes_left_out"
 """Instances that the segmenter has found but left out: in the metrics where there are any, not in the curves. So are
 those that it has not found, as a share of the entities that it was asked for."""
@@ -36,9 +41,10 @@ def write_curves(folder: Path, own: Sequence[str], rows: Rows, looks: Rows) -> N
 
 
 def summary(own: Sequence[str], rows: Rows) -> dict[str, float]:
-    """Means of the columns `own` over the last `TAIL` steps that were not skipped, and counts."""
+    """Means of what the columns `own` measure over the last `TAIL` steps that were not skipped, and counts."""
     tail = [row for row in rows if not row["skipped"]][-TAIL:]
-    means = {name: sum(row[name] for row in tail) / len(tail) for name in own[1:-1]} if tail else {}
+    measured = [name for name in own if name not in UNMEASURED]
+    means = {name: sum(row[name] for row in tail) / len(tail) for name in measured} if tail else {}
     return {**means, "iterations": len(rows), "skipped": sum(row["skipped"] for row in rows)}
 
 

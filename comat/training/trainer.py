@@ -25,12 +25,13 @@ from comat.segmenters import Segmenter
 from comat.segmenters.load import load_segmenter
 from comat.storage.tables import write_json, write_safetensors
 from comat.training.checkpoint import below, moments, read_state, restore_moments, write_state
-from comat.training.curves import LEFT_OUT, curve_columns, postfix, summary, write_curves
+from comat.training.curves import LEARNING_RATE, LEFT_OUT, curve_columns, postfix, summary, write_curves
 from comat.training.data import TrainingData
 from comat.training.diagnosis import diagnose
 from comat.training.gradients import measured
 from comat.training.guard import load_guard
 from comat.training.loggers import NOBODY, Loggers
+from comat.training.schedule import learning_rate
 from comat.training.watch import Watch
 
 STATE = "state.safetensors"
@@ -127,7 +128,7 @@ class Trainer:
                 break
             values = self._backward(iteration)
             with unbroken():
-                self.rows.append({"iteration": iteration, **self._update(values), **self.terms})
+                self.rows.append({"iteration": iteration, **self._update(iteration, values), **self.terms})
             bar.set_postfix(postfix(self.rows[-1], self.p, self.p.concept_activation), refresh=False)
             if (iteration + 1) % self.p.train.checkpoint_every == 0 or iteration + 1 == last:
                 self._save()
@@ -155,7 +156,7 @@ class Trainer:
 
     def iterate(self, iteration: int) -> dict[str, float]:
         """One iteration: gradients, clipping, both optimizers. A step that is not finite changes nothing."""
-        return self._update(self._backward(iteration))
+        return self._update(iteration, self._backward(iteration))
 
     def _backward(self, iteration: int) -> dict[str, float]:
         """The values of the losses; their gradients are in the weights, whose values do not change."""
@@ -179,7 +180,10 @@ class Trainer:
         held = (torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self.lora)
         of_terms[term] = [gradient.cpu() / self.step.loss_scale for gradient in held]
 
-    def _update(self, values: dict[str, float]) -> dict[str, float]:
+    def _update(self, iteration: int, values: dict[str, float]) -> dict[str, float]:
+        rate = learning_rate(self.p, iteration)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
         learned = any(weight.grad is not None for weight in (*self.lora, *self.critic))
         if learned:  # the scaler refuses a batch that has no gradient
             self.scaler.unscale_(self.optimizer)
@@ -192,7 +196,7 @@ class Trainer:
             self.critic_optimizer.step()
         if learned:
             self.scaler.update()
-        return {**values, "grad_norm": norm, "skipped": int(not finite)}
+        return {**values, "grad_norm": norm, LEARNING_RATE: rate, "skipped": int(not finite)}
 
     def _last_look(self) -> None:
         if self.guard:
