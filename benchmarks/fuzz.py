@@ -254,7 +254,8 @@ NOTES: dict[str, object] = {
     "attention.json": [{"prompt_id": "1", "text": "a ball", "tokens": ["a", "ball"], "entities": [[1]]}],
     "key.json": STUDY,
     "votes.json": {"study": "s", "voter": "[/b] \x1b[31m", "votes": {"alignment": {"0": "left"}}},
-    "curves.csv": "iteration,loss,i2t,attribute,adversarial,discriminator,grad_norm,learning_rate,skipped\n0,1,1,1,1,1,1,1e-3,0\n",
+    "curves.csv": "iteration,loss,i2t,attribute,adversarial,discriminator,grad_norm,learning_rate,skipped\n"
+    "0,1,1,1,1,1,1,1e-3,0\n",
 }
 
 
