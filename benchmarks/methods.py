@@ -36,10 +36,10 @@ TRAINED = {
     "ca": "concept activation alone (a reward)",
     "denoised": "denoising of real images alone (Eq. 1)",
     "grounded": "TokenCompose",
-    "all": "CoMat",
+    "default": "CoMat",
 }
 """Rows of `benchmarks.miniature` that the table takes over."""
-EXPERIMENTS = typer.Option(..., "--experiment", help="Such as all-s0; again for each further seed.")
+EXPERIMENTS = typer.Option(..., "--experiment", help="Such as default-s0; again for each further seed.")
 
 
 @app.command()

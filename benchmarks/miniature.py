@@ -21,19 +21,15 @@ from comat.storage.tables import write_csv
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
-# Twice the default's iterations, where what the parts are for shows; one image for each of the 270 held-out prompts.
-ALWAYS = {"train_steps": "140", "samples.seeds": "1"}
 NO_CONCENTRATION = {"alpha": "0", "beta": "0"}
 NO_FIDELITY = {"lambda_adv": "0"}
 NO_MIXED = {"image_batch": "0"}
-# The default run itself: 70 iterations, two images for each prompt.
-DEFAULT = {"train_steps": "70", "samples.seeds": "2"}
 # Experiments run in copies of the project, which lack what git ignores: hence the absolute path.
 TRAINED = Path("data/shapes/trained").resolve()
 KEPT_MODELS = Path("data/shapes/models")
 DINO = {"discriminator": "dino", "discriminator_model": str(TRAINED / "dino")}
-VLM = DEFAULT | {"captioner": "vlm", "captioner_model": str(KEPT_MODELS / "vlm")}
-WEAK = DEFAULT | {"captioner_model": str(TRAINED / "captioner_weak")}
+VLM = {"captioner": "vlm", "captioner_model": str(KEPT_MODELS / "vlm")}
+WEAK = {"captioner_model": str(TRAINED / "captioner_weak")}
 APART = {"base_model": str(TRAINED / "apart"), "discriminator_model": str(TRAINED / "apart")}
 # TokenCompose trains by 1e-3 and 5e-5 on SD1.4: 10 layers and 4 sizes of maps; here they are 5 and 2.
 TOKENCOMPOSE = {
@@ -51,7 +47,7 @@ TABLES: dict[str, dict[str, dict[str, str]]] = {
         "ca": NO_CONCENTRATION | NO_FIDELITY | NO_MIXED,
         "ca-ac": NO_FIDELITY | NO_MIXED,
         "ca-ac-fp": NO_MIXED,
-        "all": {},
+        "default": {},
         "ac": {"concept_activation": "false"} | NO_FIDELITY | NO_MIXED,
     },
     # A base whose text encoders say each word by itself: what the parts do where a colour is read at its own word.
@@ -60,47 +56,54 @@ TABLES: dict[str, dict[str, dict[str, str]]] = {
         "apart-ca-ac": APART | NO_FIDELITY | NO_MIXED,
         "apart-all": APART,
     },
+    # The learning rate as published, and twice the iterations.
+    "schedules": {
+        "default": {},
+        "constant": {"learning_rate_schedule": "constant"},
+        "long": {"train_steps": "140"},
+    },
     "fidelity": {
         "real-world": {"discriminator_input": "real_world"} | NO_MIXED,
         "dino": DINO | NO_MIXED,
     },
-    # Table 7: captioners of less quality, everything else as in the default run.
+    # Table 7: captioners of less quality.
     "captioners": {
-        "default": DEFAULT,
-        "captioner-medium": DEFAULT | {"captioner_model": str(TRAINED / "captioner_medium")},
+        "default": {},
+        "captioner-medium": {"captioner_model": str(TRAINED / "captioner_medium")},
         "captioner-weak": WEAK,
         "captioner-weak-alone": WEAK | NO_CONCENTRATION,  # what of it attribute concentration does
     },
-    # Table 5: captioners of other kinds, everything else as in the default run.
+    # Table 5: captioners of other kinds.
     "kinds": {
-        "default": DEFAULT,
-        "git": DEFAULT | {"captioner": "git", "captioner_model": str(KEPT_MODELS / "git")},
+        "default": {},
+        "git": {"captioner": "git", "captioner_model": str(KEPT_MODELS / "git")},
         "vlm": VLM,
         "vqa": VLM | {"captioner_question": f"'{SHOWS}'", "captioner_answer": "'Yes'"},
     },
     "sweeps": {
-        "default": DEFAULT,
-        "k1": DEFAULT | {"grad_steps": "1", "attribute_steps": "1"},
-        "k10": DEFAULT | {"grad_steps": "10"},
-        "r5": DEFAULT | {"attribute_steps": "5"},
+        "default": {},
+        "k1": {"grad_steps": "1", "attribute_steps": "1"},
+        "k10": {"grad_steps": "10"},
+        "r5": {"attribute_steps": "5"},
         # Table 8's weights as they stand, and means over layers and steps
-        "mean": DEFAULT | {"attribute_reduction": "mean", "alpha": "1.0e-3", "beta": "5.0e-5"},
-        "without": DEFAULT | NO_CONCENTRATION,  # the default run without attribute concentration
-        "region": DEFAULT | {"beta": "0"},  # the region level of Eq. 4 and 5 alone
-        "pixel": DEFAULT | {"alpha": "0"},  # their pixel level alone
-        "tokencompose": DEFAULT | {"attribute_loss": "tokencompose"},
-        "t-low": DEFAULT | {"mixed_latent_t1": "0", "mixed_latent_t2": "200"},
-        "t-high": DEFAULT | {"mixed_latent_t1": "600", "mixed_latent_t2": "999"},
+        "mean": {"attribute_reduction": "mean", "alpha": "1.0e-3", "beta": "5.0e-5"},
+        "without": NO_CONCENTRATION,  # the default run without attribute concentration
+        "region": {"beta": "0"},  # the region level of Eq. 4 and 5 alone
+        "pixel": {"alpha": "0"},  # their pixel level alone
+        "tokencompose": {"attribute_loss": "tokencompose"},
+        "t-low": {"mixed_latent_t1": "0", "mixed_latent_t2": "200"},
+        "t-high": {"mixed_latent_t1": "600", "mixed_latent_t2": "999"},
     },
     # What TokenCompose's denoising alone brings, and so what its attention maps add.
     "methods": {"grounded": TOKENCOMPOSE, "denoised": TOKENCOMPOSE | NO_CONCENTRATION},
 }
-"""Table → row → parameters that differ from `params.yaml`."""
+"""Table → row → parameters that differ from `params.yaml`, the default run."""
 EXPERIMENT = re.compile(r"[a-z0-9-]+-s\d+")
 REFERENCE = re.compile(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/[^/]+")
 ROWS = {row: values for rows in TABLES.values() for row, values in rows.items()}
 KEPT = typer.Argument(None, help="What `keep` has written.")
 SEEDS = typer.Option([0], "--seed", help="Again for each further seed.")
+SETS = typer.Option([], "--set", "-S", help="KEY=VALUE for all ROWS, but for what a row sets itself; again for each.")
 COLUMNS = ("color", "spatial", "numeracy", "complex", "total")
 HEAD = (f"| row | seeds | {' | '.join(COLUMNS)} | Fréchet distance |", "|---" * (len(COLUMNS) + 3) + "|")
 MODELS = ("base", "tuned")
@@ -108,7 +111,7 @@ HEADER = ("run", "model", *COLUMNS, "frechet")
 
 
 @app.command()
-def queue(rows: list[str], seeds: list[int] = SEEDS) -> None:
+def queue(rows: list[str], seeds: list[int] = SEEDS, sets: list[str] = SETS) -> None:
     """Queue ROWS, or whole tables by their names, once for each seed."""
     names = [name for row in rows for name in TABLES.get(row, [row])]
     unknown = [name for name in names if name not in ROWS]
@@ -116,9 +119,9 @@ def queue(rows: list[str], seeds: list[int] = SEEDS) -> None:
         raise typer.BadParameter(f"no row or table {unknown[0]!r}; there are {', '.join([*TABLES, *ROWS])}")
     for seed in seeds:
         for name in names:
-            values = {**ALWAYS, "seed": str(seed), **ROWS[name]}
-            sets = [part for key, value in values.items() for part in ("-S", f"{key}={value}")]
-            subprocess.run(["dvc", "exp", "run", "--queue", "-n", f"{name}-s{seed}", *sets], check=True)
+            own = [f"{key}={value}" for key, value in ROWS[name].items()]
+            values = [part for value in (*sets, f"seed={seed}", *own) for part in ("-S", value)]
+            subprocess.run(["dvc", "exp", "run", "--queue", "-n", f"{name}-s{seed}", *values], check=True)
 
 
 @app.command()

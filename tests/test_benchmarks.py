@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import benchmarks.methods
 from benchmarks import colour_words
-from benchmarks.miniature import ALWAYS, COLUMNS, ROWS, keep_runs, read, tables
+from benchmarks.miniature import COLUMNS, ROWS, keep_runs, read, tables
 from comat.diffusion.backbones import load_base
 from comat.params import Params, load
 from comat.shapes.world.captions import describe, parse_prompt
@@ -36,7 +36,7 @@ def test_a_benchmark_finds_what_it_imports(name: str) -> None:
 def test_every_row_of_the_miniature_tables_has_parameters_that_hold(row: str) -> None:
     """As DVC sets them: YAML values under keys with dots."""
     values = load(ROOT / "params.yaml").model_dump()
-    for key, text in {**ALWAYS, **ROWS[row]}.items():
+    for key, text in ROWS[row].items():
         *sections, last = key.split(".")
         section = functools.reduce(dict.__getitem__, sections, values)
         assert last in section
@@ -51,12 +51,12 @@ def test_miniature_tables_take_means_and_ranges_over_seeds() -> None:
         score = {"base": base, "tuned": tuned}
         return {"oracle": dict.fromkeys(COLUMNS, score), "frechet": {"base": 4, "tuned": 2}}
 
-    found = {"ca-s0": metrics(0.5), "ca-s1": metrics(0.6), "all-s0": metrics(0.7), "strange": metrics(0)}
-    found["vlm-s0"] = metrics(0.8, base=0.4)  # of the default run's images, which are others
+    found = {"ca-s0": metrics(0.5), "ca-s1": metrics(0.6), "ca-ac-s0": metrics(0.7), "strange": metrics(0)}
+    found["vlm-s0"] = metrics(0.8, base=0.4)  # in another table
     lines = tables(found).splitlines()
     cells = " | ".join(["55.0 (50.0 to 60.0)"] * 5)
     assert f"| ca | 2 | {cells} | 2.00 (2.00 to 2.00) |" in lines
-    assert f"| all | 1 | {' | '.join(['70.0'] * 5)} | 2.00 |" in lines
+    assert f"| ca-ac | 1 | {' | '.join(['70.0'] * 5)} | 2.00 |" in lines
     bases = [line[:29] for line in lines if line.startswith("| base")]
     assert bases == ["| base | 2 | 30.0 (30.0 to 30", "| base | 1 | 40.0 | 40.0 | 40"]
     assert "strange" not in "".join(lines)
@@ -65,12 +65,12 @@ def test_miniature_tables_take_means_and_ranges_over_seeds() -> None:
 def test_miniature_runs_that_are_kept_give_the_same_tables(tmp_path: Path) -> None:
     """By `keep`'s CSV, whose values have four digits; and a second `keep` adds to the first."""
     score = {"base": 0.25, "tuned": 0.5}
-    first = {"all-s0": {"oracle": dict.fromkeys(COLUMNS, score), "frechet": {"base": 4, "tuned": 2}}}
+    first = {"default-s0": {"oracle": dict.fromkeys(COLUMNS, score), "frechet": {"base": 4, "tuned": 2}}}
     second = {"ca-s0": {"oracle": dict.fromkeys(COLUMNS, score | {"tuned": 0.375}), "frechet": {"base": 4, "tuned": 3}}}
     keep_runs(tmp_path / "runs.csv", first)
     keep_runs(tmp_path / "runs.csv", second)
     assert tables(read(tmp_path / "runs.csv")) == tables(first | second)
-    assert (tmp_path / "runs.csv").read_text().splitlines()[1] == "all-s0,base,0.25,0.25,0.25,0.25,0.25,4.0"
+    assert (tmp_path / "runs.csv").read_text().splitlines()[1] == "default-s0,base,0.25,0.25,0.25,0.25,0.25,4.0"
 
 
 def test_methods_stand_between_the_base_and_what_is_trained(tmp_path: Path) -> None:
@@ -82,8 +82,7 @@ def test_methods_stand_between_the_base_and_what_is_trained(tmp_path: Path) -> N
 
     keep_runs(methods, {f"composable-s{seed}": metrics(base=value) for seed, value in enumerate((0.2, 0.4))})
     keep_runs(methods, {"structured-s0": metrics(base=0.3), "attend_and_excite-s0": metrics(base=0.3, tuned=0.75)})
-    keep_runs(parts, {"all-s0": metrics(base=0.25, tuned=0.5), "ca-ac-s0": metrics(base=0.25, tuned=0.6)})
-    keep_runs(parts, {"default-s1": metrics(base=0.75, tuned=0.9)})  # of other images, and no row
+    keep_runs(parts, {"default-s0": metrics(base=0.25, tuned=0.5), "ca-ac-s0": metrics(base=0.25, tuned=0.6)})
     done = CliRunner().invoke(benchmarks.methods.app, ["show", str(methods), str(parts)])
     assert done.exit_code == 0, done.output
     rows = {line.split(" | ")[0].removeprefix("| "): line.split(" | ")[1:6:4] for line in done.output.splitlines()}
