@@ -167,12 +167,15 @@ def read(file: Path) -> dict[str, dict]:
 
 
 def tables(found: Mapping[str, dict]) -> str:
-    """Markdown from experiment name → metrics of its evaluation."""
-    lines = []
+    """Markdown from experiment name → metrics of its evaluation; no table that has only rows of others before it."""
+    lines: list[str] = []
+    shown: set[str] = set()
     for table, rows in TABLES.items():
         done = {row: [m for name, m in found.items() if name.rpartition("-s")[0] == row] for row in rows}
-        if not any(done.values()):
+        news = {row for row, runs in done.items() if runs} - shown
+        if not news:
             continue
+        shown |= news
         lines += ["", table, "", *HEAD, line("base", by_seed(found, rows), "base")]
         lines += [line(row, runs, "tuned") for row, runs in done.items() if runs]
     return "\n".join(lines) if lines else "none has run"

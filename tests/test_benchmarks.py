@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import benchmarks.methods
 from benchmarks import colour_words
-from benchmarks.miniature import COLUMNS, ROWS, keep_runs, read, tables
+from benchmarks.miniature import COLUMNS, ROWS, TABLES, keep_runs, read, tables
 from comat.diffusion.backbones import load_base
 from comat.params import Params, load
 from comat.shapes.world.captions import describe, parse_prompt
@@ -60,6 +60,7 @@ def test_miniature_tables_take_means_and_ranges_over_seeds() -> None:
     bases = [line[:29] for line in lines if line.startswith("| base")]
     assert bases == ["| base | 2 | 30.0 (30.0 to 30", "| base | 1 | 40.0 | 40.0 | 40"]
     assert "strange" not in "".join(lines)
+    assert [line for line in tables({"default-s0": metrics(0.5)}).splitlines() if line in TABLES] == ["parts"]
 
 
 def test_miniature_runs_that_are_kept_give_the_same_tables(tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_miniature_runs_that_are_kept_give_the_same_tables(tmp_path: Path) -> No
     keep_runs(tmp_path / "runs.csv", first)
     keep_runs(tmp_path / "runs.csv", second)
     assert tables(read(tmp_path / "runs.csv")) == tables(first | second)
-    assert (tmp_path / "runs.csv").read_text().splitlines()[1] == "default-s0,base,0.25,0.25,0.25,0.25,0.25,4.0"
+    assert (tmp_path / "runs.csv").read_text().splitlines()[3] == "default-s0,base,0.25,0.25,0.25,0.25,0.25,4.0"
 
 
 def test_methods_stand_between_the_base_and_what_is_trained(tmp_path: Path) -> None:
