@@ -189,11 +189,10 @@ def test_the_row_trains(tokencompose: Path) -> None:
 
 def test_a_run_that_was_broken_off_ends_with_the_same_bytes(tokencompose: Path, tmp_path: Path) -> None:
     params = load(tokencompose / "params.yaml")
-    for steps in (2, 4):
-        own = params.model_copy(update={"train_steps": steps})
-        backbone = load_backbone(own, tokencompose / "data/warmup")
-        trainer = Trainer(own, backbone, data_of(tokencompose), tmp_path)
-        trainer.run()
+    for last in (2, 4):
+        backbone = load_backbone(params, tokencompose / "data/warmup")
+        trainer = Trainer(params, backbone, data_of(tokencompose), tmp_path)
+        trainer._run(last)
     trainer.export(tmp_path / "out")
     for file in ("lora/pytorch_lora_weights.safetensors", "curves.csv"):
         assert (tmp_path / "out" / file).read_bytes() == (tokencompose / "data/train" / file).read_bytes(), file
