@@ -36,17 +36,14 @@ def _warm_up(params: Params, images: Path, work: Path) -> None:
     from safetensors import SafetensorError
 
     from comat.diffusion.backbones import load_base
+    from comat.diffusion.backbones.autoencoder import vae_without_weights
     from comat.running.device import choose_device
     from comat.storage.tensor_store import TensorStore
     from comat.training.warmup import warm_up
 
-    backbone = load_base(
-        params.base_model,
-        params.base_revision,
-        vae=params.vae,
-        vae_revision=params.vae_revision,
-        device=choose_device(params.device),
-    )
+    base = params.base_model, params.base_revision
+    vae = vae_without_weights(*base, params.vae, params.vae_revision)
+    backbone = load_base(*base, vae=vae, device=choose_device(params.device))
     store = TensorStore(images)
     latents = torch.stack([store[id]["latents"] for id in store.ids])
     warm_up(backbone, params.warmup, params.seed, latents, [store.caption(id) for id in store.ids], work)

@@ -221,14 +221,14 @@ def test_one_call_after_the_other_holds_what_the_first_kept() -> None:
 
 
 def test_the_warm_up_is_counted_whole(make_params) -> None:
-    """Of 1,000 weights and 200 of autoencoder and text encoders, batches of 2 that hold 7 bytes each in bf16.
+    """Of 1,000 weights and 200 of text encoders, batches of 2 that hold 7 bytes each in bf16.
 
     All weights: 16 bytes each; LoRA of 30 numbers: 4 bytes each, and 16 of each of its own. On the host what is said of
     each of 4 prompts, 50 bytes in bf16.
     """
     p = make_params(precision="bf16")
     values = p.warmup.model_dump() | {"batch_size": 2}
-    calls, known = Calls(warmup=Cost(1, 5, 7), denoiser_weights=1000, others=200, embedding=50), Counts(4, 2, 5)
+    calls, known = Calls(warmup=Cost(1, 5, 7), denoiser_weights=1000, text_weights=200, embedding=50), Counts(4, 2, 5)
     full = p.model_copy(update={"warmup": type(p.warmup).model_validate(values | {"lora_rank": 0})})
     assert sum(warmup(full, calls).values()) == 16 * 1000 + 4 * 200 + 2 * 2 * 7
     assert host(full, calls, known)["warmup"] == 4 * 2 * 50

@@ -17,6 +17,7 @@ from comat.models.record import write_lock
 from comat.randomness import generator, noise, python_random
 from comat.running.device import use_deterministic_algorithms
 from comat.running.workdir import CODE, fingerprint, stage_directory, work_directory
+from comat.storage.folders import work_root
 from tests.conftest import ROOT
 
 
@@ -59,6 +60,15 @@ def test_a_folder_is_kept_after_a_failure_and_removed_after_success(tmp_path, mo
     with work_directory("train", "abc") as folder:
         assert (folder / "state").read_text() == "1"
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(("named", "expected"), [(None, ".work"), ("", ".work"), ("/scratch/me", "/scratch/me")])
+def test_an_empty_name_of_the_working_folder_is_none(monkeypatch, named: str | None, expected: str) -> None:
+    """`COMAT_WORK_DIR= dvc repro` worked in folders of the project's root that are named like stages."""
+    monkeypatch.delenv("COMAT_WORK_DIR", raising=False)
+    if named is not None:
+        monkeypatch.setenv("COMAT_WORK_DIR", named)
+    assert work_root() == Path(expected)
 
 
 def test_the_second_run_is_told_who_holds_the_folder(tmp_path, monkeypatch) -> None:

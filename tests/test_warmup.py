@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -136,3 +137,24 @@ def test_no_steps_pass_the_base_through_uncopied(broken: Path) -> None:
     (folder / PASSED_THROUGH).unlink()
     with pytest.raises(UserError, match="expected one folder transformer or unet"):
         load_backbone(params, folder)
+
+
+@pytest.mark.parametrize("vae", [None, "sd15/vae"])
+def test_the_stage_reads_no_weight_of_the_autoencoder(
+    project: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vae: str | None
+) -> None:
+    """Whether it is the base model's own or another: latents are there, and what it writes is the same."""
+    root = tmp_path / "project"
+    shutil.copytree(project, root)
+    if vae:
+        values = YAML(typ="safe").load(root / "params.yaml")
+        YAML().dump(values | {"vae": str(tiny / vae)}, root / "params.yaml")
+        run("models", root)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("its weights are read")
+
+    monkeypatch.setattr("comat.diffusion.backbones.load_vae", refuse)
+    run("warmup", root)
+    name = "data/warmup/unet/diffusion_pytorch_model.safetensors"
+    assert (root / name).read_bytes() == (project / name).read_bytes()

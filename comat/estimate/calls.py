@@ -51,7 +51,7 @@ class Calls:
     denoiser_weights: int = 0  # weights of the denoiser
     latent: int = 0  # bytes of a latent in float32
     embedding: int = 0  # bytes of a prompt's embeddings
-    others: int = 0  # weights of autoencoder and text encoders
+    text_weights: int = 0  # numbers in the text encoders
     warmup_lora: int = 0  # numbers that the warm-up trains, where it trains LoRA
     uncounted: list[str] = field(default_factory=list)
     judges: dict[str, Judge] = field(default_factory=dict)  # of the stage `evaluate`, by benchmark
@@ -88,7 +88,7 @@ def _sampling(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
     native = _meta(*backbone.latent_shape(p.native_resolution))
     calls.denoiser_weights = sum(w.numel() for w in backbone.denoiser.parameters())
     calls.weights["denoiser"] = size(backbone.denoiser)
-    calls.others = sum(w.numel() for m in (backbone.vae, *backbone.text_encoders) for w in m.parameters())
+    calls.text_weights = sum(w.numel() for m in backbone.text_encoders for w in m.parameters())
     calls.weights["autoencoder"], calls.weights[ENCODERS] = size(backbone.vae), size(*backbone.text_encoders)
     said = backbone.null
     calls.embedding = sum(part.nbytes for part in (said.tokens, said.pooled, said.mask) if part is not None)

@@ -98,7 +98,7 @@ def _need(stage: str, parts: dict[str, float], p: Params) -> Need:
     elif stage == "warmup" and not p.warmup.lora_rank:
         changes["set warmup.lora_rank above 0"] = trained * (1 - 4 / ADAM)
         stays += trained * 4 / ADAM  # frozen then
-    if ENCODERS in parts and not p.prompt_embeddings.store:
+    if stage != "warmup" and ENCODERS in parts and not p.prompt_embeddings.store:
         changes["set prompt_embeddings.store to true"] = parts[ENCODERS]
         stays -= parts[ENCODERS]
     if stage == "evaluate":
@@ -191,7 +191,7 @@ def warmup(p: Params, c: Calls) -> dict[str, float]:
     each = 4 if p.warmup.lora_rank else ADAM
     return {
         "denoiser" if p.warmup.lora_rank else f"denoiser: {TRAINED}": float(each * c.denoiser_weights),
-        "autoencoder and text encoders": 4.0 * c.others,
+        ENCODERS: 4.0 * c.text_weights,
         **learns,
         **_activations(p.warmup.batch_size, twice * c.warmup.peak),
     }

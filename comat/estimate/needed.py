@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from comat.models.fit import check_steps
 from comat.models.record import at_hand, check_configuration, check_together
 from comat.params import Params
 from comat.running.device import choose_device
-from comat.storage.folders import nearest
+from comat.storage.folders import nearest, work_root
 from comat.storage.json_files import read_json
 
 TIGHT = 0.9
@@ -111,7 +110,7 @@ def fitting(need: Need, card: Card) -> Finding:
 def rooms(kept: float, passing: float, unknown: bool) -> Iterator[Finding]:
     """The disks: of what the stages leave and DVC's cache has again, and of the largest working folder."""
     stages, folder = "the stages and DVC's cache", "a working folder"
-    work = nearest(Path(os.environ.get("COMAT_WORK_DIR", ".work")))
+    work = nearest(work_root())
     if work.stat().st_dev == Path().stat().st_dev:
         remedy = "free some, or set COMAT_WORK_DIR to a folder on another disk"
         yield room("disk needed", kept + passing, Path(), unknown, f"{stages} and {folder}", remedy)

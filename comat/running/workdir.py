@@ -19,7 +19,7 @@ from tqdm import tqdm
 from comat.errors import UserError
 from comat.models.lock import FILE
 from comat.models.sums import sum_of_file
-from comat.storage.folders import files_below
+from comat.storage.folders import files_below, work_root
 from comat.storage.tables import remove_parts, write_bytes
 
 PACKAGE = Path(__file__).parent.parent
@@ -62,7 +62,7 @@ def work_directory(stage: str, print_: str) -> Iterator[Path]:
     Raises:
         UserError: if another run holds it; says which process.
     """
-    root = Path(os.environ.get("COMAT_WORK_DIR", ".work")) / stage
+    root = work_root() / stage
     folder = root / print_
     folder.mkdir(parents=True, exist_ok=True)
     lock, holder = FileLock(root / f"{print_}.lock"), root / f"{print_}.pid"

@@ -9,6 +9,11 @@ from pathlib import Path
 from comat.errors import UserError
 
 
+def work_root(project: Path = Path()) -> Path:
+    """Where stages work and results are remembered: the folder `COMAT_WORK_DIR`, or the project's own if unset."""
+    return Path(os.environ.get("COMAT_WORK_DIR") or project / ".work")
+
+
 def files_below(folder: Path, hidden: bool = True) -> list[Path]:
     """The files of a folder at any depth, sorted; those of linked folders as well, as whoever opens them finds them.
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from comat.storage.folders import work_root
 
 TEMPORARY = (".dvc", "tmp", "exps")
 """Where DVC puts the copy of a project in which it runs a queued or temporary experiment."""
 
 
 def memory_folder(name: str) -> Path:
-    """`${COMAT_WORK_DIR:-.work}/name`; without that variable, in DVC's copy for an experiment, that of the project."""
-    if work := os.environ.get("COMAT_WORK_DIR"):
-        return Path(work) / name
+    """`name` in `work_root()`; of DVC's copy for an experiment, without COMAT_WORK_DIR, that of the project."""
     parts = Path.cwd().parts
     at = next((n for n in range(len(parts)) if parts[n : n + len(TEMPORARY)] == TEMPORARY), None)
-    root = Path() if at is None else Path(*parts[:at])
-    return root / ".work" / name
+    return work_root(Path() if at is None else Path(*parts[:at])) / name

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from diffusers import DDPMScheduler
 
-from comat.diffusion.backbones.autoencoder import CODERS, load_vae
+from comat.diffusion.backbones.autoencoder import load_vae, vae_without_weights
 from comat.diffusion.backbones.base import Backbone, PromptEmbeddings, Stored
 from comat.errors import UserError
 from comat.models.families import Family, family_of, texts_of
@@ -70,20 +70,16 @@ def load_encoders(
     """
     family = family_of(model, pipeline_index(model, revision))
 
-    def config_only(kind: Any, name: str) -> Any:
-        where = {"subfolder": name, "revision": revision}
-        config = loaded(model, name, lambda: kind.load_config(model, **where))
+    def part(kind: Any, name: str) -> Any:
+        if name != family.denoiser:
+            return load_model(
+                kind, model, revision, part=name, subfolder=name, dtype=DTYPES[precision], device=torch.device(device)
+            )
+        config = loaded(model, name, lambda: kind.load_config(model, revision=revision, subfolder=name))
         with torch.device("meta"):
             return kind.from_config(config)
 
-    def part(kind: Any, name: str) -> Any:
-        if name == family.denoiser:
-            return config_only(kind, name)
-        return load_model(
-            kind, model, revision, part=name, subfolder=name, dtype=DTYPES[precision], device=torch.device(device)
-        )
-
-    return assembled(model, revision, part, config_only(CODERS[family.vae].KIND, "vae")).encode_prompts
+    return assembled(model, revision, part, vae_without_weights(model, revision)).encode_prompts
 
 
 def assembled(model: str, revision: str | None, part: Part, vae: Any, stored: Stored | None = None) -> Backbone:

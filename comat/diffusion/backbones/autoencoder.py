@@ -114,8 +114,7 @@ def load_vae(
     Raises:
         UserError: if it is missing or of another architecture.
     """
-    where, folder = ((vae, vae_revision), "") if vae else ((model, revision), "vae")
-    config = loaded(where[0], "vae", lambda: AutoencoderKL.load_config(where[0], revision=where[1], subfolder=folder))
+    where, folder, config = _place(model, revision, vae, vae_revision)
     found = load_model(vae_class(config), *where, part="vae", subfolder=folder, dtype=DTYPES[precision], device=device)
 
     @torch.no_grad()
@@ -126,6 +125,29 @@ def load_vae(
         return found
 
     return loaded(where[0], "vae (tried on a grey image)", tried)
+
+
+def vae_without_weights(
+    model: str, revision: str | None, vae: str | None = None, vae_revision: str | None = None
+) -> Any:
+    """The autoencoder that `load_vae` would load, on the meta device: what it is made like, for who neither encodes nor
+    decodes.
+
+    Raises:
+        UserError: if its configuration is missing or that of another architecture.
+    """
+    where, _, config = _place(model, revision, vae, vae_revision)
+    with torch.device("meta"):
+        return loaded(where[0], "vae", lambda: vae_class(config).from_config(config))
+
+
+def _place(
+    model: str, revision: str | None, vae: str | None, vae_revision: str | None
+) -> tuple[tuple[str, str | None], str, Mapping[str, Any]]:
+    """Model and revision, folder in it and configuration of an autoencoder."""
+    where, folder = ((vae, vae_revision), "") if vae else ((model, revision), "vae")
+    config = loaded(where[0], "vae", lambda: AutoencoderKL.load_config(where[0], revision=where[1], subfolder=folder))
+    return where, folder, config
 
 
 @torch.no_grad()
