@@ -238,12 +238,14 @@ class Models(NamedTuple):
 
 def real_models(preset: str, params: Params, device: torch.device, dtype: torch.dtype) -> Models:
     """At their published sizes."""
-    judge = real_backbone("sd15", device, dtype)
+    backbone, judge = (real_backbone(name, device, dtype) for name in (preset, "sd15"))
+    judge.vae = backbone.vae  # of its own, and of its text encoders, training loads none or lets them go
+    judge.text_encoders.clear()
     if params.train.gradient_checkpointing == "all":
         judge.denoiser.enable_gradient_checkpointing()
     critic = DenoiserDiscriminator(judge, params.lora_rank, generator(0, "discriminator"))
     captioner, segmenter = real_captioner(params.caption_prefix, device, dtype), real_segmenter(device, dtype)
-    return Models(real_backbone(preset, device, dtype), captioner, segmenter, critic)
+    return Models(backbone, captioner, segmenter, critic)
 
 
 def small_models(params: Params, device: torch.device, dtype: torch.dtype) -> Models:
