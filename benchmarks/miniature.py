@@ -203,15 +203,21 @@ def experiments() -> dict[str, dict]:
     """Experiment name → metrics of its evaluation, of those that have ended well: DVC makes a reference of each.
 
     Read from git, in which metrics stand: `dvc exp show` takes minutes where experiments wait in the queue.
+
+    Raises:
+        BadParameter: if two of them have one name, which DVC allows where other commits were their start.
     """
     refs = subprocess.run(
         ["git", "for-each-ref", "--format=%(refname)", "refs/exps"], check=True, capture_output=True, text=True
     ).stdout.split()
-    found = {}
+    found: dict[str, dict] = {}
     for ref in filter(REFERENCE.fullmatch, refs):
         shown = subprocess.run(["git", "show", f"{ref}:data/evaluate/metrics.json"], capture_output=True, text=True)
+        name = ref.rpartition("/")[2]
+        if shown.returncode == 0 and name in found:
+            raise typer.BadParameter(f"two experiments {name}, of two commits; take one away by `dvc exp remove`")
         if shown.returncode == 0:
-            found[ref.rpartition("/")[2]] = json.loads(shown.stdout)
+            found[name] = json.loads(shown.stdout)
     return found
 
 

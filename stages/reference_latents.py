@@ -32,7 +32,7 @@ def main() -> None:
     def compute(batches: Sequence[Sequence[dict]]) -> Iterator[list[Row]]:
         if not batches:
             return
-        backbone = load_backbone(params, args.warmup, args.prompt_embeddings)
+        backbone = load_backbone(params, args.warmup, args.prompt_embeddings, latents_only=True)
         for part in batches:
             texts, keys = [row["text"] for row in part], [(row["id"], 0) for row in part]
             latents = sample_latents(backbone, params, texts, keys, "reference", params.resolution)

@@ -16,8 +16,9 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 import benchmarks.methods
+import benchmarks.miniature
 from benchmarks import colour_words
-from benchmarks.miniature import COLUMNS, ROWS, TABLES, keep_runs, read, tables
+from benchmarks.miniature import COLUMNS, ROWS, TABLES, experiments, keep_runs, read, tables
 from comat.diffusion.backbones import load_base
 from comat.params import Params, load
 from comat.shapes.world.captions import describe, parse_prompt
@@ -72,6 +73,23 @@ def test_miniature_runs_that_are_kept_give_the_same_tables(tmp_path: Path) -> No
     keep_runs(tmp_path / "runs.csv", second)
     assert tables(read(tmp_path / "runs.csv")) == tables(first | second)
     assert (tmp_path / "runs.csv").read_text().splitlines()[3] == "default-s0,base,0.25,0.25,0.25,0.25,0.25,4.0"
+
+
+def test_two_experiments_of_one_name_are_not_chosen_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC takes a name again where another commit is the start; which of them is meant only the user knows."""
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    metrics = tmp_path / "data/evaluate/metrics.json"
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text('{"oracle": {}}')
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *command], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    for start in ("a" * 38, "b" * 38):
+        subprocess.run(["git", "update-ref", f"refs/exps/cd/{start}/ca-s0", "HEAD"], check=True)
+        if start[0] == "a":
+            assert experiments() == {"ca-s0": {"oracle": {}}}
+    done = CliRunner().invoke(benchmarks.miniature.app, ["keep", "runs.csv"])
+    assert done.exit_code == 2 and "two experiments ca-s0" in done.output and not Path("runs.csv").exists()
 
 
 def test_methods_stand_between_the_base_and_what_is_trained(tmp_path: Path) -> None:

@@ -130,6 +130,20 @@ def test_a_category_is_one_cell_of_the_card() -> None:
 
 
 @pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        ("constant", "learning rate 0.0008, seed 0."),
+        ("linear", "learning rate 0.0008, falling linearly to zero, seed 0."),
+        ("cosine", "learning rate 0.0008, falling to zero by a cosine, seed 0."),
+    ],
+)
+def test_the_card_says_how_the_learning_rate_went(make_params, tmp_path: Path, schedule: str, said: str) -> None:
+    params = make_params(learning_rate_schedule=schedule)
+    write_card(params, params.model_dump(), named_models(params), {}, tmp_path)
+    assert said in (tmp_path / "model_card/README.md").read_text()
+
+
+@pytest.mark.parametrize(
     ("preset", "base", "licence"), [("sd15", "1-5", "creativeml-openrail-m"), ("sdxl", "xl", "openrail++")]
 )
 def test_the_card_of_a_preset_names_its_base_model_and_licence(preset: str, base: str, licence: str) -> None:

@@ -167,13 +167,14 @@ def test_killed_training_of_two_processes_ends_with_the_same_bytes(project: Path
 
 
 def follow(project: Path, work: Path, out: Path, other: Path | None) -> None:
-    """Train for as long as the parameters say; writes weights, gradients before clipping, and curves.
+    """Train for 20 iterations; writes weights, gradients before clipping, and curves.
 
     With what `other` run has written every iteration starts from its weights instead of the own ones.
     """
     path = torch.load(other)["before"] if other else None
     with join("cpu") as processes:
         own = trainer(project, work)
+        own.p = own.p.model_copy(update={"train_steps": 20})  # on which the learning rate depends
         own.processes, weights, gradients, before = processes, [*own.lora, *own.critic], [], []
         for iteration in range(20):
             if path:

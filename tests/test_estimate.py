@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from comat.diffusion.backbones import load_base
-from comat.estimate.calls import Calls, measure
+from comat.estimate.calls import ENCODERS, Calls, measure
 from comat.estimate.cost import Cost, checkpoint_as_on_device, cost, matmul_rate
 from comat.estimate.memory import host, memory, needs, phases, warmup
 from comat.estimate.plan import Counts, apart, disk, guard, iteration, scratch, work
@@ -268,4 +268,8 @@ def test_every_stage_has_its_need(make_params) -> None:
         "evaluate",
     ]
     assert found["train"].total == sum(memory(p, calls).values())
+    assert "autoencoder" in found["base_samples"].parts and "autoencoder" not in found["reference_latents"].parts
+    store = "set prompt_embeddings.store to true"
+    assert store in found["reference_latents"].changes
+    assert found["warmup"].parts[ENCODERS] and store not in found["warmup"].changes  # it encodes its own
     assert all(need.total > 0 and need.changes and need.least < need.total for need in found.values())

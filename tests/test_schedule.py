@@ -25,6 +25,7 @@ BY_HAND = {
 def test_the_learning_rate_of_each_of_four_iterations(make_params, schedule: str) -> None:
     params = make_params(learning_rate=0.8, learning_rate_schedule=schedule, train_steps=4)
     assert [learning_rate(params, n) for n in range(4)] == pytest.approx(BY_HAND[schedule], abs=1e-12)
+    assert learning_rate(params, 9) == (0.8 if schedule == "constant" else 0)  # not below
 
 
 @pytest.mark.parametrize("schedule", BY_HAND)

@@ -140,10 +140,10 @@ def test_no_steps_pass_the_base_through_uncopied(broken: Path) -> None:
 
 
 @pytest.mark.parametrize("vae", [None, "sd15/vae"])
-def test_the_stage_reads_no_weight_of_the_autoencoder(
+def test_stages_of_latents_read_no_weight_of_the_autoencoder(
     project: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vae: str | None
 ) -> None:
-    """Whether it is the base model's own or another: latents are there, and what it writes is the same."""
+    """Whether it is the base model's own or another: what they write is the same."""
     root = tmp_path / "project"
     shutil.copytree(project, root)
     if vae:
@@ -155,6 +155,11 @@ def test_the_stage_reads_no_weight_of_the_autoencoder(
         raise AssertionError("its weights are read")
 
     monkeypatch.setattr("comat.diffusion.backbones.load_vae", refuse)
-    run("warmup", root)
-    name = "data/warmup/unet/diffusion_pytorch_model.safetensors"
-    assert (root / name).read_bytes() == (project / name).read_bytes()
+    for stage in ("warmup", "reference_latents"):
+        run(stage, root)
+        files = [path.relative_to(project) for path in (project / "data" / stage).rglob("*.safetensors")]
+        assert files
+        for file in files:
+            assert (root / file).read_bytes() == (project / file).read_bytes(), file
+    with pytest.raises(AssertionError, match="its weights are read"):
+        run("base_samples", root)

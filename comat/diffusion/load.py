@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from comat.diffusion.backbones import Backbone, load_base
+from comat.diffusion.backbones.autoencoder import vae_without_weights
 from comat.diffusion.embeddings import stored_in
 from comat.errors import UserError
 from comat.models.families import DENOISER_PARTS
@@ -15,18 +16,21 @@ PASSED_THROUGH = "passed_through.json"
 """Stands in the place of a denoiser where no warm-up was asked for: the base model's own is used, uncopied."""
 
 
-def load_backbone(params: BaseModelParams, warmup: Path | None = None, embeddings: Path | None = None) -> Backbone:
+def load_backbone(
+    params: BaseModelParams, warmup: Path | None = None, embeddings: Path | None = None, *, latents_only: bool = False
+) -> Backbone:
     """The base model, with the denoiser in the folder `warmup` where there is one, without its text encoders where the
-    folder `embeddings` has what they say; compiled if the parameters say so.
+    folder `embeddings` has what they say; compiled if the parameters say so. Of `latents_only` it neither encodes nor
+    decodes images: the weights of its autoencoder are not read.
 
     Raises:
         UserError: if it cannot be had, or is no denoiser of this base model.
     """
+    base, other = (params.base_model, params.base_revision), (params.vae, params.vae_revision)
     backbone = load_base(
-        params.base_model,
-        params.base_revision,
+        *base,
         denoiser=denoiser_in(warmup) if warmup else None,
-        vae=params.vae,
+        vae=vae_without_weights(*base, *other, params.precision) if latents_only else params.vae,
         vae_revision=params.vae_revision,
         precision=params.precision,
         device=choose_device(params.device),

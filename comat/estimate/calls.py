@@ -22,8 +22,9 @@ from comat.estimate.seeing import Seen, captioned, guarded, segmented, size
 from comat.models.preprocess import Preprocess
 from comat.params import Params
 
+AUTOENCODER = "autoencoder"
 ENCODERS = "text encoders"
-"""The part of the weights that no stage but one holds where prompt embeddings are stored."""
+"""Weights that only the warm-up and the stage that makes them hold where prompt embeddings are stored."""
 
 
 @dataclass
@@ -89,7 +90,7 @@ def _sampling(calls: Calls, p: Params, backbone: Backbone, z: Tensor) -> None:
     calls.denoiser_weights = sum(w.numel() for w in backbone.denoiser.parameters())
     calls.weights["denoiser"] = size(backbone.denoiser)
     calls.text_weights = sum(w.numel() for m in backbone.text_encoders for w in m.parameters())
-    calls.weights["autoencoder"], calls.weights[ENCODERS] = size(backbone.vae), size(*backbone.text_encoders)
+    calls.weights[AUTOENCODER], calls.weights[ENCODERS] = size(backbone.vae), size(*backbone.text_encoders)
     said = backbone.null
     calls.embedding = sum(part.nbytes for part in (said.tokens, said.pooled, said.mask) if part is not None)
     calls.read = cost(lambda: backbone.encode_prompts([""]).tokens)

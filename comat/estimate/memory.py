@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from rich.filesize import decimal
 
-from comat.estimate.calls import ENCODERS, Calls
+from comat.estimate.calls import AUTOENCODER, ENCODERS, Calls
 from comat.estimate.plan import Counts, warmup_images
 from comat.method.step import TERMS
 from comat.params import Params
@@ -48,7 +48,7 @@ class Need:
 
 def needs(p: Params, c: Calls, judged: Mapping[str, Mapping[str, int]] | None = None) -> list[Need]:
     """Every stage that loads a model, in the pipeline's order. `judged`: as in `Counts`, if it is known."""
-    base = {name: float(size) for name, size in held(p, c).items() if name in (*denoisers(c), "autoencoder", ENCODERS)}
+    base = {name: float(size) for name, size in held(p, c).items() if name in (*denoisers(c), AUTOENCODER, ENCODERS)}
     encoders = {ENCODERS: float(c.weights[ENCODERS])}
     drawn = max(c.denoise_native.peak, c.decode_native.peak, c.encode.peak)
     shown = max(c.denoise.peak, c.decode.peak)
@@ -56,8 +56,9 @@ def needs(p: Params, c: Calls, judged: Mapping[str, Mapping[str, int]] | None = 
         "prompt_embeddings": encoders | _activations(1, c.read.peak) if p.prompt_embeddings.store else {},
         "warmup_images": base | _activations(p.warmup_images.batch_size, drawn) if p.warmup.steps else {},
         "warmup": warmup(p, c),
-        "reference_latents": base | _activations(p.reference_latents.batch_size, c.denoise.peak),
-        "image_latents": {"autoencoder": base.get("autoencoder", 0.0)}
+        "reference_latents": {name: size for name, size in base.items() if name != AUTOENCODER}
+        | _activations(p.reference_latents.batch_size, c.denoise.peak),
+        "image_latents": {AUTOENCODER: base.get(AUTOENCODER, 0.0)}
         | _activations(p.image_latents.batch_size, c.encode.peak)
         if p.image_latents.images is not None
         else {},

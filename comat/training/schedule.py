@@ -8,11 +8,12 @@ from comat.params import OptimizationParams
 
 
 def learning_rate(params: OptimizationParams, iteration: int) -> float:
-    """The LoRA's learning rate in `iteration`, 0 to `train_steps` - 1, by `learning_rate_schedule`.
+    """The LoRA's learning rate in `iteration`, from 0, by `learning_rate_schedule`.
 
-    `linear` and `cosine` begin with `learning_rate` and reach zero after the last iteration, as diffusers' schedules of
-    these names without warm-up steps; the paper's is `constant` (Table 8). The discriminator's does not change.
+    `linear` and `cosine` begin with `learning_rate` and are zero from iteration `train_steps` on, which is the first
+    that no run does, as diffusers' schedules of these names without warm-up steps; the paper's is `constant` (Table 8).
+    The discriminator's does not change.
     """
-    done = iteration / params.train_steps
+    done = min(1.0, iteration / max(1, params.train_steps))
     share = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + cos(pi * done)) / 2}
     return params.learning_rate * share[params.learning_rate_schedule]

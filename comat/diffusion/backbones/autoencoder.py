@@ -128,7 +128,7 @@ def load_vae(
 
 
 def vae_without_weights(
-    model: str, revision: str | None, vae: str | None = None, vae_revision: str | None = None
+    model: str, revision: str | None, vae: str | None = None, vae_revision: str | None = None, precision: str = "fp32"
 ) -> Any:
     """The autoencoder that `load_vae` would load, on the meta device: what it is made like, for who neither encodes nor
     decodes.
@@ -138,7 +138,7 @@ def vae_without_weights(
     """
     where, _, config = _place(model, revision, vae, vae_revision)
     with torch.device("meta"):
-        return loaded(where[0], "vae", lambda: vae_class(config).from_config(config))
+        return loaded(where[0], "vae", lambda: vae_class(config).from_config(config).to(DTYPES[precision]))
 
 
 def _place(
