@@ -113,7 +113,7 @@ def doctor(params: Path = PARAMS, data: Path = DATA) -> None:
     from comat.estimate.findings import report
     from comat.params import load
 
-    findings = report(examine(load(params), data), Console())
+    findings = report(examine(load(params), data, params), Console())
     if any(finding.state == "problem" for finding in findings):
         raise typer.Exit(1)
 

@@ -23,7 +23,7 @@ from comat.estimate import card
 from comat.estimate.calls import Calls
 from comat.estimate.card import Card
 from comat.estimate.cost import Cost
-from comat.estimate.doctor import device, disk, hub, launched, loggers, versions, weights
+from comat.estimate.doctor import device, disk, hub, launched, loggers, named, versions, weights
 from comat.estimate.findings import Finding, report, verdict
 from comat.estimate.inputs import inputs, judged, spacy_model
 from comat.estimate.memory import Need, needs
@@ -60,6 +60,30 @@ def test_versions_out_of_range_are_problems(installed) -> None:
 def test_versions_in_range_are_well(installed) -> None:
     installed(">=3.11", "numpy>=2", "torch>=2", "numpy<1; python_version < '3'")
     assert [(one.state, one.found) for one in versions("wanting")][1:] == [("ok", "all 2 in the required ranges")]
+
+
+def test_keys_that_stages_depend_on_and_the_file_lacks_are_problems(tmp_path: Path) -> None:
+    """They have a default for who reads the file, and none for DVC: `train` would say so after hours."""
+    assert [one.state for one in named(ROOT / "params.yaml", ROOT / "dvc.yaml")] == ["ok"]
+    values = YAML(typ="safe").load(ROOT / "params.yaml")
+    del values["learning_rate_schedule"], values["train"]["keep_every"]
+    YAML().dump(values, tmp_path / "params.yaml")
+    load(tmp_path / "params.yaml")
+    lacking = list(named(tmp_path / "params.yaml", ROOT / "dvc.yaml"))
+    assert {one.state for one in lacking} == {"problem"}
+    assert {one.found.removeprefix(f"{tmp_path}/params.yaml: ") for one in lacking} == {
+        "learning_rate_schedule is missing",
+        "train.keep_every is missing",
+    }
+    assert {one.remedy for one in lacking} == {"copy it from a preset: stage train depends on it"}
+    assert not list(named(tmp_path / "params.yaml", tmp_path / "dvc.yaml"))
+    (tmp_path / "dvc.yaml").write_text("stages: {a: {cmd: x}, b: {cmd: x, params: [seed, {other.json: [x]}]}, c: }\n")
+    assert [one.state for one in named(tmp_path / "params.yaml", tmp_path / "dvc.yaml")] == ["ok"]
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "presets").glob("*.yaml")))
+def test_presets_have_all_that_stages_depend_on(preset: str) -> None:
+    assert [one.state for one in named(ROOT / "presets" / f"{preset}.yaml", ROOT / "dvc.yaml")] == ["ok"]
 
 
 def test_a_logger_that_is_not_installed_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

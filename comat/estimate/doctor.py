@@ -8,9 +8,10 @@ import shutil
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import psutil
 from huggingface_hub import constants
@@ -28,18 +29,22 @@ from comat.models.names import ModelName, named_models
 from comat.params import Params
 from comat.running.launch import asked_processes
 from comat.storage.folders import nearest
+from comat.storage.yaml_files import read_bounded
 
 SCARCE = 2 * 10**9
 """Free bytes of a disk below which is warned."""
 TAKEN = 0.1
 """Of a GPU's memory: more than what every process takes there for itself."""
+ABSENT: tuple[()] = ()
+"""What stands at a key that is not there."""
 PATIENCE = 4.0
 """Seconds to wait for the hub, looking up its address included."""
 
 
-def examine(params: Params, data: Path) -> Iterator[Finding]:
-    """Everything that `comat doctor` looks at, in its order."""
+def examine(params: Params, data: Path, file: Path) -> Iterator[Finding]:
+    """Everything that `comat doctor` looks at, in its order. `file` is that which `params` were read from."""
     yield from versions("comat")
+    yield from named(file, Path("dvc.yaml"))
     there = list(device(params.device, params.precision))
     yield from there
     yield from launched()
@@ -86,6 +91,34 @@ def versions(project: str) -> Iterator[Finding]:
         yield from (Finding("packages", "problem", clash, remedy) for clash in clashes)
     else:
         yield Finding("packages", "ok", f"all {len(wanted)} in the required ranges")
+
+
+def named(file: Path, pipeline: Path) -> Iterator[Finding]:
+    """Keys that a stage of `pipeline` depends on and `file` lacks, as one of an earlier version may.
+
+    What has a default here has none for DVC, which says so when it comes to that stage, hours later.
+    """
+    if not pipeline.is_file():
+        return
+    values = read_bounded(str(file), file.read_text(encoding="utf-8"))
+    stages = _at(read_bounded(str(pipeline), pipeline.read_text(encoding="utf-8")), "stages")
+    lacking = {
+        key: name
+        for name in (stages if isinstance(stages, Mapping) else ())
+        for key in _at(stages, name, "params") or []
+        if isinstance(key, str) and _at(values, *key.split(".")) is ABSENT
+    }
+    for key, name in lacking.items():
+        remedy = f"copy it from a preset: stage {name} depends on it"
+        yield Finding("parameters", "problem", f"{file}: {key} is missing", remedy)
+    if not lacking:
+        yield Finding("parameters", "ok", f"{file}: all that stages depend on")
+
+
+def _at(values: Any, *path: str) -> Any:
+    for key in path:
+        values = values.get(key, ABSENT) if isinstance(values, Mapping) else ABSENT
+    return values
 
 
 def loggers(names: Sequence[str]) -> Iterator[Finding]:
